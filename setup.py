@@ -1,0 +1,71 @@
+"""Packaging of imdn_kd; tool settings are in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.findall(r'^__version__ = "(.+)"$', (ROOT / "imdn_kd/__init__.py").read_text(encoding="utf-8"), re.M)[0]
+
+CORE = [
+    "torch>=2.4",
+    "numpy>=1.26",
+    "scipy>=1.11.4",
+    "pillow>=10.3",
+    "scikit-image>=0.22",
+    "tifffile>=2024.1.30",
+    "imagecodecs>=2024.1.1",
+    "pyyaml>=6.0",
+    "pydantic>=2.7",
+    "typer>=0.12",
+    "rich>=13.7",
+    "safetensors>=0.4.3",
+    "platformdirs>=4.2",
+    "psutil>=5.9",
+]
+TRAIN = [
+    'basicsr>=1.4.2; python_version < "3.13"',
+    "accelerate>=0.30",
+    "tensorboard>=2.16",
+    "spandrel>=0.4",
+]
+DEPLOY = [
+    "onnx>=1.16",
+    "onnxruntime>=1.18",
+]
+WEB = [
+    "fastapi>=0.111",
+    "uvicorn>=0.30",
+    "python-multipart>=0.0.9",
+]
+DEV = [
+    "pytest>=8.2",
+    "pytest-xdist>=3.6",
+    "hypothesis>=6.100",
+    "ruff>=0.5",
+    "mypy>=1.10",
+    "types-PyYAML",
+    "pre-commit>=3.7",
+]
+
+setup(
+    name="imdn_kd",
+    version=VERSION,
+    description="Distil large super-resolution networks into small IMDN-family students, and put the students to work",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["imdn_kd", "imdn_kd.*"]),
+    package_data={"imdn_kd": ["py.typed", "zoo/*"]},
+    install_requires=CORE,
+    extras_require={"train": TRAIN, "deploy": DEPLOY, "web": WEB, "dev": DEV},
+    entry_points={"console_scripts": ["imdn-kd=imdn_kd.cli:main"]},
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Image Processing",
+    ],
+)
