@@ -1,0 +1,6 @@
+"""Networks. Importing this package fills `imdn_kd.registry.ARCHS`."""
+
+from imdn_kd.archs.imdn import CCA, IMDB, IMDN, IMDN_AS, IMDN_RTC, IMDN_RTE
+from imdn_kd.archs.network import Facts, SRNetwork, Stage, Statistics
+
+__all__ = ["CCA", "IMDB", "IMDN", "IMDN_AS", "IMDN_RTC", "IMDN_RTE", "Facts", "SRNetwork", "Stage", "Statistics"]

@@ -1,0 +1,86 @@
+"""What every super-resolution network of the toolkit is: a module that knows its own facts."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+
+class Statistics(NamedTuple):
+    """Population statistics of a feature map over all its pixels, each N x C x 1 x 1."""
+
+    mean: Tensor
+    std: Tensor
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a caller must know to run a network on part of an image.
+
+    Attributes:
+        scale: output side / input side.
+        size_multiple: input sides must be multiples of this.
+        min_size: smallest input side, px.
+        radius: receptive-field radius in input px (a multiple of `size_multiple`), statistics of global poolings held
+            fixed: an output pixel depends on no input pixel further away.
+        pools_globally: paths of the modules that use statistics of the whole map.
+        num_in_ch: channels of the input and of the output.
+    """
+
+    scale: int
+    size_multiple: int = 1
+    min_size: int = 1
+    radius: int = 0
+    pools_globally: tuple[str, ...] = ()
+    num_in_ch: int = 3
+
+    @property
+    def enlarges_first(self) -> bool:
+        """Whether the network expects an input that has been enlarged to the size of the output (it has scale 1)."""
+        return self.scale == 1
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stretch of a network between two global poolings: within it, an output depends on near input only.
+
+    Attributes:
+        reads: names of the features needed. `image` is the input of the network.
+        run: takes these features (N x C x h x w each) and the statistics asked for by the stage before; returns the
+            features it makes. The last stage of a network makes `sr`.
+        radius: how far, in px of the input image (a multiple of `size_multiple`), the outputs depend on what is read.
+        pools: the feature made here whose statistics over the whole map the next stage needs.
+    """
+
+    reads: tuple[str, ...]
+    run: Callable[[Mapping[str, Tensor], Statistics | None], dict[str, Tensor]]
+    radius: int
+    pools: str | None = None
+
+
+class SRNetwork(nn.Module, ABC):
+    """A network from images N x C x H x W in [0, 1] to images N x C x sH x sW, nominally in [0, 1] and not clamped.
+
+    Attributes:
+        spec: `{"type": ..., **keywords}` from which the registry builds this network again; model files carry it.
+    """
+
+    spec: dict[str, Any]
+
+    @property
+    @abstractmethod
+    def facts(self) -> Facts:
+        """Scale, sizes, receptive field and global poolings of this network."""
+
+    def stages(self) -> list[Stage]:
+        """Cut the network at its global poolings, so that it can be run over crops of an image with the exact result.
+
+        A network without global pooling is one stage, which is what this default returns.
+        """
+        return [
+            Stage(reads=("image",), run=lambda features, _: {"sr": self(features["image"])}, radius=self.facts.radius)
+        ]

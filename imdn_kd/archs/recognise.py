@@ -1,0 +1,67 @@
+"""Telling a network of the IMDN family from the keys and shapes of its weights."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+Spec = dict[str, Any]
+
+
+def recognise(weights: Mapping[str, Tensor]) -> Spec | None:
+    """Return the spec (`{"type": ..., **keywords}`) of the network that `weights` fit, or None if there is none.
+
+    Keys are those of the official checkpoints, without `module.`.
+    """
+    for family in (_imdn, _imdn_as, _imdn_rtc, _imdn_rte):
+        try:
+            spec = family(weights)
+        except (KeyError, IndexError, ZeroDivisionError):
+            continue
+        if spec["num_block"] > 0:
+            return spec
+    return None
+
+
+def _imdn(weights: Mapping[str, Tensor]) -> Spec:
+    return {
+        **_shared(weights, "fea_conv", r"IMDB\d+", "IMDB1", kept="c4"),
+        "type": "IMDN",
+        "upscale": _upscale(weights, "fea_conv", "upsampler.0"),
+    }
+
+
+def _imdn_as(weights: Mapping[str, Tensor]) -> Spec:
+    return {**_shared(weights, "fea_conv.0", r"IMDB\d+", "IMDB1", kept="c4"), "type": "IMDN_AS"}
+
+
+def _imdn_rtc(weights: Mapping[str, Tensor]) -> Spec:
+    return {
+        **_shared(weights, "model.0", r"model\.1\.sub\.\d+", "model.1.sub.0", kept="c4"),
+        "type": "IMDN_RTC",
+        "upscale": _upscale(weights, "model.0", "model.2"),
+    }
+
+
+def _imdn_rte(weights: Mapping[str, Tensor]) -> Spec:
+    return {**_shared(weights, "fea_conv.0", r"block\d+", "block1", kept="c6"), "type": "IMDN_RTE"}
+
+
+def _shared(weights: Mapping[str, Tensor], head: str, block: str, first: str, *, kept: str) -> Spec:
+    """The options that all members have; `kept` is the convolution of a block that ends with the distilled channels."""
+    num_feat, num_in_ch = weights[f"{head}.weight"].shape[:2]
+    blocks = {m.group() for key in weights if (m := re.match(rf"{block}(?=\.c1\.weight$)", key))}
+    return {
+        "num_in_ch": num_in_ch,
+        "num_feat": num_feat,
+        "num_block": len(blocks),
+        "distillation_rate": weights[f"{first}.{kept}.weight"].shape[0] / num_feat,
+    }
+
+
+def _upscale(weights: Mapping[str, Tensor], head: str, tail: str) -> int:
+    return math.isqrt(weights[f"{tail}.weight"].shape[0] // weights[f"{head}.weight"].shape[1])

@@ -1,0 +1,175 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imdn_kd.archs import CCA, IMDB, IMDN, IMDN_RTE, SRNetwork
+from imdn_kd.archs.imdn import map_statistics
+from imdn_kd.errors import InputError
+from imdn_kd.registry import ARCHS
+from tests.official import FILES, official, official_weights
+from tests.reference import imdn as reference
+from tests.shared_data import needs_shared
+
+PARAMETERS = {  # published, or counted in the official files
+    ("imdn", 2): 694_404,
+    ("imdn", 3): 703_059,
+    ("imdn", 4): 715_176,
+    ("imdn_as", None): 752_104,
+    ("imdn_rtc", 2): 20_190,
+    ("imdn_rte", None): 89_748,
+}
+
+
+def build(name: str, scale: int | None = None) -> SRNetwork:
+    return ARCHS.build({"type": name} if scale is None else {"type": name, "upscale": scale}).eval()
+
+
+def count(network: torch.nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+@pytest.mark.parametrize(("name", "scale"), PARAMETERS)
+def test_number_of_parameters(name, scale):
+    assert count(build(name, scale)) == PARAMETERS[name, scale]
+
+
+@needs_shared
+@pytest.mark.parametrize("name", FILES)
+def test_official_checkpoints_load_strictly_and_give_the_output_of_the_formulas(name):
+    weights = official_weights(name)
+    network = official(name).network
+    network.load_state_dict(weights)
+    image = torch.rand((2, 3, 44, 36), generator=torch.Generator().manual_seed(0))
+    expected = {
+        "IMDN_x2": lambda: reference.imdn(image, weights, 2),
+        "IMDN_x3": lambda: reference.imdn(image, weights, 3),
+        "IMDN_x4": lambda: reference.imdn(image, weights, 4),
+        "IMDN_AS": lambda: reference.imdn_as(image, weights),
+        "IMDN_RTC": lambda: reference.imdn_rtc(image, weights, 2),
+        "IMDN_RTE": lambda: reference.imdn_rte(image, weights),
+    }[name]()
+    with torch.no_grad():
+        assert (network(image) - expected).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("name", list(ARCHS))
+def test_every_network_keeps_its_facts_and_its_spec(name):
+    network = build(name)
+    facts = network.facts
+    side = max(facts.min_size, facts.size_multiple)
+    image = torch.rand(1, facts.num_in_ch, side, 3 * side)
+    with torch.no_grad():
+        result = network(image)
+    assert result.shape == (1, facts.num_in_ch, facts.scale * side, facts.scale * 3 * side)
+    assert facts.radius % facts.size_multiple == 0
+    for path in facts.pools_globally:
+        assert isinstance(network.get_submodule(path), CCA)
+    again = ARCHS.build(network.spec)
+    again.load_state_dict(network.state_dict())
+    with torch.no_grad():
+        assert torch.equal(again.eval()(image), result)
+
+
+@pytest.mark.parametrize("name", [name for name in ARCHS if not build(name).facts.pools_globally])
+def test_the_radius_of_networks_without_pooling_is_exact(name):
+    network = build(name).double()
+    facts = network.facts
+    side = 2 * facts.radius + 8 * facts.size_multiple
+    # All dependencies must show: no ReLU may be off, no weight zero.
+    for parameter in network.parameters():
+        torch.nn.init.uniform_(parameter, 0.01, 0.1)
+    image = torch.rand(1, 3, side, side, dtype=torch.float64, requires_grad=True)
+    centre = side // 2 // facts.size_multiple * facts.size_multiple
+    top = facts.scale * centre
+    cell = network(image)[
+        ..., top : top + facts.scale * facts.size_multiple, top : top + facts.scale * facts.size_multiple
+    ]
+    cell.sum().backward()
+    reached = image.grad.abs().sum((0, 1, 2)).nonzero().flatten()
+    assert centre - int(reached.min()) == facts.radius
+    assert int(reached.max()) - (centre + facts.size_multiple - 1) <= facts.radius
+
+
+@pytest.mark.parametrize("name", list(ARCHS))
+def test_stages_give_what_forward_gives(name):
+    network = build(name)
+    side = 8 * network.facts.size_multiple
+    image = torch.rand(1, 3, side, side + network.facts.size_multiple)
+    features, statistics = {"image": image}, None
+    with torch.no_grad():
+        for stage in network.stages():
+            assert stage.radius % network.facts.size_multiple == 0
+            features |= stage.run({key: features[key] for key in stage.reads}, statistics)
+            statistics = map_statistics(features[stage.pools]) if stage.pools else None
+        assert (features["sr"] - network(image)).abs().max() <= 1e-5
+
+
+def test_statistics_are_those_of_the_population():
+    x = np.random.default_rng(0).normal(3, 2, (2, 5, 7, 9)).astype(np.float32)
+    mean, std = map_statistics(torch.from_numpy(x))
+    np.testing.assert_allclose(mean[..., 0, 0], x.mean((2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(std[..., 0, 0], x.std((2, 3)), rtol=1e-5)
+
+
+def test_flat_patches_give_finite_gradients_and_exact_zeros():
+    x = torch.full((2, 3, 4, 4), 0.5, requires_grad=True)
+    statistics = map_statistics(x)
+    assert torch.equal(statistics.std, torch.zeros(2, 3, 1, 1))
+    (statistics.mean + statistics.std).sum().backward()
+    assert torch.isfinite(x.grad).all()
+
+    network = IMDN(num_feat=16, num_block=2, upscale=2).train()
+    for parameter in network.parameters():
+        torch.nn.init.constant_(parameter, 0.01)
+    network(torch.zeros(2, 3, 1, 1)).sum().backward()  # a single pixel has no spread in any block
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters())
+
+
+def test_gradient_of_the_statistics():
+    x = torch.rand(1, 2, 3, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda t: tuple(map_statistics(t)), x)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    num_feat=st.integers(4, 24),
+    num_block=st.integers(1, 3),
+    upscale=st.integers(1, 4),
+    channels=st.sampled_from([1, 3, 4]),
+    size=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+)
+def test_any_width_depth_factor_and_size(num_feat, num_block, upscale, channels, size):
+    network = IMDN(num_feat=num_feat, num_block=num_block, upscale=upscale, num_in_ch=channels)
+    with torch.no_grad():
+        result = network(torch.rand(2, channels, *size))
+    assert result.shape == (2, channels, upscale * size[0], upscale * size[1])
+    assert torch.isfinite(result).all()
+
+
+def test_a_block_may_keep_any_share_of_its_channels():
+    assert IMDB(100, 57 / 100).kept == 57
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: IMDB(64, 0.0),
+        lambda: IMDB(64, 1.0),
+        lambda: IMDN_RTE(distillation_rate=0.5),
+        lambda: IMDN(upscale=0),
+        lambda: ARCHS.build({"type": "imdm"}),
+        lambda: ARCHS.build({"upscale": 2}),
+        lambda: ARCHS.build({"type": "imdn", "upscal": 2}),
+    ],
+)
+def test_impossible_options_are_one_line(make):
+    with pytest.raises(InputError) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_misspelt_name_gets_a_suggestion():
+    with pytest.raises(InputError, match="did you mean 'imdn'"):
+        ARCHS.build({"type": "imdm"})
