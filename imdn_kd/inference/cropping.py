@@ -1,0 +1,215 @@
+"""Adaptive cropping: run a super-resolution network on images of any size within a memory budget.
+
+The cropping of the IMDN paper (section 3.4) is mode `paper`. Mode `exact` gives what the network would give on the
+whole image, also for networks that pool globally: these declare their stages (`SRNetwork.stages`), each stage is run
+over all crops, its features are kept in memory or in scratch files, and the statistics of a pooled feature are merged
+over the crops before the next stage begins (`staged.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from platformdirs import user_cache_path
+from torch import Tensor, nn
+
+from imdn_kd.archs.network import Facts, SRNetwork, Stage, Statistics
+from imdn_kd.errors import InputError
+from imdn_kd.inference.canvas import Canvas, TensorCanvas
+from imdn_kd.inference.memory import PeakBytes, available_memory, is_out_of_memory
+from imdn_kd.inference.planning import Box, round_up
+from imdn_kd.inference.staged import StageCost, StagedRun, measure_stages
+
+log = logging.getLogger("imdn_kd")
+
+CropMode = Literal["exact", "local", "paper", "whole"]
+
+TENSOR_SHARE = 0.7
+"""Part of the budget planned for tensors; the rest is for the work space of operators and of the allocator."""
+
+PAPER_MIN_SIDE = 60
+"""The four crops of the paper fit into the image from this side on."""
+
+SAMPLE_SIDE = 48
+"""Side in px of the sample on which the memory of a network is measured."""
+
+
+class AdaptiveCropping(nn.Module):
+    """Wraps a network so that it takes images of any height and width from 1 px up.
+
+    Sides that the network cannot take are enlarged by repeating the last row and column, and the result is cut.
+
+    Args:
+        network: an `SRNetwork`, or any module from N x C x H x W to N x C x sH x sW if `facts` is given.
+        mode: `exact`: the whole-image result, run in crops as the budget demands. `local`: crops that know nothing of
+            each other; the same as `exact` for networks without global pooling, otherwise faster, with seams possible.
+            `paper`: always the four overlapping corner crops of the paper, as one batch. `whole`: no crops.
+        crop_size: side of the crops in px of the input, without overlap, instead of planning from `memory` (`exact`,
+            `local`).
+        memory: bytes that the network may take at a time on its device, images and the interpreter not counted; by
+            default half of what is free when an image comes.
+        scratch: folder for features that do not fit into memory; by default the user's cache folder.
+        facts: what a network says of itself, for one that does not.
+
+    Raises:
+        InputError: an unknown mode, a network without facts, or one that pools globally and cannot say at which stages.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        mode: CropMode = "exact",
+        crop_size: int | None = None,
+        memory: int | None = None,
+        scratch: Path | str | None = None,
+        facts: Facts | None = None,
+    ) -> None:
+        super().__init__()
+        if mode not in get_args(CropMode):
+            raise InputError(f"crop mode {mode!r} is unknown; choose one of {', '.join(get_args(CropMode))}")
+        if crop_size is not None and crop_size < 1:
+            raise InputError(f"crop_size {crop_size} is not possible; give at least 1 px")
+        if memory is not None and memory < 1:
+            raise InputError(f"memory {memory} is not possible; give a number of bytes")
+        if facts is None and not isinstance(network, SRNetwork):
+            raise InputError(f"{type(network).__name__} does not say its scale and receptive field; give `facts`")
+        self.network = network
+        self.facts: Facts = facts or network.facts  # type: ignore[assignment]
+        self.mode = mode
+        self._crop_size, self._memory = crop_size, memory
+        self._scratch = Path(scratch) if scratch is not None else user_cache_path("imdn_kd")
+        self._stages = self._stages_of_mode()
+        self._costs: tuple[list[StageCost], float] | None = None
+
+    @torch.no_grad()
+    def forward(self, image: Tensor) -> Tensor:
+        """Enlarge images N x C x H x W to N x C x sH x sW, in the dtype and on the device of the network."""
+        if image.dim() != 4 or 0 in image.shape:
+            raise InputError(f"an image batch is N x C x H x W with no side 0, got {tuple(image.shape)}")
+        n, c, h, w = image.shape
+        if c != self.facts.num_in_ch:
+            raise InputError(f"the network takes images of {self.facts.num_in_ch} channels, got {c}")
+        sr = image.new_empty((n, c, self.facts.scale * h, self.facts.scale * w))
+        for k in range(n):
+            self.run(TensorCanvas(image[k : k + 1]), TensorCanvas(sr[k : k + 1]))
+        return sr
+
+    @torch.no_grad()
+    def run(self, image: Canvas, sr: Canvas, on_progress: Callable[[float], None] | None = None) -> None:
+        """Enlarge one image from canvas to canvas, so that neither must be held as a float tensor.
+
+        Args:
+            image: H x W px.
+            sr: sH x sW px, written to.
+            on_progress: called with the finished part, in (0, 1].
+
+        Raises:
+            InputError: there is not enough memory or disk, however small the crops.
+        """
+        if self.mode == "paper":
+            self._run_paper(image, sr)
+        elif self.mode == "whole":
+            self._run_whole(image, sr)
+        else:
+            self._run_planned(image, sr, on_progress)
+            return
+        if on_progress:
+            on_progress(1.0)
+
+    def _run_whole(self, image: Canvas, sr: Canvas) -> None:
+        box = self._rounded(image)
+        sr.write(box.times(self.facts.scale), self.network(image.read(box)))
+
+    def _run_paper(self, image: Canvas, sr: Canvas) -> None:
+        """Four crops of a little more than half the sides, of which the result takes a quarter each (section 3.4)."""
+        height, width = max(PAPER_MIN_SIDE, image.height), max(PAPER_MIN_SIDE, image.width)
+        (half_h, crop_h), (half_w, crop_w) = (_paper_sides(side) for side in (height, width))
+        corners = [(top, left) for top in (0, height - crop_h) for left in (0, width - crop_w)]
+        boxes = [Box(top, left, top + crop_h, left + crop_w) for top, left in corners]
+        crops = self.network(torch.cat([image.read(box) for box in boxes]))
+        kept = [
+            Box(*edges)
+            for edges in (
+                (0, 0, half_h, half_w),
+                (0, half_w, half_h, width),
+                (half_h, 0, height, half_w),
+                (half_h, half_w, height, width),
+            )
+        ]
+        for box, core, crop in zip(boxes, kept, crops, strict=True):
+            rows, columns = core.times(self.facts.scale).inside(box.times(self.facts.scale))
+            sr.write(core.times(self.facts.scale), crop[None, :, rows, columns])
+
+    def _run_planned(self, image: Canvas, sr: Canvas, on_progress: Callable[[float], None] | None) -> None:
+        costs, whole_cost = self._measure()
+        box = self._rounded(image)
+        device = self._device()
+        budget = self._memory if self._memory is not None else available_memory(device) // 2
+        memory = int(TENSOR_SHARE * budget)
+        if self._crop_size is None and whole_cost * box.height * box.width <= memory:
+            try:
+                self._run_whole(image, sr)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                log.warning("out of memory with the whole image; trying again in crops")
+                memory //= 2
+            else:
+                if on_progress:
+                    on_progress(1.0)
+                return
+        StagedRun(
+            self._stages,
+            costs,
+            image,
+            sr,
+            size=(box.height, box.width),
+            multiple=self.facts.size_multiple,
+            device=device,
+            memory=memory,
+            crop_size=self._crop_size,
+            scratch=self._scratch,
+            on_progress=on_progress,
+        ).run()
+
+    def _stages_of_mode(self) -> list[Stage]:
+        if self.mode == "exact":
+            if isinstance(self.network, SRNetwork):
+                return self.network.stages()
+            if self.facts.pools_globally:
+                name = type(self.network).__name__
+                raise InputError(f"{name} pools globally and declares no stages; use crop mode 'local' or 'whole'")
+
+        def whole_network(features: Mapping[str, Tensor], _: Statistics | None) -> dict[str, Tensor]:
+            return {"sr": self.network(features["image"])}
+
+        return [Stage(("image",), whole_network, self.facts.radius)]
+
+    def _measure(self) -> tuple[list[StageCost], float]:
+        """Costs of the stages, and bytes per px of the image when the network runs at once."""
+        if self._costs is None:
+            parameter = next(self.network.parameters(), torch.empty(0))
+            side = round_up(max(SAMPLE_SIDE, self.facts.min_size), self.facts.size_multiple)
+            sample = parameter.new_zeros((1, self.facts.num_in_ch, side, side))
+            with PeakBytes() as memory:
+                self.network(sample)
+            self._costs = measure_stages(self._stages, sample), memory.peak / side**2
+        return self._costs
+
+    def _device(self) -> torch.device:
+        return next(self.network.parameters(), torch.empty(0)).device
+
+    def _rounded(self, image: Canvas) -> Box:
+        """The image with its sides rounded up to what the network takes."""
+        smallest, multiple = self.facts.min_size, self.facts.size_multiple
+        return Box(0, 0, *(round_up(max(smallest, side), multiple) for side in (image.height, image.width)))
+
+
+def _paper_sides(side: int) -> tuple[int, int]:
+    half = side // 2
+    return half, (half + 32) // 4 * 4
