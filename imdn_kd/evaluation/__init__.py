@@ -1,1 +1,1 @@
-
+"""Judging models: metrics, benchmarks, costs."""

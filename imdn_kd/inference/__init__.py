@@ -1,1 +1,1 @@
-
+"""Running models: model files, adaptive cropping, images in and out."""

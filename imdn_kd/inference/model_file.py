@@ -119,11 +119,13 @@ def _load_pth(path: Path) -> ModelFile:
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load has no error type of its own: EOFError, RuntimeError, KeyError, ...
-        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
-            raise InputError(
-                f"{path}: holds Python objects, which are not loaded since they could run code; save the state_dict alone"
-            ) from error
-        raise InputError(f"{path}: not a model file, or a damaged one ({_one_line(error)})") from error
+        if not isinstance(error, pickle.UnpicklingError):
+            raise InputError(f"{path}: not a model file, or a damaged one ({_one_line(error)})") from error
+        if "GLOBAL" not in str(error):
+            raise InputError(f"{path}: not a model file; give a .safetensors or .pth file") from error
+        raise InputError(
+            f"{path}: holds Python objects, which are not loaded since they could run code; save the state_dict alone"
+        ) from error
     return _from_state_dict(path, content)
 
 
@@ -157,9 +159,7 @@ def _fill(path: Path, network: SRNetwork, weights: Mapping[str, Tensor]) -> None
     name = network.spec["type"]
     for key, value in own.items():
         if key not in weights:
-            raise InputError(
-                f"{path}: looks like {name}, but {key} is missing (of {len(own)} tensors {len(weights)} found)"
-            )
+            raise InputError(f"{path}: looks like {name}, but {key} is missing")
         if weights[key].shape != value.shape:
             found, wanted = tuple(weights[key].shape), tuple(value.shape)
             raise InputError(f"{path}: looks like {name}, but {key} is {found}, not {wanted}")

@@ -1,0 +1,48 @@
+"""The command line: one file a command; what a command needs is imported when it is called."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from imdn_kd.cli.benchmark import benchmark
+from imdn_kd.cli.profile import profile
+from imdn_kd.cli.upscale import upscale
+from imdn_kd.errors import InputError
+
+app = typer.Typer(
+    name="imdn-kd",
+    help="Super-resolution with small distilled networks: enlarge images, measure models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (upscale, benchmark, profile):
+    app.command()(command)
+
+
+def main() -> None:
+    """Entry point of `imdn-kd`: what the user can mend becomes one line and exit code 2; Ctrl-C is exit code 130."""
+    try:
+        code = app(standalone_mode=False)
+    except InputError as error:
+        _complain(str(error))
+        code = 2
+    except typer.Abort:
+        code = 130
+    except Exception as error:
+        # Usage errors, whose class lies in click or, in newer versions of typer, inside that.
+        if not hasattr(error, "format_message"):
+            raise
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error.format_message())
+        else:
+            _complain(f"{error.format_message()} See imdn-kd --help.")
+        code = 2
+    sys.exit(code or 0)
+
+
+def _complain(message: str) -> None:
+    print(f"imdn-kd: {' '.join(message.split())}", file=sys.stderr)

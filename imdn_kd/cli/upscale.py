@@ -1,0 +1,100 @@
+"""`imdn-kd upscale`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from imdn_kd.cli import options as opt
+
+
+def upscale(
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Image files, folders, glob patterns.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder, or a file if there is one input.")],
+    model: opt.Model = None,
+    scale: Annotated[float | None, typer.Option("--scale", "-s", help="Factor, any number from 1.")] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(metavar="WxH", help="Size of the result in px, as in 3840x2160."),
+    ] = None,
+    fit: Annotated[
+        str | None,
+        typer.Option(metavar="WxH", help="Largest size of the same shape inside this one."),
+    ] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="Without --model: the fastest student, not the best.")] = False,
+    self_ensemble: opt.SelfEnsemble = False,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Go into folders inside folders.")] = False,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Leave out images whose output exists.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
+    format: Annotated[
+        str | None, typer.Option(metavar="SUFFIX", help="Format of the outputs, as in png; by default as the input.")
+    ] = None,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG and WebP.")] = 95,
+    device: opt.Device = "auto",
+    precision: opt.PrecisionOption = opt.Precision.auto,
+    crop: opt.CropOption = opt.Crop.exact,
+    crop_size: opt.CropSize = None,
+    memory: opt.Memory = None,
+    scratch: opt.Scratch = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a report as JSON.")] = False,
+) -> None:
+    """Enlarge images of any size and kind with a super-resolution model.
+
+    A file that cannot be enlarged is reported at the end and does not stop the rest; the exit code is then 1.
+    """
+    import dataclasses
+    import json
+    import sys
+    from collections import Counter
+
+    from imdn_kd.cli.progress import FileProgress
+    from imdn_kd.inference.batch import as_report, plan_jobs, run_jobs
+    from imdn_kd.inference.imageio import Picture
+    from imdn_kd.inference.sizes import target_size
+    from imdn_kd.inference.upscaler import Upscaler
+
+    exact = None if size is None else opt.parse_size(size)
+    box = None if fit is None else opt.parse_size(fit)
+    if (scale, exact, box) != (None, None, None):
+        target_size((1, 1), scale=scale, size=exact, fit=box)  # refuses what no image could get, before the work
+    jobs = plan_jobs(inputs, output, recursive=recursive, suffix=format and f".{format.lower().lstrip('.')}")
+    upscaler = Upscaler(
+        model,
+        device=device,
+        precision=precision.value,
+        crop=crop.value,
+        crop_size=crop_size,
+        memory=memory,
+        scratch=scratch,
+        self_ensemble=self_ensemble,
+        fast=fast,
+    )
+    outcomes = []
+    with FileProgress(total=len(jobs)) as progress:
+
+        def enlarge(picture: Picture) -> Picture:
+            pixels = upscaler(picture.pixels, scale, size=exact, fit=box, on_progress=progress.part)
+            return dataclasses.replace(picture, pixels=pixels)
+
+        try:
+            for outcome in run_jobs(jobs, enlarge, skip_existing=skip_existing, overwrite=overwrite, quality=quality):
+                outcomes.append(outcome)
+                progress.file_done(outcome.width * outcome.height)
+        except KeyboardInterrupt:
+            left = len(jobs) - len(outcomes)
+            print(f"imdn-kd: stopped, {left} of {len(jobs)} images left; go on with --skip-existing", file=sys.stderr)
+            raise typer.Exit(130) from None
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    if as_json:
+        print(json.dumps(as_report(outcomes), indent=2))
+    else:
+        counts = Counter(outcome.status for outcome in outcomes)
+        print(", ".join(f"{count} {status}" for status, count in counts.items()))
+    for outcome in failed:
+        print(f"imdn-kd: {outcome.reason}", file=sys.stderr)
+    if failed:
+        raise typer.Exit(1)

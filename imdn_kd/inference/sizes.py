@@ -1,0 +1,54 @@
+"""How large a result is to be, and which networks lead there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+
+from imdn_kd.errors import InputError
+
+Size = tuple[int, int]
+"""(height, width) in px."""
+
+
+def target_size(source: Size, *, scale: float | None = None, size: Size | None = None, fit: Size | None = None) -> Size:
+    """Height and width of the result for an image of size `source`.
+
+    Args:
+        source: size of the input.
+        scale: factor for both sides, at least 1; sides are rounded up, as MATLAB does.
+        size: this very size, whatever it does to the aspect ratio.
+        fit: the largest size of the same aspect ratio inside this one; no side falls below 1 px.
+
+    Raises:
+        InputError: not exactly one of the three is given, or it is not possible.
+    """
+    given = [name for name, value in (("scale", scale), ("size", size), ("fit", fit)) if value is not None]
+    if len(given) != 1:
+        raise InputError(f"give one of scale, size and fit; got {' and '.join(given) or 'none'}")
+    height, width = source
+    if scale is not None:
+        if not (math.isfinite(scale) and scale >= 1):
+            raise InputError(f"scale {scale} is not possible; give a factor of 1 or more")
+        # 100 * 2.7 is a little more than 270 in floating point.
+        return math.ceil(height * scale - 1e-6), math.ceil(width * scale - 1e-6)
+    wanted = size or fit
+    if wanted is None or min(wanted) < 1:
+        raise InputError(f"size {wanted} is not possible; both sides must be 1 px or more")
+    if size is not None:
+        return size
+    factor = min(wanted[0] / height, wanted[1] / width)
+    return max(1, math.floor(height * factor + 1e-6)), max(1, math.floor(width * factor + 1e-6))
+
+
+def plan_passes(size: Size, target: Size, scales: Collection[int]) -> list[int]:
+    """Which of the available `scales` (each 2 or more) to apply one after the other, so that `target` is reached.
+
+    Each time the smallest that suffices, or the largest if none does. No pass where `target` is not larger than `size`.
+    """
+    (height, width), passes = size, []
+    while height < target[0] or width < target[1]:
+        enough = [s for s in scales if s * height >= target[0] and s * width >= target[1]]
+        passes.append(min(enough) if enough else max(scales))
+        height, width = height * passes[-1], width * passes[-1]
+    return passes

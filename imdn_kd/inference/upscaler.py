@@ -1,0 +1,311 @@
+"""The one public way to run a model: images of any kind and size in, larger images of the same kind out."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from imdn_kd import zoo
+from imdn_kd.archs.network import Facts, SRNetwork
+from imdn_kd.data.resize import imresize
+from imdn_kd.errors import InputError
+from imdn_kd.inference.alpha import fill_transparent
+from imdn_kd.inference.canvas import PixelCanvas
+from imdn_kd.inference.cropping import AdaptiveCropping, CropMode
+from imdn_kd.inference.image_reader import pixels_of
+from imdn_kd.inference.memory import is_out_of_memory
+from imdn_kd.inference.model_file import ModelFile, load_model
+from imdn_kd.inference.sizes import Size, plan_passes, target_size
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Pixels = npt.NDArray[Any]
+Progress = Callable[[float], None]
+AnyImage = TypeVar("AnyImage", Image.Image, Pixels, Tensor)
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_LUMA = np.array([65.481, 128.553, 24.966], dtype=np.float32) / np.float32(219)
+"""Weights of Y (ITU-R BT.601): a grey result has the Y of the colours that a network made of a grey image."""
+
+
+class Upscaler:
+    """Enlarges images with a super-resolution network.
+
+    Args:
+        model: a student of the zoo by name, a model file, a network, or None for the best student for the factor asked.
+        device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, `mps`.
+        precision: `fp32`, `bf16`, `fp16` (GPU only), or `auto`: bf16 on GPUs that have it, otherwise fp32.
+        crop: how images that are large for the memory are cut; see `AdaptiveCropping`.
+        crop_size: side of the crops in px, instead of planning from `memory`.
+        memory: bytes that the network may take; by default half of what is free.
+        scratch: folder for features that do not fit into memory.
+        self_ensemble: average the results for the eight flips and turns of the image: about +.1 dB at eight times the
+            work (Timofte et al., "Seven ways to improve example-based single image super resolution", CVPR 2016).
+        fast: with model None, take the fastest student rather than the best.
+
+    Raises:
+        InputError: no such model, device or precision, or a bad option.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | SRNetwork | ModelFile | None = None,
+        *,
+        device: str | torch.device = "auto",
+        precision: Precision = "auto",
+        crop: CropMode = "exact",
+        crop_size: int | None = None,
+        memory: int | None = None,
+        scratch: Path | str | None = None,
+        self_ensemble: bool = False,
+        fast: bool = False,
+    ) -> None:
+        self.device = _choose_device(device)
+        self.dtype = _choose_dtype(precision, self.device)
+        self.self_ensemble = self_ensemble
+
+        def prepare(model_file: ModelFile) -> _Runner:
+            network = copy.deepcopy(model_file.network).eval()
+            network.to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            cropping = AdaptiveCropping(network, mode=crop, crop_size=crop_size, memory=memory, scratch=scratch)
+            return _Runner(cropping, model_file.value_range, self.device, self.dtype)
+
+        @cache
+        def of_zoo(scale: int) -> _Runner:
+            return prepare(load_model(students[scale].path))
+
+        if model is None:
+            students = zoo.defaults(fast=fast)
+            self._scales = sorted(students)
+            self._runner: Callable[[int], _Runner] = of_zoo
+        else:
+            runner = prepare(_open(model))
+            self._scales = [runner.facts.scale]
+            self._runner = lambda _: runner
+
+    @property
+    def scale(self) -> int:
+        """The factor that is used if none is asked for: that of the network, the largest if there are several."""
+        return max(self._scales)
+
+    def __call__(
+        self,
+        image: AnyImage,
+        scale: float | None = None,
+        *,
+        size: Size | None = None,
+        fit: Size | None = None,
+        on_progress: Progress | None = None,
+    ) -> AnyImage:
+        """Enlarge `image`.
+
+        The nearest network at or above the factor is run (several one after the other if none is large enough), and the
+        result is brought to the size with MATLAB's bicubic. A network of factor 1 (IMDN_AS, restoration) gets the image
+        enlarged beforehand. A target that is not larger than the image needs no network.
+
+        Args:
+            image: a PIL image; an array H x W, H x W x 2 (grey and alpha), H x W x 3 or H x W x 4 of uint8, uint16
+                (full range of the type) or float32 (nominally 0 to 1); or a tensor C x H x W or N x C x H x W of uint8
+                or floating point. Alpha is enlarged by itself.
+            scale: any factor from 1 up; by default the factor of the network.
+            size: (height, width) of the result, instead of `scale`.
+            fit: (height, width) that the result must fit into, instead of `scale`.
+            on_progress: called with the finished part, in (0, 1], while the network runs.
+
+        Returns:
+            The result, of the kind and type of `image`. Integers are clamped and rounded, floats are not clamped.
+
+        Raises:
+            InputError: an image or size that is not possible, or not enough memory.
+        """
+        if scale is None and size is None and fit is None:
+            scale = self.scale
+
+        def enlarge(pixels: Pixels) -> Pixels:
+            target = target_size(pixels.shape[:2], scale=scale, size=size, fit=fit)
+            try:
+                return self._with_alpha(pixels, target, on_progress)
+            except (MemoryError, RuntimeError) as error:
+                if is_out_of_memory(error):
+                    raise InputError(
+                        f"not enough memory to enlarge {pixels.shape[1]}x{pixels.shape[0]} px to "
+                        f"{target[1]}x{target[0]} px; use crop mode 'exact' or a smaller size"
+                    ) from error
+                raise
+
+        if isinstance(image, Image.Image):
+            return Image.fromarray(enlarge(pixels_of(image)))
+        if isinstance(image, Tensor):
+            return _map_tensor(enlarge, image)
+        _check_pixels(image)
+        return enlarge(image)
+
+    def _with_alpha(self, pixels: Pixels, target: Size, on_progress: Progress | None) -> Pixels:
+        planes = pixels[..., None] if pixels.ndim == 2 else pixels
+        if planes.shape[2] in (1, 3):
+            return self._enlarge(planes, target, on_progress).reshape(*target, *pixels.shape[2:])
+        colour, alpha = planes[..., :-1], planes[..., -1]
+        large_colour = self._enlarge(fill_transparent(colour, alpha), target, on_progress)
+        if (alpha == alpha.flat[0]).all():
+            large_alpha = np.full((*target, 1), alpha.flat[0], alpha.dtype)
+        else:
+            large_alpha = self._enlarge(alpha[..., None], target, on_progress)
+        return np.concatenate((large_colour, large_alpha), 2)
+
+    def _enlarge(self, pixels: Pixels, target: Size, on_progress: Progress | None) -> Pixels:
+        """`pixels` H x W x 1 or H x W x 3 to `target`."""
+        if self._scales == [1]:
+            runners = [self._runner(1)]
+            pixels = imresize(pixels, size=target) if pixels.shape[:2] != target else pixels
+        else:
+            runners = [self._runner(s) for s in plan_passes(pixels.shape[:2], target, self._scales)]
+        work, dtype = pixels, pixels.dtype
+        for number, runner in enumerate(runners):
+            reached = tuple(side * runner.facts.scale for side in work.shape[:2]) == target
+            progress = _part_of(on_progress, number, len(runners))
+            # Only the last step may round, so that values are rounded once.
+            work = self._run(runner, work, dtype if reached else np.dtype(np.float32), progress)
+        if work.shape[:2] != target:
+            work = imresize(work, size=target)
+        return _to_dtype(work, dtype)
+
+    def _run(self, runner: _Runner, pixels: Pixels, dtype: np.dtype[Any], on_progress: Progress | None) -> Pixels:
+        if not self.self_ensemble:
+            return runner.run(pixels, dtype, on_progress)
+        total: Pixels = np.zeros((), np.float32)
+        for number in range(8):
+            turned = runner.run(_turn(pixels, number), np.dtype(np.float32), _part_of(on_progress, number, 8))
+            total = total + _turn_back(turned, number)
+        return _to_dtype(total / np.float32(8), dtype)
+
+
+@dataclass(frozen=True)
+class _Runner:
+    """A network on its device, run from pixels to pixels."""
+
+    cropping: AdaptiveCropping
+    value_range: float
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def facts(self) -> Facts:
+        return self.cropping.facts
+
+    def run(self, pixels: Pixels, dtype: np.dtype[Any], on_progress: Progress | None) -> Pixels:
+        """`pixels` H x W x C (C is 1 or 3) to sH x sW x C of `dtype`; channels are made to suit the network."""
+        given, wanted = pixels.shape[2], self.facts.num_in_ch
+        if given == wanted:
+            return self._run(pixels, dtype, on_progress)
+        if (given, wanted) == (1, 3):
+            colours = self._run(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), np.dtype(np.float32), on_progress)
+            return _to_dtype(colours @ _LUMA[:, None], dtype)
+        if (given, wanted) == (3, 1):
+            planes = (self._run(pixels[..., k : k + 1], dtype, _part_of(on_progress, k, 3)) for k in range(3))
+            return np.concatenate(list(planes), 2)
+        raise InputError(f"the network takes images of {wanted} channels, this one has {given}")
+
+    def _run(self, pixels: Pixels, dtype: np.dtype[Any], on_progress: Progress | None) -> Pixels:
+        height, width, channels = pixels.shape
+        result = np.empty((self.facts.scale * height, self.facts.scale * width, channels), dtype)
+        source = PixelCanvas(pixels, white=self.value_range, dtype=self.dtype, device=self.device)
+        self.cropping.run(source, PixelCanvas(result, white=self.value_range), on_progress)
+        return result
+
+
+def _open(model: str | Path | SRNetwork | ModelFile) -> ModelFile:
+    if isinstance(model, ModelFile):
+        return model
+    if isinstance(model, SRNetwork):
+        return ModelFile(model)
+    student = zoo.find(str(model))
+    if student is not None:
+        return load_model(student.path)
+    if not Path(model).exists():
+        known = ", ".join(student.name for student in zoo.students()) or "none in this version"
+        raise InputError(f"{model}: no such model file, nor a student of the zoo (there: {known})")
+    return load_model(model)
+
+
+def _choose_device(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {device!r} cannot be used here; use 'cpu' or 'auto'") from error
+    return chosen
+
+
+def _choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    if precision not in get_args(Precision):
+        raise InputError(f"precision {precision!r} is unknown; choose one of {', '.join(get_args(Precision))}")
+    if precision == "auto":
+        precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if precision == "fp16" and device.type == "cpu":
+        raise InputError("precision 'fp16' needs a GPU; use 'bf16' or 'fp32' on the CPU")
+    return _DTYPES[precision]
+
+
+def _check_pixels(pixels: Pixels) -> None:
+    shape_fits = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (1, 2, 3, 4))
+    if not shape_fits or pixels.size == 0:
+        raise InputError(f"an image is H x W or H x W x 1 to 4, not empty; got an array of shape {pixels.shape}")
+    if pixels.dtype not in (np.uint8, np.uint16, np.float32):
+        raise InputError(f"pixels of type {pixels.dtype} cannot be used; convert them to uint8, uint16 or float32")
+
+
+def _map_tensor(enlarge: Callable[[Pixels], Pixels], image: Tensor) -> Tensor:
+    if image.dim() not in (3, 4) or (image.dtype != torch.uint8 and not image.is_floating_point()):
+        raise InputError(
+            f"a tensor image is C x H x W or N x C x H x W of uint8 or floats; got {image.dtype} {tuple(image.shape)}"
+        )
+    batch = image if image.dim() == 4 else image[None]
+    arrays = batch.detach().permute(0, 2, 3, 1).cpu()
+    results = []
+    for array in (arrays if image.dtype == torch.uint8 else arrays.float()).numpy():
+        _check_pixels(array)
+        results.append(torch.from_numpy(enlarge(array)).permute(2, 0, 1))
+    large = torch.stack(results).to(image.device, image.dtype)
+    return large if image.dim() == 4 else large[0]
+
+
+def _to_dtype(pixels: Pixels, dtype: np.dtype[Any]) -> Pixels:
+    if pixels.dtype == dtype:
+        return pixels
+    result: Pixels = np.empty(pixels.shape, dtype)
+    if dtype.kind == "f":
+        result[...] = pixels
+    else:
+        top = np.iinfo(dtype).max
+        result[...] = np.rint(pixels * np.float32(top)).clip(0, top)
+    return result
+
+
+def _turn(pixels: Pixels, number: int) -> Pixels:
+    """One of the eight flips and turns of H x W x C."""
+    pixels = pixels[:: -1 if number & 1 else 1, :: -1 if number & 2 else 1]
+    return pixels.swapaxes(0, 1) if number & 4 else pixels
+
+
+def _turn_back(pixels: Pixels, number: int) -> Pixels:
+    pixels = pixels.swapaxes(0, 1) if number & 4 else pixels
+    return pixels[:: -1 if number & 1 else 1, :: -1 if number & 2 else 1]
+
+
+def _part_of(on_progress: Progress | None, number: int, count: int) -> Progress | None:
+    if on_progress is None:
+        return None
+    return lambda part: on_progress((number + part) / count)

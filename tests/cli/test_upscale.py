@@ -1,0 +1,184 @@
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from imdn_kd.archs import IMDN_RTC
+from imdn_kd.inference.model_file import ModelFile, save_model
+from imdn_kd.inference.upscaler import Upscaler
+from tests.cli.run import run
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("model") / "student.safetensors"
+    save_model(path, ModelFile(IMDN_RTC(num_feat=8, num_block=1)))
+    return path
+
+
+def photo(path, mode="RGB", size=(12, 10)):
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).convert(mode).save(path)
+    return path
+
+
+def size_of(path):
+    with Image.open(path) as image:
+        return image.size
+
+
+def test_help_names_every_option(capfd):
+    result = run(capfd, "upscale", "--help")
+    assert result.code == 0
+    for option in ("--output", "--model", "--scale", "--size", "--fit", "--skip-existing", "--json", "--memory"):
+        assert option in result.out
+
+
+def test_one_file_to_a_file_is_what_the_upscaler_gives(capfd, model, tmp_path):
+    source = photo(tmp_path / "a.png")
+    result = run(capfd, "upscale", source, "-o", tmp_path / "b.png", "--model", model)
+    assert result == (0, "1 done\n", "")
+    with Image.open(source) as before, Image.open(tmp_path / "b.png") as after:
+        assert np.array_equal(np.asarray(after), np.asarray(Upscaler(model)(before)))
+
+
+def test_folders_keep_their_structure(capfd, model, tmp_path):
+    for name in ("in/a.png", "in/sub/b.jpg", "in/sub/deep/c.bmp", "in/.hidden.png", "in/notes.txt"):
+        if name.endswith("txt"):
+            (tmp_path / name).write_text("x")
+        else:
+            photo(tmp_path / name)
+    flat = run(capfd, "upscale", tmp_path / "in", "-o", tmp_path / "flat", "-m", model)
+    assert flat.out == "1 done\n"
+    deep = run(capfd, "upscale", tmp_path / "in", "-r", "-o", tmp_path / "deep", "-m", model, "--format", "webp")
+    assert deep.out == "3 done\n"
+    written = sorted(str(path.relative_to(tmp_path / "deep")) for path in (tmp_path / "deep").rglob("*.*"))
+    assert written == ["a.webp", "sub/b.webp", "sub/deep/c.webp"]
+
+
+def test_glob_patterns_and_several_inputs(capfd, model, tmp_path):
+    for name in ("x1.png", "x2.png", "y1.png"):
+        photo(tmp_path / name)
+    result = run(capfd, "upscale", tmp_path / "x*.png", tmp_path / "y1.png", "-o", tmp_path / "out", "-m", model)
+    assert result.out == "3 done\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        ((), (24, 20)),
+        (("--scale", "2.5"), (30, 25)),
+        (("--size", "31x17"), (31, 17)),
+        (("--fit", "100x50"), (60, 50)),
+        (("--self-ensemble",), (24, 20)),
+        (("--precision", "bf16"), (24, 20)),
+        (("--crop", "local", "--crop-size", "8"), (24, 20)),
+        (("--crop", "paper"), (24, 20)),
+        (("--memory", "1MiB"), (24, 20)),
+    ],
+)
+def test_options(capfd, model, tmp_path, options, size):
+    photo(tmp_path / "a.png")
+    result = run(capfd, "upscale", tmp_path / "a.png", "-o", tmp_path / "out", "-m", model, *options)
+    assert result.code == 0
+    assert size_of(tmp_path / "out" / "a.png") == size
+
+
+def test_nothing_is_overwritten_silently(capfd, model, tmp_path):
+    source, target = photo(tmp_path / "a.png"), tmp_path / "out" / "a.png"
+    target.parent.mkdir()
+    target.write_bytes(b"precious")
+    refused = run(capfd, "upscale", source, "-o", target.parent, "-m", model)
+    assert refused.code == 1
+    assert "--overwrite" in refused.err
+    assert target.read_bytes() == b"precious"
+    skipped = run(capfd, "upscale", source, "-o", target.parent, "-m", model, "--skip-existing")
+    assert skipped == (0, "1 skipped\n", "")
+    assert target.read_bytes() == b"precious"
+    assert run(capfd, "upscale", source, "-o", target.parent, "-m", model, "--overwrite").code == 0
+    assert size_of(target) == (24, 20)
+
+
+def test_the_input_itself_is_not_overwritten(capfd, model, tmp_path):
+    source = photo(tmp_path / "a.png")
+    before = source.read_bytes()
+    assert run(capfd, "upscale", source, "-o", tmp_path, "-m", model).code == 1
+    assert source.read_bytes() == before
+
+
+def test_one_bad_file_does_not_stop_the_rest(capfd, model, tmp_path):
+    folder = tmp_path / "in"
+    photo(folder / "a.png")
+    (folder / "b.png").write_bytes((folder / "a.png").read_bytes()[:80])
+    photo(folder / "c.png")
+    result = run(capfd, "upscale", folder, "-o", tmp_path / "out", "-m", model, "--json")
+    assert result.code == 1
+    assert result.err.startswith(f"imdn-kd: {folder / 'b.png'}: ")
+    assert result.err.count("\n") == 1
+    report = json.loads(result.out)
+    assert [entry["status"] for entry in report] == ["done", "failed", "done"]
+    assert report[0]["width"] == 24
+    assert report[1]["reason"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "c.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("none.png", "-o", "out", "-m", "MODEL"), "none.png: no such file"),
+        (("empty", "-o", "out", "-m", "MODEL"), "no image found in empty"),
+        (("a.png", "-o", "out"), "--model FILE"),
+        (("a.png", "-o", "out", "-m", "nothing.pth"), "nothing.pth: no such model file"),
+        (("a.png", "-o", "out", "-m", "a.png"), "a.png: not a model file"),
+        (("a.png", "-o", "out", "-m", "MODEL", "--scale", "0.5"), "scale 0.5"),
+        (("a.png", "-o", "out", "-m", "MODEL", "--scale", "0"), "scale 0"),
+        (("a.png", "-o", "out", "-m", "MODEL", "--scale", "x"), "--scale"),
+        (("a.png", "-o", "out", "-m", "MODEL", "--scale", "2", "--fit", "9x9"), "one of scale, size and fit"),
+        (("a.png", "-o", "out", "-m", "MODEL", "--size", "big"), "WIDTHxHEIGHT"),
+        (("a.png", "-o", "out", "-m", "MODEL", "--memory", "lots"), "as in 2GiB"),
+        (("a.png", "-o", "out", "-m", "MODEL", "--format", "doc"), ".doc"),
+        (("a.png", "-o", "out", "-m", "MODEL", "--device", "toaster"), "toaster"),
+        (("a.png", "-o", "out", "-m", "MODEL", "--scal", "2"), "--scal"),
+        (("a.png", "a.bmp", "-o", "out", "-m", "MODEL", "--format", "png"), "would both become"),
+        (("a.png", "a.bmp", "-o", "a.png", "-m", "MODEL"), "give a folder"),
+        ((), "INPUT"),
+    ],
+)
+def test_bad_requests_are_one_line_and_write_nothing(capfd, model, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    photo(tmp_path / "a.png")
+    photo(tmp_path / "a.bmp")
+    (tmp_path / "empty").mkdir()
+    arguments = [str(model) if argument == "MODEL" else argument for argument in arguments]
+    result = run(capfd, "upscale", *arguments)
+    assert result.code == 2
+    assert result.out == ""
+    assert result.err.count("\n") == 1
+    assert message in result.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_leaves_whole_files_only_and_says_how_to_go_on(model, tmp_path):
+    for number in range(30):
+        photo(tmp_path / "in" / f"{number:02}.png", size=(200, 200))
+    command = [sys.executable, "-c", "from imdn_kd.cli import main; main()", "upscale", str(tmp_path / "in")]
+    command += ["-o", str(tmp_path / "out"), "-m", str(model), "--self-ensemble"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 100
+    while not list((tmp_path / "out").glob("[0-9]*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == 130
+    assert "go on with --skip-existing" in err
+    written = list((tmp_path / "out").iterdir())
+    assert 0 < len(written) < 30
+    assert all(size_of(path) == (400, 400) for path in written)

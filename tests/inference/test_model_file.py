@@ -1,0 +1,202 @@
+import io
+import pickle
+import random
+import zipfile
+
+import pytest
+import torch
+
+from imdn_kd.archs import IMDN, IMDN_RTC
+from imdn_kd.errors import InputError
+from imdn_kd.inference.model_file import ModelFile, load_model, save_model
+from imdn_kd.registry import ARCHS
+from tests.official import FILES, FOLDER, official
+from tests.shared_data import SHARED, needs_shared
+
+VARIANTS = {
+    "imdn": {"upscale": 3},
+    "imdn_s": {"upscale": 1},
+    "imdn_as": {},
+    "imdn_rtc": {"upscale": 4},
+    "imdn_rte": {},
+    "IMDN": {"num_feat": 20, "num_block": 3, "distillation_rate": 0.3, "num_in_ch": 1, "upscale": 2},
+    "IMDN_RTC": {"num_feat": 10, "num_block": 2, "distillation_rate": 0.4, "upscale": 3},
+}
+
+
+def fails(path, *words):
+    with pytest.raises(InputError) as caught:
+        load_model(path)
+    message = str(caught.value)
+    assert message.startswith(str(path))
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+    return message
+
+
+def same(a, b):
+    mine, other = a.state_dict(), b.state_dict()
+    return mine.keys() == other.keys() and all(torch.equal(mine[key], other[key]) for key in mine)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_safetensors_round_trip(name, tmp_path):
+    network = ARCHS.build({"type": name, **VARIANTS[name]})
+    path = tmp_path / "model.safetensors"
+    model = ModelFile(network, value_range=255.0, training={"steps": 10, "psnr": 31.5}, card="# Card\nof a model")
+    save_model(path, model)
+    again = load_model(path)
+    assert type(again.network) is type(network)
+    assert again.network.spec == network.spec
+    assert same(again.network, network)
+    assert (again.value_range, again.training, again.card) == (255.0, model.training, model.card)
+    assert not again.network.training
+
+
+def test_half_precision_is_stored_small_and_read_as_fp32(tmp_path):
+    network = IMDN(upscale=2)
+    save_model(tmp_path / "full.safetensors", ModelFile(network))
+    save_model(tmp_path / "half.safetensors", ModelFile(network), dtype=torch.float16)
+    full, half = ((tmp_path / name).stat().st_size for name in ("full.safetensors", "half.safetensors"))
+    assert half < 0.55 * full
+    again = load_model(tmp_path / "half.safetensors").network.state_dict()
+    assert all(value.dtype == torch.float32 for value in again.values())
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("wrapper", [None, "params", "params_ema"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_plain_and_basicsr_checkpoints_are_recognised(name, wrapper, prefix, tmp_path):
+    network = ARCHS.build({"type": name, **VARIANTS[name]})
+    weights = {prefix + key: value for key, value in network.state_dict().items()}
+    content = {wrapper: weights, "iter": 7} if wrapper else weights
+    torch.save(content, tmp_path / "model.pth")
+    again = load_model(tmp_path / "model.pth").network
+    assert again.spec == network.spec
+    assert same(again, network)
+
+
+def test_averaged_weights_come_before_others(tmp_path):
+    plain, averaged = IMDN_RTC(), IMDN_RTC()
+    torch.save({"params": plain.state_dict(), "params_ema": averaged.state_dict()}, tmp_path / "model.pth")
+    assert same(load_model(tmp_path / "model.pth").network, averaged)
+
+
+@needs_shared
+@pytest.mark.parametrize("name", FILES)
+def test_official_checkpoints_are_recognised_by_content(name, tmp_path):
+    model = official(name)
+    assert model.network.spec["type"] == name.split("_x")[0]
+    if "_x" in name:
+        assert model.network.facts.scale == int(name[-1])
+    assert model.value_range == (255.0 if name == "IMDN_RTE" else 1.0)
+    renamed = tmp_path / "whatever.bin"
+    renamed.write_bytes((FOLDER / FILES[name]).read_bytes())
+    assert load_model(renamed).network.spec == model.network.spec
+
+
+@needs_shared
+def test_another_architecture_is_named_by_what_was_found():
+    path = SHARED / "weights" / "teachers" / "DAT_light_x4_params.pth"
+    fails(path, "not a network of the IMDN family", "1019 tensors", "conv_first.weight")
+
+
+def test_missing_file_and_folder(tmp_path):
+    fails(tmp_path / "none.pth", "No such file")
+    fails(tmp_path, "directory")
+
+
+def saved(content) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def zip_of_text() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (b"", "not a model file"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "not a model file"),
+        (b"just some text that is long enough", "not a model file"),
+        (pickle.dumps({"a": 1}), "not a model file"),
+        (saved(print), "Python objects"),
+        (saved(torch.nn.Linear(2, 2)), "Python objects"),
+        (saved([1, 2]), "holds a list"),
+        (saved({}), "not a network"),
+        (saved({"epoch": 3, "lr": 0.1}), "holds no weights, but: epoch, lr"),
+        (saved({"params": 3}), "holds no weights"),
+        (saved({"params": {"a": "b"}}), "holds no weights"),
+        (saved({"a.weight": torch.zeros(2)}), "not a network of the IMDN family"),
+        (zip_of_text(), "not a model file"),
+    ],
+)
+def test_what_is_not_a_model_is_one_line(content, word, tmp_path):
+    path = tmp_path / "model.pth"
+    path.write_bytes(content)
+    fails(path, word)
+
+
+def test_wrong_tensors_are_named(tmp_path):
+    path = tmp_path / "model.pth"
+    weights = IMDN_RTC().state_dict()
+    torch.save({key: value for key, value in weights.items() if key != "model.1.sub.2.c3.bias"}, path)
+    fails(path, "model.1.sub.2.c3.bias is missing")
+    torch.save({**weights, "extra": torch.zeros(1)}, path)
+    fails(path, "does not have: extra")
+    torch.save({**weights, "model.0.bias": torch.zeros(5)}, path)
+    fails(path, "model.0.bias is (5,), not (12,)")
+    torch.save({**weights, "model.0.bias": torch.full((12,), float("nan"))}, path)
+    fails(path, "not finite")
+
+
+@pytest.mark.parametrize(
+    "metadata", [{"architecture": "{"}, {"architecture": '{"type": "Other"}'}, {"architecture": "3"}]
+)
+def test_unusable_metadata_is_one_line(metadata, tmp_path):
+    from safetensors.torch import save_file
+
+    save_file(IMDN_RTC().state_dict(), tmp_path / "model.safetensors", metadata=metadata)
+    fails(tmp_path / "model.safetensors", "metadata cannot be used")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_damaged_files_give_a_line_or_a_model(suffix, tmp_path):
+    good, bad = tmp_path / f"good{suffix}", tmp_path / f"bad{suffix}"
+    if suffix == ".pth":
+        torch.save(IMDN_RTC().state_dict(), good)
+    else:
+        save_model(good, ModelFile(IMDN_RTC()))
+    content, rng = good.read_bytes(), random.Random(0)
+    for _ in range(60):
+        damaged = bytearray(content[: rng.choice([len(content), rng.randrange(len(content))])])
+        for _ in range(3):
+            if damaged:
+                damaged[rng.randrange(min(len(damaged), 3000))] ^= rng.randrange(1, 256)
+        bad.write_bytes(damaged)
+        try:
+            load_model(bad)
+        except InputError as error:
+            assert "\n" not in str(error)
+
+
+def test_a_failed_save_leaves_what_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    save_model(path, ModelFile(IMDN_RTC()))
+    before = path.read_bytes()
+
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("imdn_kd.inference.model_file.save_file", fail)
+    with pytest.raises(InputError, match="No space left"):
+        save_model(path, ModelFile(IMDN(upscale=2)))
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
