@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from imdn_kd import zoo
 from imdn_kd.archs.network import SRNetwork
 from imdn_kd.archs.recognise import recognise
 from imdn_kd.errors import InputError
@@ -91,6 +92,41 @@ def load_model(path: Path | str) -> ModelFile:
     if head[8:9] == b"{":
         return _load_safetensors(path)
     return _load_pth(path)
+
+
+def open_model(model: str | Path) -> ModelFile:
+    """Open a student of the zoo by its name, or a model file.
+
+    Raises:
+        InputError: no such student or file, or one that cannot be loaded.
+    """
+    student = zoo.find(str(model))
+    if student is None and not Path(model).exists():
+        known = ", ".join(student.name for student in zoo.students()) or "none in this version"
+        raise InputError(f"{model}: no such model file, nor a student of the zoo (there: {known})")
+    return load_model(model if student is None else student.path)
+
+
+def expect_network(model: str | Path, spec: Mapping[str, Any]) -> None:
+    """Make sure that a model is of a network.
+
+    Args:
+        model: see `open_model`.
+        spec: `{"type": ..., **keywords}` as for the registry; what it leaves out has its default.
+
+    Raises:
+        InputError: it is of another network, or one of the two cannot be built.
+    """
+    # Without memory for the weights, which are not looked at.
+    with torch.device("meta"):
+        wanted = ARCHS.build(spec).spec
+    found = open_model(model).network.spec
+    for key in sorted(wanted.keys() | found.keys(), key=lambda key: (key != "type", key)):
+        if wanted.get(key) != found.get(key):
+            raise InputError(
+                f"{model}: holds a network of {key} {found.get(key)}, but network_g is one of {key} {wanted.get(key)}; "
+                "correct network_g or leave it out"
+            )
 
 
 def _load_safetensors(path: Path) -> ModelFile:

@@ -24,7 +24,7 @@ from imdn_kd.inference.canvas import PixelCanvas
 from imdn_kd.inference.cropping import AdaptiveCropping, CropMode
 from imdn_kd.inference.image_reader import pixels_of
 from imdn_kd.inference.memory import is_out_of_memory
-from imdn_kd.inference.model_file import ModelFile, load_model
+from imdn_kd.inference.model_file import ModelFile, load_model, open_model
 from imdn_kd.inference.sizes import Size, plan_passes, target_size
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -227,13 +227,7 @@ def _open(model: str | Path | SRNetwork | ModelFile) -> ModelFile:
         return model
     if isinstance(model, SRNetwork):
         return ModelFile(model)
-    student = zoo.find(str(model))
-    if student is not None:
-        return load_model(student.path)
-    if not Path(model).exists():
-        known = ", ".join(student.name for student in zoo.students()) or "none in this version"
-        raise InputError(f"{model}: no such model file, nor a student of the zoo (there: {known})")
-    return load_model(model)
+    return open_model(model)
 
 
 def _choose_device(device: str | torch.device) -> torch.device:

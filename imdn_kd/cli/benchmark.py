@@ -1,0 +1,100 @@
+"""`imdn-kd benchmark`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from imdn_kd.cli import options as opt
+
+
+def benchmark(
+    more_data: Annotated[
+        list[str] | None, typer.Argument(metavar="[DATA]...", help="Data sets, as after --data.", show_default=False)
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Name of a student, a model file, or bicubic; can be given several times. Default: the students.",
+        ),
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data", "-d", help="Folder of images, or a data set in --root; several may follow: --data Set5 Set14."
+        ),
+    ] = None,
+    scale: Annotated[
+        int | None, typer.Option("--scale", "-s", min=2, help="Factor; by default that of each model.")
+    ] = None,
+    root: Annotated[Path, typer.Option(help="Folder of the data sets that are given by name.")] = Path("datasets"),
+    options: Annotated[
+        Path | None,
+        typer.Option("-opt", "--options", metavar="FILE", help="Option file (.yml); other options go before it."),
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show what other habits of measuring make of the same images.")
+    ] = False,
+    self_ensemble: opt.SelfEnsemble = False,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", show_default="auto")] = None,
+    precision: opt.PrecisionOption = opt.Precision.fp32,
+    save: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Keep the enlarged images there.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write a report: .md or .json.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the report as JSON, with a score for each image.")
+    ] = False,
+) -> None:
+    """Score models on data sets: PSNR and SSIM, by the protocol of published tables.
+
+    A data set is a folder of originals, or one with HR/ and LRbicx2/ ... in it; low-resolution images are made by
+    MATLAB's bicubic where there are none.
+
+    imdn-kd benchmark --model IMDN_x4.pth --data Set5 Set14
+    """
+    from imdn_kd.cli.progress import FileProgress
+    from imdn_kd.evaluation import benchmark as library
+    from imdn_kd.evaluation.image_sets import DataSource
+    from imdn_kd.evaluation.metrics import Protocol
+    from imdn_kd.evaluation.options import BenchmarkOptions, read_options
+    from imdn_kd.evaluation.report import report_scores
+    from imdn_kd.evaluation.tables import check_output
+    from imdn_kd.inference.model_file import expect_network
+
+    check_output(output)
+    models = list(model or [])
+    sources = [DataSource(name) for name in (*(data or []), *(more_data or []))]
+    protocol = Protocol()
+    if options is not None:
+        file = read_options(options, BenchmarkOptions)
+        protocol = file.protocol()
+        sources = sources or [dataset.source() for dataset in file.datasets.values()]
+        scale = scale or file.scale
+        if not models and file.path.pretrain_network_g:
+            models = [file.path.pretrain_network_g]
+            if file.network_g:
+                expect_network(models[0], file.network_g)
+        if device is None and file.num_gpu == 0:
+            device = "cpu"
+        if save is None and file.val.save_img:
+            save = Path("experiments") / file.name / "visualization"
+
+    contestants = library.open_contestants(
+        models, scale=scale, device=device or "auto", precision=precision.value, self_ensemble=self_ensemble
+    )
+    tasks = library.plan(contestants, sources, root=root)
+    scores = []
+    with FileProgress(total=sum(len(task.images.pairs) for task in tasks)) as progress:
+        for task in tasks:
+            scores.append(
+                library.score(task, protocol=protocol, explain=explain, save=save, on_image=progress.file_done)
+            )
+    report = report_scores(scores)
+    if output is not None:
+        report.save(output)
+    report.show(as_json=as_json)

@@ -1,0 +1,81 @@
+"""`imdn-kd profile`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from imdn_kd.cli import options as opt
+
+
+def profile(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model", "-m", help="Name of a student, or a model file; can be given several times, as --arch can."
+        ),
+    ] = None,
+    arch: Annotated[
+        list[str] | None, typer.Option("--arch", "-a", help="Architecture without weights, as imdn_s.")
+    ] = None,
+    scale: Annotated[
+        int | None, typer.Option("--scale", "-s", min=1, help="Factor of the architectures; else their usual one.")
+    ] = None,
+    size: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WxH", help="Size of the result in px; can be given several times.", show_default="1280x720"
+        ),
+    ] = None,
+    input_size: Annotated[
+        str | None, typer.Option(metavar="WxH", help="Size of the input in px, instead of --size.")
+    ] = None,
+    runs: Annotated[int, typer.Option(min=0, help="How many runs are timed; 0 to count only.")] = 10,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU.", show_default="as PyTorch is set")] = None,
+    device: opt.Device = "auto",
+    precision: opt.PrecisionOption = opt.Precision.fp32,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write a report: .md or .json.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Show what models cost: parameters, multi-adds, activations, time and memory.
+
+    imdn-kd profile --arch imdn --arch imdn_s --scale 4 --size 1280x720
+    """
+    from imdn_kd.cli.progress import FileProgress
+    from imdn_kd.errors import InputError
+    from imdn_kd.evaluation import profile as library
+    from imdn_kd.evaluation.report import report_profiles
+    from imdn_kd.evaluation.tables import check_output
+    from imdn_kd.inference.model_file import open_model
+
+    check_output(output)
+    if size and input_size:
+        raise InputError("--size and --input-size exclude each other; give one of them")
+    names = model or []
+    stems = [Path(name).stem if Path(name).is_file() else name for name in names]
+    networks = {
+        stem if stems.count(stem) == 1 else name: open_model(name).network
+        for name, stem in zip(names, stems, strict=True)
+    }
+    networks.update({name: library.build_arch(name, scale) for name in arch or []})
+    sizes = [opt.parse_size(text) for text in size or ["1280x720"]]
+    cases = len(networks) * (1 if input_size else len(sizes))
+    with FileProgress(total=cases * (runs + 2) if runs else 0) as progress:
+        profiles = library.profile(
+            networks,
+            output_sizes=sizes,
+            input_size=opt.parse_size(input_size) if input_size else None,
+            device=device,
+            precision=precision.value,
+            runs=runs,
+            threads=threads,
+            on_run=lambda: progress.file_done(0),
+        )
+    report = report_profiles(profiles)
+    if output is not None:
+        report.save(output)
+    report.show(as_json=as_json)

@@ -1,0 +1,298 @@
+"""Scores of models on data sets: PSNR and SSIM by a stated protocol, and what other habits would have made of them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import numpy.typing as npt
+
+from imdn_kd import zoo
+from imdn_kd.data.resize import imresize
+from imdn_kd.errors import InputError
+from imdn_kd.evaluation.image_sets import DataSource, ImagePair, ImageSet, find_set
+from imdn_kd.evaluation.metrics import PROTOCOLS, Protocol, psnr, ssim
+from imdn_kd.inference.imageio import Picture, write_image
+from imdn_kd.inference.upscaler import Precision, Upscaler
+
+Pixels = npt.NDArray[np.uint8]
+
+BICUBIC = "bicubic"
+"""Name of the baseline among models."""
+
+STANDARD = PROTOCOLS["standard"]
+_WARM_UP_SIDE = 48
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """Something that enlarges.
+
+    Attributes:
+        name: for tables.
+        scale: the factor, 2 or more.
+        enlarge: from H x W x 3 RGB uint8 to sH x sW x 3.
+        run: how it is run, for a line below tables: precision and device.
+    """
+
+    name: str
+    scale: int
+    enlarge: Callable[[Pixels], Pixels]
+    run: str = ""
+
+    def __post_init__(self) -> None:
+        if self.scale < 2:
+            raise InputError(f"scale {self.scale} cannot be scored; give a whole factor of 2 or more")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One contestant on one data set."""
+
+    contestant: Contestant
+    images: ImageSet
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """PSNR in dB (inf for equal images) and SSIM of one image, and the seconds that enlarging it took."""
+
+    name: str
+    psnr: float
+    ssim: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Habit:
+    """Mean PSNR in dB and SSIM of the same images by another protocol."""
+
+    name: str
+    protocol: Protocol
+    psnr: float
+    ssim: float
+
+
+@dataclass(frozen=True)
+class SetScore:
+    """The scores of one model on one data set.
+
+    Attributes:
+        model: name of the model.
+        scale: the factor.
+        data: name of the data set.
+        lr_source: where the LR images come from.
+        run: how the model was run: precision and device.
+        protocol: how the images were measured.
+        images: one score an image.
+        habits: the same images by the other `PROTOCOLS`, if asked for.
+    """
+
+    model: str
+    scale: int
+    data: str
+    lr_source: str
+    run: str
+    protocol: Protocol
+    images: tuple[ImageScore, ...]
+    habits: tuple[Habit, ...] = ()
+
+    @property
+    def psnr(self) -> float:
+        """Mean of the PSNR of the images, dB."""
+        return fmean(image.psnr for image in self.images)
+
+    @property
+    def ssim(self) -> float:
+        """Mean of the SSIM of the images."""
+        return fmean(image.ssim for image in self.images)
+
+    @property
+    def seconds(self) -> float:
+        """Mean seconds an image."""
+        return fmean(image.seconds for image in self.images)
+
+
+def bicubic(scale: int) -> Contestant:
+    """The baseline: MATLAB's bicubic enlargement."""
+    return Contestant(BICUBIC, scale, lambda lr: imresize(lr, scale))
+
+
+def contestant(upscaler: Upscaler, name: str, scale: int | None = None) -> Contestant:
+    """Make a contestant of an `Upscaler`, by default at the factor of its network.
+
+    Raises:
+        InputError: no factor is given for a network that takes any, or one below 2.
+    """
+    if scale is None and upscaler.scale == 1:
+        raise InputError(f"{name} enlarges by any factor; say by which (scale)")
+    factor = upscaler.scale if scale is None else scale
+    run = f"{str(upscaler.dtype).removeprefix('torch.')} on {upscaler.device}"
+    return Contestant(name, factor, lambda lr: upscaler(lr, factor), run)
+
+
+def open_contestants(
+    models: Sequence[str | Path] = (),
+    *,
+    scale: int | None = None,
+    device: str = "auto",
+    precision: Precision = "fp32",
+    self_ensemble: bool = False,
+) -> list[Contestant]:
+    """Open models, each called by its name in the zoo or by the stem of its file.
+
+    Args:
+        models: names of students of the zoo, model files, or `bicubic` for the baseline at the factors of the others;
+            none for the best student of each scale, or of `scale`.
+        scale: the factor; by default that of each network. A network made for another factor is brought to it as in
+            `Upscaler`, which its name then says.
+        device: see `Upscaler`.
+        precision: see `Upscaler`; published figures are fp32.
+        self_ensemble: see `Upscaler`.
+
+    Raises:
+        InputError: see `Upscaler` and `contestant`.
+    """
+    chosen = [str(model) for model in models] or _students(scale)
+    stems = [Path(model).stem if Path(model).is_file() else model for model in chosen]
+    counts = Counter(stems)
+    opened: list[Contestant] = []
+    for model, stem in zip(chosen, stems, strict=True):
+        if model == BICUBIC:
+            continue
+        upscaler = Upscaler(model, device=device, precision=precision, self_ensemble=self_ensemble)
+        name = stem if counts[stem] == 1 else model
+        if scale is not None and upscaler.scale not in (1, scale):
+            name += f" (x{upscaler.scale} network)"
+        opened.append(contestant(upscaler, f"{name} (self-ensemble)" if self_ensemble else name, scale))
+    if BICUBIC in chosen:
+        factors = {scale} if scale else {one.scale for one in opened}
+        if not factors:
+            raise InputError("bicubic enlarges by any factor; say by which (scale)")
+        opened = [*(bicubic(factor) for factor in sorted(factors)), *opened]
+    return opened
+
+
+def plan(
+    contestants: Sequence[Contestant], data: Sequence[DataSource | str | Path], *, root: Path | str = "datasets"
+) -> list[Task]:
+    """Find all data for all contestants, so that what is missing is known before the first image is enlarged.
+
+    Args:
+        contestants: what to score.
+        data: folders, or names of folders in `root`; see `find_set`.
+        root: folder of all data sets.
+
+    Returns:
+        All pairs of contestant and data set, contestant by contestant.
+
+    Raises:
+        InputError: nothing to score or to score on, or data that cannot be used; see `find_set` and `ImageSet.load`.
+    """
+    if not contestants:
+        raise InputError("nothing to score; name a model")
+    if not data:
+        raise InputError("no data to score on; name a folder of images or a data set such as Set5")
+    sets = {
+        scale: [find_set(source, scale, root=root) for source in data]
+        for scale in sorted({model.scale for model in contestants})
+    }
+    for images in (found for of_scale in sets.values() for found in of_scale):
+        for pair in images.pairs:
+            if pair.lr is not None:
+                images.load(pair)
+    return [Task(model, images) for model in contestants for images in sets[model.scale]]
+
+
+def score(
+    task: Task,
+    *,
+    protocol: Protocol = STANDARD,
+    explain: bool = False,
+    save: Path | str | None = None,
+    on_image: Callable[[int], None] | None = None,
+) -> SetScore:
+    """Score one contestant on one data set.
+
+    Originals are cropped to a multiple of the factor; results are clamped and rounded to 8 bit before they are
+    measured, as for the tables of papers.
+
+    Args:
+        task: see `plan`.
+        protocol: how images are measured.
+        explain: measure by the other `PROTOCOLS` too.
+        save: folder for the results, as `x4/Set5/baby_MODEL.png`; images that exist are replaced.
+        on_image: called after each image with its px.
+
+    Raises:
+        InputError: an image that cannot be used, or is too small to be measured, or a result that cannot be written.
+    """
+    model, images = task.contestant, task.images
+    habits = {name: habit for name, habit in PROTOCOLS.items() if explain and habit != protocol}
+    scores: list[ImageScore] = []
+    by_habit: dict[str, list[tuple[float, float]]] = {name: [] for name in habits}
+    for number, pair in enumerate(images.pairs):
+        hr, lr = images.load(pair)
+        if number == 0:
+            # The first run of a network sets things up, which is no part of its speed.
+            model.enlarge(lr[:_WARM_UP_SIDE, :_WARM_UP_SIDE])
+        start = time.perf_counter()
+        sr = model.enlarge(lr)
+        seconds = time.perf_counter() - start
+        if save is not None:
+            folder = Path(save) / f"x{model.scale}" / images.name
+            name = f"{pair.name}_{_file_name(model.name)}.png"
+            write_image(folder / name, Picture(sr), overwrite=True)
+        scores.append(ImageScore(pair.name, *_measure(sr, hr, pair, model.scale, protocol), seconds))
+        for name, habit in habits.items():
+            by_habit[name].append(_measure(sr, hr, pair, model.scale, habit))
+        if on_image:
+            on_image(sr.shape[0] * sr.shape[1])
+    means = (
+        Habit(name, habit, *(fmean(column) for column in zip(*by_habit[name], strict=True)))
+        for name, habit in habits.items()
+    )
+    return SetScore(
+        model.name, model.scale, images.name, images.lr_source, model.run, protocol, tuple(scores), tuple(means)
+    )
+
+
+def benchmark(
+    contestants: Sequence[Contestant],
+    data: Sequence[DataSource | str | Path],
+    *,
+    root: Path | str = "datasets",
+    protocol: Protocol = STANDARD,
+    explain: bool = False,
+    save: Path | str | None = None,
+) -> list[SetScore]:
+    """Score every contestant on every data set: `plan`, then `score` for each task."""
+    tasks = plan(contestants, data, root=root)
+    return [score(task, protocol=protocol, explain=explain, save=save) for task in tasks]
+
+
+def _students(scale: int | None) -> list[str]:
+    students = zoo.defaults()
+    if scale is None:
+        return [students[key].name for key in sorted(students)]
+    if scale not in students:
+        there = ", ".join(f"x{key}" for key in sorted(students))
+        raise InputError(f"there is no student for x{scale} (there: {there}); name a model file")
+    return [students[scale].name]
+
+
+def _measure(sr: Pixels, hr: Pixels, pair: ImagePair, scale: int, protocol: Protocol) -> tuple[float, float]:
+    figures = psnr(sr, hr, scale, protocol), ssim(sr, hr, scale, protocol)
+    if any(math.isnan(figure) for figure in figures):
+        raise InputError(f"{pair.hr}: {hr.shape[1]}x{hr.shape[0]} px are too few to be measured; remove it")
+    return figures
+
+
+def _file_name(name: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)

@@ -1,0 +1,121 @@
+"""How scores and costs are laid out: the tables and the JSON of `imdn-kd benchmark` and `imdn-kd profile`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from imdn_kd.evaluation.benchmark import SetScore
+from imdn_kd.evaluation.profile import Profile
+from imdn_kd.evaluation.tables import Report, Table
+
+
+def report_scores(scores: Sequence[SetScore]) -> Report:
+    """Lay out scores, one or more, that were measured by one protocol."""
+    protocol = scores[0].protocol
+    runs = sorted({score.run for score in scores if score.run})
+    notes = [f"Protocol: {protocol.describe()}; 8-bit results, means over images."]
+    if runs:
+        notes.append(f"Networks run in {', '.join(runs)}.")
+    main = Table(
+        title="PSNR and SSIM",
+        columns=("Model", "Scale", "Data", "Images", "PSNR dB", "SSIM", "s/image", "LR images"),
+        rows=tuple(
+            (
+                *(score.model, f"x{score.scale}", score.data, str(len(score.images))),
+                *(f"{score.psnr:.3f}", _ssim(score.ssim), f"{score.seconds:.3f}", score.lr_source),
+            )
+            for score in scores
+        ),
+        notes=tuple(notes),
+        texts=frozenset({"Model", "Data", "LR images"}),
+    )
+    explained = tuple(_explain(score) for score in scores if score.habits)
+    data = {
+        "protocol": {**dataclasses.asdict(protocol), "description": protocol.describe()},
+        "scores": [_as_data(score) for score in scores],
+    }
+    return Report((main, *explained), data)
+
+
+def report_profiles(profiles: Sequence[Profile]) -> Report:
+    """Lay out profiles, one or more."""
+    timed = any(profile.timing for profile in profiles)
+    columns: tuple[str, ...] = ("Model", "Scale", "Output", "Params", "MACs G", "Activ. M")
+    notes = [
+        "MACs: multi-adds of convolutions and matrix products. Activ.: activations, elements of convolution outputs."
+    ]
+    if timed:
+        columns += ("ms", "middle half", "Memory MiB")
+        runs = sorted({f"{len(p.timing.seconds)} runs in {p.timing.run}" for p in profiles if p.timing})
+        notes.append(f"Median time of {', '.join(runs)}, runs of all rows in turn; memory less the weights.")
+    table = Table("Costs of one image", columns, tuple(map(_costs, profiles)), tuple(notes), frozenset({"Model"}))
+    return Report((table,), {"notes": notes, "profiles": [_costs_as_data(profile) for profile in profiles]})
+
+
+def _costs(profile: Profile) -> tuple[str, ...]:
+    counts, timing = profile.counts, profile.timing
+    measured: tuple[str, ...] = ()
+    if timing:
+        low, high = timing.quartiles
+        spread = f"{_figure(1000 * low, 3)}-{_figure(1000 * high, 3)}"
+        measured = _figure(1000 * timing.median), spread, _figure(timing.peak_bytes / 2**20)
+    return (
+        *(profile.name, f"x{profile.scale}", _size(profile.output_size)),
+        *(f"{counts.parameters:,}", _figure(counts.multi_adds / 1e9), _figure(counts.activations / 1e6)),
+        *measured,
+    )
+
+
+def _costs_as_data(profile: Profile) -> dict[str, Any]:
+    data = dataclasses.asdict(profile)
+    if profile.timing:
+        data["timing"]["median"] = profile.timing.median
+        data["timing"]["quartiles"] = profile.timing.quartiles
+    return data
+
+
+def _figure(value: float, digits: int = 4) -> str:
+    """So many digits, or all before the point."""
+    return f"{value:.0f}" if value >= 1000 else f"{value:.{digits}g}"
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[1]}x{size[0]}"
+
+
+def _explain(score: SetScore) -> Table:
+    rows = [
+        (
+            *(habit.name, f"{habit.psnr:.3f}", f"{habit.psnr - score.psnr:+.3f}"),
+            *(_ssim(habit.ssim), f"{habit.ssim - score.ssim:+.4f}", habit.protocol.describe()),
+        )
+        for habit in score.habits
+    ]
+    return Table(
+        title=f"{score.model} on {score.data} x{score.scale}: {score.psnr:.3f} dB, {_ssim(score.ssim)} by other habits",
+        columns=("Habit", "PSNR dB", "PSNR +-", "SSIM", "SSIM +-", "What is measured"),
+        rows=tuple(rows),
+        texts=frozenset({"Habit", "What is measured"}),
+    )
+
+
+def _as_data(score: SetScore) -> dict[str, Any]:
+    means = {"psnr": score.psnr, "ssim": score.ssim, "seconds": score.seconds}
+    return {
+        **{key: getattr(score, key) for key in ("model", "scale", "data", "lr_source", "run")},
+        **means,
+        "images": [dataclasses.asdict(image) for image in score.images],
+        "habits": [
+            {
+                **{"name": habit.name, "description": habit.protocol.describe()},
+                **{"psnr": habit.psnr, "ssim": habit.ssim},
+            }
+            for habit in score.habits
+        ],
+    }
+
+
+def _ssim(value: float) -> str:
+    return f"{value:.4f}"

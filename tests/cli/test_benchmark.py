@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from imdn_kd import cli, zoo
+from imdn_kd.archs.imdn import IMDN_RTC, imdn
+from imdn_kd.inference.model_file import ModelFile, save_model
+from tests.evaluation.fake_set import make_set
+
+OPTION_FILES = sorted((Path(__file__).parents[2] / "options" / "test").glob("*.yml"))
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Call `imdn-kd benchmark` in an empty folder; returns (exit code, output, errors)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["imdn-kd", "benchmark", *arguments])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as leaving:
+            code = int(leaving.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def model(tmp_path):
+    save_model(tmp_path / "tiny.safetensors", ModelFile(IMDN_RTC(num_feat=4, num_block=1, upscale=2)))
+    return "tiny.safetensors"
+
+
+def rows(output: str) -> list[list[str]]:
+    lines = [line for line in output.splitlines() if line.startswith("| ") and "---" not in line]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[1:]]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        ["--data", "Set5", "--data", "Set14"],
+        ["--data", "Set5", "Set14"],
+        ["Set5", "Set14"],
+        ["-d", "datasets/Set5", "datasets/Set14"],
+    ],
+)
+def test_ways_to_name_data(run, model, tmp_path, data):
+    for name in ("Set5", "Set14"):
+        make_set(tmp_path / "datasets" / name)
+    code, output, errors = run("--model", model, *data, "--device", "cpu")
+    assert (code, errors) == (0, "")
+    assert [row[:4] for row in rows(output)] == [["tiny", "x2", "Set5", "2"], ["tiny", "x2", "Set14", "2"]]
+
+
+def test_reports(run, model, tmp_path):
+    make_set(tmp_path / "mine", lr="LRbicx2")
+    arguments = ("-m", model, "-m", "bicubic", "mine", "--device", "cpu", "--explain", "--save", "kept")
+    code, output, errors = run(*arguments, "--json", "-o", "report/scores.md")
+    assert (code, errors) == (0, "")
+    data = json.loads(output)
+    assert [score["model"] for score in data["scores"]] == ["bicubic", "tiny"]
+    assert {habit["name"] for habit in data["scores"][1]["habits"]} >= {"rgb", "no-shave", "y-rounded"}
+    assert "| bicubic | x2 | mine |" in Path("report/scores.md").read_text()
+    assert len(list(Path("kept/x2/mine").iterdir())) == 4
+    run("-m", "bicubic", "-s", "3", "mine", "-o", "scores.json")
+    assert json.loads(Path("scores.json").read_text())["scores"][0]["lr_source"] == "MATLAB bicubic"
+
+
+@pytest.mark.parametrize("file", OPTION_FILES, ids=lambda file: file.stem)
+def test_every_option_file_runs(run, tmp_path, monkeypatch, file):
+    content = yaml.safe_load(file.read_text())
+    scale = content["scale"]
+    for dataset in content["datasets"].values():
+        root = Path(dataset["dataroot_gt"])
+        parts = {"hr": root.name, "size": (36, 48)} if "dataroot_lq" in dataset else {"size": (40, 50)}
+        folder = tmp_path / (root.parent if "dataroot_lq" in dataset else root)
+        make_set(folder, lr=f"LRbicx{scale}", lr_suffix=".png", scale=scale, **parts)
+    pretrained = content["path"]["pretrain_network_g"]
+    if pretrained is None:
+        save_model(tmp_path / "zoo.safetensors", ModelFile(IMDN_RTC(num_feat=4, num_block=1, upscale=scale)))
+        monkeypatch.setattr(zoo, "FOLDER", tmp_path)
+        monkeypatch.setattr(zoo, "students", lambda: [zoo.Student("student", "zoo.safetensors", scale)])
+    else:
+        save_model(tmp_path / pretrained, ModelFile(imdn(upscale=scale)))
+    code, output, errors = run("-opt", str(file), "--device", "cpu")
+    assert (code, errors) == (0, "")
+    assert [row[2] for row in rows(output)] == [dataset["name"] for dataset in content["datasets"].values()]
+    assert all(row[1] == f"x{scale}" for row in rows(output))
+    assert "Y (BT.601, 16-235, not rounded), `scale` px" in output
+    kept = tmp_path / "experiments" / content["name"] / "visualization"
+    assert kept.is_dir() == content.get("val", {}).get("save_img", False)
+
+
+def test_options_on_the_command_line_go_first(run, model, tmp_path):
+    make_set(tmp_path / "mine")
+    (file,) = (file for file in OPTION_FILES if file.stem == "imdn_x4_basicsr")
+    shutil.copy(file, tmp_path)
+    code, output, _ = run("-opt", file.name, "-m", model, "-d", "mine", "-s", "2", "--device", "cpu")
+    assert code == 0
+    assert [row[:3] for row in rows(output)] == [["tiny", "x2", "mine"]]
+
+
+def test_help(run):
+    code, output, _ = run("--help")
+    assert code == 0
+    for option in ("--model", "--data", "-opt", "--explain", "--self-ensemble", "--json"):
+        assert option in output
+
+
+BAD_OPTIONS = "name: a\nscale: 2\ndatasets: {test_1: {name: mine}}\nnetwork_g: {type: imdn_rtc}\npath: {pretrain: x}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-m", "none.pth", "mine"], "none.pth: no such model file"),
+        (["-m", "tiny.safetensors"], "no data to score on"),
+        (["-m", "tiny.safetensors", "Set5"], "Set5: no such folder, nor a data set in datasets"),
+        (["-m", "tiny.safetensors", "tiny.safetensors", "mine"], "a second model needs a --model of its own"),
+        (["-m", "tiny.safetensors", "empty"], "has no images"),
+        (["-m", "tiny.safetensors", "broken"], "is not an image"),
+        (["-m", "bicubic", "mine"], "say by which"),
+        (["-m", "tiny.safetensors", "mine", "--device", "abacus"], "cannot be used here"),
+        (["-m", "tiny.safetensors", "mine", "--precision", "fp16", "--device", "cpu"], "needs a GPU"),
+        (["-m", "tiny.safetensors", "mine", "-o", "scores.txt"], ".md or .json"),
+        (["-m", "tiny.safetensors", "mine", "-o", "mine.json"], "is a folder"),
+        (["-opt", "none.yml"], "none.yml: cannot read it"),
+        (["-opt", "bad.yml"], "bad.yml, line 5: path: no option is called 'pretrain'; did you mean"),
+        (["-opt", "other.yml"], "holds a network of num_block 1, but network_g is one of num_block 5"),
+    ],
+)
+def test_errors_are_one_line(run, model, tmp_path, arguments, message):
+    make_set(tmp_path / "mine")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "mine.json").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.png").write_text("no picture")
+    (tmp_path / "bad.yml").write_text(BAD_OPTIONS)
+    (tmp_path / "other.yml").write_text(BAD_OPTIONS.replace("pretrain: x", f"pretrain_network_g: {model}"))
+    before = sorted(tmp_path.rglob("*"))
+    code, output, errors = run(*arguments)
+    assert (code, output) == (2, "")
+    assert message in errors
+    assert errors.count("\n") == 1
+    assert errors.startswith("imdn-kd: ")
+    assert sorted(tmp_path.rglob("*")) == before
