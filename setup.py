@@ -15,10 +15,10 @@ CORE = [
     "pillow>=10.3",
     "scikit-image>=0.22",
     "tifffile>=2024.1.30",
-    "imagecodecs>=2024.1.1",
+    "imagecodecs>=2024.6.1",
     "pyyaml>=6.0",
     "pydantic>=2.7",
-    "typer>=0.12",
+    "typer>=0.16",
     "rich>=13.7",
     "safetensors>=0.4.3",
     "platformdirs>=4.2",
@@ -27,7 +27,7 @@ CORE = [
 TRAIN = [
     'basicsr>=1.4.2; python_version < "3.13"',
     "accelerate>=0.30",
-    "tensorboard>=2.16",
+    "tensorboard>=2.17",
     "spandrel>=0.4",
 ]
 DEPLOY = [
@@ -35,13 +35,13 @@ DEPLOY = [
     "onnxruntime>=1.18",
 ]
 WEB = [
-    "fastapi>=0.111",
+    "fastapi>=0.112",
     "uvicorn>=0.30",
     "python-multipart>=0.0.9",
 ]
 DEV = [
     "pytest>=8.2",
-    "pytest-xdist>=3.6",
+    "pytest-xdist>=3.6.1",
     "hypothesis>=6.100",
     "ruff>=0.5",
     "mypy>=1.10",

@@ -55,7 +55,8 @@ def plan_jobs(inputs: Sequence[str], output: Path, *, recursive: bool = False, s
         suffix: of the outputs (`.png`); by default that of the input if it can be written, else `.png`.
 
     Raises:
-        InputError: an input that does not exist, no image found, two inputs with one output, or an unknown suffix.
+        InputError: an input that does not exist, no image found, an output that is an input, two inputs with
+            one output, or an unknown suffix.
     """
     if suffix is not None and suffix not in WRITABLE:
         raise InputError(f"images cannot be written as {suffix!r}; choose one of {', '.join(sorted(WRITABLE))}")
@@ -71,6 +72,8 @@ def plan_jobs(inputs: Sequence[str], output: Path, *, recursive: bool = False, s
         raise InputError(f"{output}: is a file, but several images are to be written; give a folder")
     taken: dict[Path, Path] = {}
     for job in jobs:
+        if job.target.exists() and job.target.samefile(job.source):
+            raise InputError(f"{job.source}: the output would replace the input; choose another output folder")
         other = taken.setdefault(job.target, job.source)
         if other != job.source:
             raise InputError(f"{job.source} and {other} would both become {job.target}; enlarge them in two runs")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import tempfile
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from imdn_kd.inference.planning import Box
+
+_ROWS = 16  # written at a time: few calls, and little memory where a copy must be made
 
 
 class Canvas(ABC):
@@ -67,7 +70,7 @@ class FileCanvas(Canvas):
     """
 
     def __init__(
-        self, channels: int, height: int, width: int, *, dtype: torch.dtype, device: torch.device, folder: Path
+        self, channels: int, height: int, width: int, dtype: torch.dtype, device: torch.device, folder: Path
     ) -> None:
         self.height, self.width = height, width
         self._channels, self._dtype, self._device = channels, dtype, device
@@ -77,18 +80,23 @@ class FileCanvas(Canvas):
     def read(self, box: Box) -> Tensor:
         """See `Canvas.read`."""
         values = torch.empty((box.height, box.width, self._channels), dtype=self._dtype)
-        for row, pixels in enumerate(values.view(torch.uint8).numpy()):
+        for row, pixels in self._pieces(box, values):
             self._seek(box.top + row, box.left)
-            self._file.readinto(pixels)
+            self._file.readinto(pixels.view(torch.uint8).numpy())
         return values.permute(2, 0, 1)[None].to(self._device)
 
     def write(self, box: Box, values: Tensor) -> None:
         """See `Canvas.write`. Raises OSError where the disk is full."""
-        for row, pixels in enumerate(values[0].permute(1, 2, 0)):
+        for row, pixels in self._pieces(box, values[0].permute(1, 2, 0)):
             self._seek(box.top + row, box.left)
-            data = pixels.to("cpu").contiguous().view(torch.uint8).numpy()
+            data = memoryview(pixels.to("cpu").contiguous().view(torch.uint8).numpy())
             if self._file.write(data) != data.nbytes:
                 raise OSError(errno.ENOSPC, "the disk is full")
+
+    def _pieces(self, box: Box, rows: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Parts of `rows` (h x w x C) that lie in one piece in the file, each with its first row."""
+        step = _ROWS if box.width == self.width else 1
+        return ((row, rows[row : row + step]) for row in range(0, box.height, step))
 
     def _seek(self, row: int, column: int) -> None:
         self._file.seek((row * self.width + column) * self._pixel_bytes)

@@ -28,7 +28,7 @@ log = logging.getLogger("imdn_kd")
 
 CropMode = Literal["exact", "local", "paper", "whole"]
 
-TENSOR_SHARE = 0.7
+TENSOR_SHARE = 0.55
 """Part of the budget planned for tensors; the rest is for the work space of operators and of the allocator."""
 
 PAPER_MIN_SIDE = 60

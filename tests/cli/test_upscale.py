@@ -110,7 +110,9 @@ def test_nothing_is_overwritten_silently(capfd, model, tmp_path):
 def test_the_input_itself_is_not_overwritten(capfd, model, tmp_path):
     source = photo(tmp_path / "a.png")
     before = source.read_bytes()
-    assert run(capfd, "upscale", source, "-o", tmp_path, "-m", model).code == 1
+    result = run(capfd, "upscale", source, "-o", tmp_path, "-m", model, "--overwrite")
+    assert result.code == 2
+    assert "would replace the input" in result.err
     assert source.read_bytes() == before
 
 

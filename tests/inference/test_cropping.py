@@ -314,7 +314,7 @@ def test_merged_statistics_equal_those_of_the_whole(size, cut, offset):
 def test_file_canvas_holds_what_is_written(tmp_path_factory, height, width, data):
     folder = tmp_path_factory.mktemp("scratch")
     values = torch.rand(1, 5, height, width)
-    canvas = FileCanvas(5, height, width, dtype=torch.float32, device=torch.device("cpu"), folder=folder)
+    canvas = FileCanvas(5, height, width, torch.float32, torch.device("cpu"), folder)
     canvas.write(Box(0, 0, height, width), values)
     top, left = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
     box = Box(top, left, data.draw(st.integers(top + 1, height)), data.draw(st.integers(left + 1, width)))

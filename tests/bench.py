@@ -1,0 +1,136 @@
+"""Speed and memory as ratios, both sides in one run: `make bench`, or `python -m tests.bench [NAME ...]`.
+
+Runs of the two sides are interleaved and medians compared, so that a busy machine slows both.
+"""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+
+from imdn_kd.archs import IMDN
+from imdn_kd.data.resize import imresize
+from imdn_kd.inference.cropping import TENSOR_SHARE, AdaptiveCropping
+from imdn_kd.inference.upscaler import Upscaler
+
+RUNS = 9
+GIB = 2**30
+
+
+def compare(title: str, ours: Callable[[], object], other: Callable[[], object], runs: int = RUNS) -> float:
+    """Print and return the time of `ours` as a part of the time of `other`."""
+    times: dict[int, list[float]] = {0: [], 1: []}
+    for number in range(runs + 1):
+        for side, call in enumerate((ours, other)):
+            start = time.perf_counter()
+            call()
+            if number:  # the first round warms up
+                times[side].append(time.perf_counter() - start)
+    a, b = (statistics.median(times[side]) for side in (0, 1))
+    print(f"{title:<78} {a / b:6.2f}   ({a:.4f} s / {b:.4f} s)")
+    return a / b
+
+
+def network() -> IMDN:
+    torch.manual_seed(0)
+    return IMDN(upscale=4).eval()
+
+
+def pixels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (180, 320, 3), np.uint8)
+
+
+def plain(model: IMDN) -> Callable[[], object]:
+    """What a user would otherwise write: eager, NCHW, from pixels to pixels."""
+    image = pixels()
+
+    def call() -> object:
+        with torch.no_grad():
+            x = torch.from_numpy(image).permute(2, 0, 1)[None].float().div(255).contiguous()
+            return model(x).clamp(0, 1).mul(255).round().byte()[0].permute(1, 2, 0).numpy()
+
+    return call
+
+
+def upscale_fp32() -> None:
+    """Upscaler against the plain network, IMDN x4, output 1280x720."""
+    model, image = network(), pixels()
+    upscaler = Upscaler(model, precision="fp32", device="cpu")
+    compare("upscale fp32 / plain eager NCHW, IMDN x4, 1280x720 out", lambda: upscaler(image), plain(model))
+
+
+def upscale_bf16() -> None:
+    """The same in bf16; only CPUs with AVX512-BF16 or AMX gain."""
+    model, image = network(), pixels()
+    upscaler = Upscaler(model, precision="bf16", device="cpu")
+    compare("upscale bf16 / plain eager NCHW, IMDN x4, 1280x720 out", lambda: upscaler(image), plain(model), runs=3)
+
+
+def exact_cropping() -> None:
+    """Exact and local crops against the whole image, at a quarter of the memory that the whole image takes."""
+    model = network().to(memory_format=torch.channels_last)
+    image = torch.rand(1, 3, 180, 320).contiguous(memory_format=torch.channels_last)
+    whole = AdaptiveCropping(model, mode="whole")
+    for parts in (2, 4, 16):
+        memory = int(180 * 320 * 3584 / TENSOR_SHARE / parts)
+        exact = AdaptiveCropping(model, memory=memory)
+        title = f"exact cropping / whole image, 1/{parts} of its memory"
+        compare(title, partial(exact, image), partial(whole, image))
+    local = AdaptiveCropping(model, mode="local", memory=int(180 * 320 * 3584 / TENSOR_SHARE / 4))
+    compare("local cropping / whole image, 1/4 of its memory", lambda: local(image), lambda: whole(image))
+
+
+def resizing() -> None:
+    """MATLAB bicubic of a DIV2K-sized image to x4, against BasicSR."""
+    from tests.basicsr_compat import import_basicsr
+
+    theirs = import_basicsr("basicsr.utils.matlab_functions").imresize
+    image = np.random.default_rng(0).integers(0, 256, (1356, 2040, 3), np.uint8)
+
+    def other() -> object:
+        return (theirs(image.astype(np.float32) / 255, 0.25) * 255).round().clip(0, 255).astype(np.uint8)
+
+    compare("imresize 2040x1356 to x1/4 / BasicSR's imresize", lambda: imresize(image, 0.25), other)
+
+
+_LARGE = """
+import sys, time, resource
+import numpy as np
+from imdn_kd.archs import IMDN
+from imdn_kd.inference.upscaler import Upscaler
+image = np.random.default_rng(0).integers(0, 256, (3000, 4000, 3), np.uint8)
+upscaler = Upscaler(IMDN(upscale=2), memory=2 * 2**30, crop=sys.argv[1], device="cpu", precision="fp32")
+start = time.perf_counter()
+result = upscaler(image)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+seconds, above, images = time.perf_counter() - start, peak - 2 * 2**30, image.nbytes + result.nbytes
+print(f"{seconds:.0f} {above / 2**20:.0f} {images / 2**20:.0f}")
+"""
+
+
+def large_image() -> None:
+    """12 megapixels, IMDN x2, in 2 GiB: takes minutes and 25 GB of disk; run it by name."""
+    for crop in ("exact", "local"):
+        result = subprocess.run([sys.executable, "-c", _LARGE, crop], capture_output=True, text=True, check=True)
+        seconds, above, images = result.stdout.split()
+        title = f"12 MP, IMDN x2, 2 GiB, {crop}: peak RSS of the process above the budget / images"
+        print(f"{title:<78} {float(above) / float(images):6.2f}   ({above} MiB / {images} MiB, {seconds} s)")
+
+
+BENCHMARKS = {f.__name__: f for f in (upscale_fp32, upscale_bf16, exact_cropping, resizing, large_image)}
+
+if __name__ == "__main__":
+    print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads; time of the first side / time of the second\n"
+    )
+    for name in sys.argv[1:] or [name for name in BENCHMARKS if name != "large_image"]:
+        BENCHMARKS[name]()
+    print(f"\npeak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")

@@ -1,0 +1,185 @@
+"""What the package promises as a whole: what imports cost, what they need, and in which direction they point."""
+
+from __future__ import annotations
+
+import ast
+import pkgutil
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import imdn_kd
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = sorted((ROOT / "imdn_kd").rglob("*.py"))
+
+# From the ground up. A module belongs to the entry that is the longest beginning of its name.
+FLOORS = (
+    (
+        "imdn_kd",
+        "imdn_kd.errors",
+        "imdn_kd.files",
+        "imdn_kd.registry",
+        "imdn_kd.data.resize",
+        "imdn_kd.inference.imageio",
+        "imdn_kd.inference.image_reader",
+        "imdn_kd.inference.image_writer",
+        "imdn_kd.inference.picture",
+    ),
+    ("imdn_kd.archs", "imdn_kd.losses", "imdn_kd.evaluation.metrics", "imdn_kd.zoo"),
+    ("imdn_kd.distill", "imdn_kd.inference", "imdn_kd.data"),
+    ("imdn_kd.integrations",),
+    ("imdn_kd.training", "imdn_kd.evaluation"),
+    ("imdn_kd.cli", "imdn_kd.demo"),
+)
+FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
+
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "skimage": "scikit-image",
+    "yaml": "pyyaml",
+    "multipart": "python-multipart",
+    "pydantic_core": "pydantic",
+}
+
+EXTRAS = (
+    *("basicsr", "torchvision", "cv2", "accelerate", "tensorboard", "spandrel", "matplotlib"),
+    *("onnx", "onnxruntime", "fastapi", "uvicorn", "multipart"),
+)
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in SOURCES}
+IN_CORE = [name for name in MODULES if not name.startswith(("imdn_kd.training", "imdn_kd.integrations"))]
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Everything that a file imports, at its top or inside functions; names of our modules in full."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} imports relatively; write the name of the module in full"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                lazy = imdn_kd._HOMES.get(alias.name) if node.module == "imdn_kd" else None
+                yield lazy or (full if full in MODULES else str(node.module))
+
+
+# The package itself only hands on names of all floors, lazily.
+OWN = {
+    name: {other for other in imports(path) if other.split(".")[0] == "imdn_kd" and other != name}
+    for name, path in MODULES.items()
+    if name != "imdn_kd"
+}
+
+
+def floor(name: str) -> int:
+    while name not in FLOOR:
+        name = name.rpartition(".")[0]
+    return FLOOR[name]
+
+
+def run_python(code: str) -> str:
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def loaded_by(code: str) -> set[str]:
+    return set(run_python(f"import sys\n{code}\nprint(*{{name.split('.')[0] for name in sys.modules}})").split())
+
+
+def test_the_package_imports_next_to_nothing():
+    outside = loaded_by("import imdn_kd") - loaded_by("") - set(sys.stdlib_module_names)
+
+    assert outside == {"imdn_kd"}
+
+
+def test_inference_imports_nothing_of_the_extras():
+    modules = [name for name in MODULES if name.startswith("imdn_kd.inference") and ".engines" not in name]
+    loaded = loaded_by(f"import {', '.join(modules)}")
+
+    assert "torch" in loaded
+    assert loaded.isdisjoint(EXTRAS)
+
+
+def test_a_core_install_is_enough_to_import_all_but_training():
+    blocked = f"import sys; sys.modules.update(dict.fromkeys({EXTRAS}))"
+
+    run_python(f"{blocked}\nimport {', '.join(IN_CORE)}")
+
+
+@pytest.mark.parametrize("name", sorted(OWN))
+def test_imports_point_only_downward(name):
+    upward = sorted(other for other in OWN[name] if floor(other) > floor(name))
+
+    assert not upward, f"{name} is on floor {floor(name)} and imports from above"
+
+
+def test_floors_are_stated_for_every_part():
+    parts = {".".join(name.split(".")[:2]) for name in OWN}
+
+    assert parts <= set(FLOOR), "give the new part a line in FLOORS"
+
+
+def test_imports_have_no_circles():
+    TopologicalSorter(OWN).prepare()
+
+
+def test_what_is_imported_is_declared():
+    declared = {
+        re.split(r"[^A-Za-z0-9_-]", requirement.value)[0].lower()
+        for statement in ast.parse((ROOT / "setup.py").read_text(encoding="utf-8")).body
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.List)
+        for requirement in statement.value.elts
+        if isinstance(requirement, ast.Constant)
+    }
+    roots = {name.split(".")[0] for path in SOURCES for name in imports(path)} - set(sys.stdlib_module_names)
+    used = {DISTRIBUTIONS.get(name, name.replace("_", "-")).lower() for name in roots - {"imdn_kd"}}
+
+    assert {"torch", "pillow"} <= declared
+    assert used <= declared
+
+
+@pytest.mark.parametrize("name", [name for name in imdn_kd.__all__ if name != "__version__"])
+def test_lazy_names_are_those_of_their_modules(name):
+    value = getattr(imdn_kd, name)
+
+    assert value.__module__ == imdn_kd._HOMES[name]
+    assert value is getattr(imdn_kd, name)
+    assert name in dir(imdn_kd)
+
+
+def test_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'Upscalar'"):
+        _ = imdn_kd.Upscalar
+
+
+def test_lazy_names_are_the_ones_announced_to_type_checkers():
+    tree = ast.parse((ROOT / "imdn_kd" / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    announced = {alias.name: node.module for node in block.body for alias in node.names}
+
+    assert announced == imdn_kd._HOMES
+    assert set(imdn_kd.__all__) == {*announced, "__version__"}
+
+
+def test_every_folder_with_code_is_a_package():
+    found = {module.name for module in pkgutil.walk_packages([str(ROOT / "imdn_kd")], "imdn_kd.")}
+
+    assert found == set(MODULES) - {"imdn_kd"}
+
+
+def test_the_version_is_in_the_changelog():
+    assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+|rc\d+)?", imdn_kd.__version__)
+    assert f"## [{imdn_kd.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
