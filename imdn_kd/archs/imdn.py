@@ -186,14 +186,6 @@ class IMDN(_IMDNBody):
         super().__init__(num_in_ch, num_feat, num_block, distillation_rate, upscale)
         self.upscale = upscale
         self.fea_conv = _conv3x3(num_in_ch, num_feat)
-        self.spec = {
-            "type": "IMDN",
-            "num_in_ch": num_in_ch,
-            "num_feat": num_feat,
-            "num_block": num_block,
-            "upscale": upscale,
-            "distillation_rate": distillation_rate,
-        }
 
     @property
     def facts(self) -> Facts:
@@ -229,13 +221,6 @@ class IMDN_AS(_IMDNBody):  # noqa: N801 - the name of the paper
             nn.LeakyReLU(SLOPE, inplace=True),
             nn.Conv2d(num_feat, num_feat, 3, 2, 1),
         )
-        self.spec = {
-            "type": "IMDN_AS",
-            "num_in_ch": num_in_ch,
-            "num_feat": num_feat,
-            "num_block": num_block,
-            "distillation_rate": distillation_rate,
-        }
 
     @property
     def facts(self) -> Facts:
@@ -291,14 +276,6 @@ class IMDN_RTC(SRNetwork):  # noqa: N801 - the name of the authors
             *_pixel_shuffle_tail(num_feat, num_in_ch, upscale),
         )
         self.upscale, self.num_block, self.num_in_ch = upscale, num_block, num_in_ch
-        self.spec = {
-            "type": "IMDN_RTC",
-            "num_in_ch": num_in_ch,
-            "num_feat": num_feat,
-            "num_block": num_block,
-            "upscale": upscale,
-            "distillation_rate": distillation_rate,
-        }
 
     @property
     def facts(self) -> Facts:
@@ -363,13 +340,6 @@ class IMDN_RTE(SRNetwork):  # noqa: N801 - the name of the authors
         self.LR_conv = nn.Conv2d(num_feat, num_feat, 1, bias=False)
         self.upsampler = _pixel_shuffle_tail(num_feat, num_in_ch, 4)
         self.num_block, self.num_in_ch = num_block, num_in_ch
-        self.spec = {
-            "type": "IMDN_RTE",
-            "num_in_ch": num_in_ch,
-            "num_feat": num_feat,
-            "num_block": num_block,
-            "distillation_rate": distillation_rate,
-        }
 
     @property
     def facts(self) -> Facts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -65,11 +66,23 @@ class Stage:
 class SRNetwork(nn.Module, ABC):
     """A network from images N x C x H x W in [0, 1] to images N x C x sH x sW, nominally in [0, 1] and not clamped.
 
+    Constructors take keywords of plain values (numbers, strings, lists).
+
     Attributes:
-        spec: `{"type": ..., **keywords}` from which the registry builds this network again; model files carry it.
+        spec: `{"type": class, **keywords}` as the network was built, defaults included: the registry builds it again
+            from this, and model files carry it.
     """
 
     spec: dict[str, Any]
+
+    def __new__(cls, *args: Any, **keywords: Any) -> Any:  # noqa: ANN401, D102 - an instance of `cls`
+        network = super().__new__(cls)
+        # Partial, since copying makes an instance without arguments and fills it afterwards.
+        built = inspect.signature(cls.__init__).bind_partial(network, *args, **keywords)
+        built.apply_defaults()
+        values = dict(list(built.arguments.items())[1:])
+        network.__dict__["spec"] = {"type": cls.__name__, **values}
+        return network
 
     @property
     @abstractmethod

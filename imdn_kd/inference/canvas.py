@@ -82,14 +82,14 @@ class FileCanvas(Canvas):
         values = torch.empty((box.height, box.width, self._channels), dtype=self._dtype)
         for row, pixels in self._pieces(box, values):
             self._seek(box.top + row, box.left)
-            self._file.readinto(pixels.view(torch.uint8).numpy())
+            self._file.readinto(pixels.view(torch.uint8).numpy().data)
         return values.permute(2, 0, 1)[None].to(self._device)
 
     def write(self, box: Box, values: Tensor) -> None:
         """See `Canvas.write`. Raises OSError where the disk is full."""
         for row, pixels in self._pieces(box, values[0].permute(1, 2, 0)):
             self._seek(box.top + row, box.left)
-            data = memoryview(pixels.to("cpu").contiguous().view(torch.uint8).numpy())
+            data = pixels.to("cpu").contiguous().view(torch.uint8).numpy().data
             if self._file.write(data) != data.nbytes:
                 raise OSError(errno.ENOSPC, "the disk is full")
 
