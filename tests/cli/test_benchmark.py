@@ -2,36 +2,26 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 
-from imdn_kd import cli, zoo
+from imdn_kd import zoo
 from imdn_kd.archs.imdn import IMDN_RTC, imdn
 from imdn_kd.inference.model_file import ModelFile, save_model
+from tests.cli.run import run as run_command
 from tests.evaluation.fake_set import make_set
 
 OPTION_FILES = sorted((Path(__file__).parents[2] / "options" / "test").glob("*.yml"))
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
+def run(monkeypatch, capfd, tmp_path):
     """Call `imdn-kd benchmark` in an empty folder; returns (exit code, output, errors)."""
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["imdn-kd", "benchmark", *arguments])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as leaving:
-            code = int(leaving.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+    return partial(run_command, capfd, "benchmark")
 
 
 @pytest.fixture

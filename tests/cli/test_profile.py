@@ -1,33 +1,22 @@
 from __future__ import annotations
 
 import json
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from imdn_kd import cli
 from imdn_kd.archs.imdn import IMDN_RTC
 from imdn_kd.inference.model_file import ModelFile, save_model
+from tests.cli.run import run as run_command
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
+def run(monkeypatch, capfd, tmp_path):
     """Call `imdn-kd profile` in a folder with a model; returns (exit code, output, errors)."""
     monkeypatch.chdir(tmp_path)
     save_model(tmp_path / "tiny.safetensors", ModelFile(IMDN_RTC(num_feat=4, num_block=1, upscale=2)))
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["imdn-kd", "profile", *arguments])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as leaving:
-            code = int(leaving.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+    return partial(run_command, capfd, "profile")
 
 
 def test_table_of_the_paper(run):

@@ -1,0 +1,65 @@
+"""Every example in the README is run as it stands, in a folder that holds the files it names."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from imdn_kd.archs import IMDN
+from tests.cli.run import run
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The files that the examples name, small ones."""
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    torch.save(IMDN(num_feat=8, num_block=1, upscale=4).state_dict(), "IMDN_x4.pth")
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8))
+    for name in ("photo.jpg", "holidays/beach.jpg", "datasets/Set5/HR/baby.png", "datasets/Set14/HR/man.png"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        photo.save(name)
+    Path("options").symlink_to(ROOT / "options")
+    return tmp_path
+
+
+COMMANDS = [line for block in blocks("sh") for line in block.splitlines() if line]
+
+
+def test_there_are_examples():
+    assert len(COMMANDS) >= 8
+    assert len(blocks("python")) >= 3
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands(command, capfd):
+    program, *arguments = shlex.split(command)
+    assert program == "imdn-kd"
+    result = run(capfd, *arguments)
+    assert (result.code, result.err) == (0, "")
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python(code):
+    exec(compile(code, "README.md", "exec"), {})
+
+
+def test_make_targets_and_links_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"^    make (\w+)", README, re.MULTILINE):
+        assert f"\n{target}:" in makefile
+    for link in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / link).exists(), link
