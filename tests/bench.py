@@ -18,8 +18,10 @@ import torch
 
 from imdn_kd.archs import IMDN
 from imdn_kd.data.resize import imresize
-from imdn_kd.inference.cropping import TENSOR_SHARE, AdaptiveCropping
+from imdn_kd.inference.cropping import AdaptiveCropping, tensor_bytes
 from imdn_kd.inference.upscaler import Upscaler
+from tests.official import official
+from tests.shared_data import SHARED, read_rgb
 
 RUNS = 9
 GIB = 2**30
@@ -74,17 +76,22 @@ def upscale_bf16() -> None:
     compare("upscale bf16 / plain eager NCHW, IMDN x4, 1280x720 out", lambda: upscaler(image), plain(model), runs=3)
 
 
+def _budget(tensors: float) -> int:
+    """The memory budget of which `tensors` bytes are planned for tensors."""
+    return next(budget for budget in range(10**6, 10**10, 10**5) if tensor_bytes(budget) >= tensors)
+
+
 def exact_cropping() -> None:
     """Exact and local crops against the whole image, at a quarter of the memory that the whole image takes."""
     model = network().to(memory_format=torch.channels_last)
     image = torch.rand(1, 3, 180, 320).contiguous(memory_format=torch.channels_last)
     whole = AdaptiveCropping(model, mode="whole")
     for parts in (2, 4, 16):
-        memory = int(180 * 320 * 3584 / TENSOR_SHARE / parts)
+        memory = _budget(180 * 320 * 3584 / parts)
         exact = AdaptiveCropping(model, memory=memory)
         title = f"exact cropping / whole image, 1/{parts} of its memory"
         compare(title, partial(exact, image), partial(whole, image))
-    local = AdaptiveCropping(model, mode="local", memory=int(180 * 320 * 3584 / TENSOR_SHARE / 4))
+    local = AdaptiveCropping(model, mode="local", memory=_budget(180 * 320 * 3584 / 4))
     compare("local cropping / whole image, 1/4 of its memory", lambda: local(image), lambda: whole(image))
 
 
@@ -125,12 +132,28 @@ def large_image() -> None:
         print(f"{title:<78} {float(above) / float(images):6.2f}   ({above} MiB / {images} MiB, {seconds} s)")
 
 
-BENCHMARKS = {f.__name__: f for f in (upscale_fp32, upscale_bf16, exact_cropping, resizing, large_image)}
+def seams() -> None:
+    """What local crops do to photographs, official IMDN x2: needs weights and Kodak images beside the checkout."""
+    model = official("IMDN_x2").network.to(memory_format=torch.channels_last)
+    for number in (3, 8, 19):
+        photo = read_rgb(SHARED / "val" / "kodak24" / f"kodim{number:02}.png")
+        image = torch.from_numpy(photo / np.float32(255)).permute(2, 0, 1)[None]
+        whole = AdaptiveCropping(model, mode="whole")(image)
+        for side in (64, 128, 256):
+            error = 255 * (AdaptiveCropping(model, mode="local", crop_size=side)(image) - whole)
+            edges = range(2 * side, error.shape[3], 2 * side)
+            step = max(float((error[..., x] - error[..., x - 1]).abs().max()) for x in edges)
+            title = f"kodim{number:02}, local crops of {side} px against the whole image, in levels of 255"
+            print(f"{title:<78} max {error.abs().max():.1f}, mean {error.abs().mean():.2f}, step at seams {step:.1f}")
+
+
+BENCHMARKS = {f.__name__: f for f in (upscale_fp32, upscale_bf16, exact_cropping, resizing, large_image, seams)}
+ON_REQUEST = ("large_image", "seams")
 
 if __name__ == "__main__":
     print(
         f"torch {torch.__version__}, {torch.get_num_threads()} threads; time of the first side / time of the second\n"
     )
-    for name in sys.argv[1:] or [name for name in BENCHMARKS if name != "large_image"]:
+    for name in sys.argv[1:] or [name for name in BENCHMARKS if name not in ON_REQUEST]:
         BENCHMARKS[name]()
     print(f"\npeak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")

@@ -64,7 +64,7 @@ Memory = Annotated[
     typer.Option(
         parser=parse_memory,
         metavar="BYTES",
-        help="What the network may take, as in 2GiB; half of what is free if not given.",
+        help="What may be taken, images aside, as in 2GiB; by default half of what is free.",
     ),
 ]
 Scratch = Annotated[Path | None, typer.Option(help="Folder for features that do not fit into memory.")]

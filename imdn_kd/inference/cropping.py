@@ -28,14 +28,22 @@ log = logging.getLogger("imdn_kd")
 
 CropMode = Literal["exact", "local", "paper", "whole"]
 
-TENSOR_SHARE = 0.55
-"""Part of the budget planned for tensors; the rest is for the work space of operators and of the allocator."""
+RUNTIME_BYTES = 800_000_000
+"""About what a process takes that has imported PyTorch and run a first network; part of the budget goes there."""
+
+TENSOR_SHARE = 0.7
+"""Part of what is left that is planned for tensors; the rest is for the work space of operators and the allocator."""
 
 PAPER_MIN_SIDE = 60
 """The four crops of the paper fit into the image from this side on."""
 
 SAMPLE_SIDE = 48
 """Side in px of the sample on which the memory of a network is measured."""
+
+
+def tensor_bytes(budget: int) -> int:
+    """How much of a memory budget is planned for tensors; below 1.2 GB PyTorch itself may come on top of the budget."""
+    return int(TENSOR_SHARE * max(budget - RUNTIME_BYTES, budget / 3))
 
 
 class AdaptiveCropping(nn.Module):
@@ -50,8 +58,8 @@ class AdaptiveCropping(nn.Module):
             `paper`: always the four overlapping corner crops of the paper, as one batch. `whole`: no crops.
         crop_size: side of the crops in px of the input, without overlap, instead of planning from `memory` (`exact`,
             `local`).
-        memory: bytes that the network may take at a time on its device, images and the interpreter not counted; by
-            default half of what is free when an image comes.
+        memory: bytes that the process (on a GPU, its part there) may take, images not counted; below 1.2 GB PyTorch
+            itself comes on top. By default half of what is free when an image comes.
         scratch: folder for features that do not fit into memory; by default the user's cache folder.
         facts: what a network says of itself, for one that does not.
 
@@ -150,7 +158,7 @@ class AdaptiveCropping(nn.Module):
         box = self._rounded(image)
         device = self._device()
         budget = self._memory if self._memory is not None else available_memory(device) // 2
-        memory = int(TENSOR_SHARE * budget)
+        memory = tensor_bytes(budget)
         if self._crop_size is None and whole_cost * box.height * box.width <= memory:
             try:
                 self._run_whole(image, sr)

@@ -46,7 +46,7 @@ class Upscaler:
         precision: `fp32`, `bf16`, `fp16` (GPU only), or `auto`: bf16 on GPUs that have it, otherwise fp32.
         crop: how images that are large for the memory are cut; see `AdaptiveCropping`.
         crop_size: side of the crops in px, instead of planning from `memory`.
-        memory: bytes that the network may take; by default half of what is free.
+        memory: bytes that the process may take besides images; see `AdaptiveCropping`.
         scratch: folder for features that do not fit into memory.
         self_ensemble: average the results for the eight flips and turns of the image: about +.1 dB at eight times the
             work (Timofte et al., "Seven ways to improve example-based single image super resolution", CVPR 2016).
