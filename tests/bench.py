@@ -86,10 +86,16 @@ def exact_cropping() -> None:
     model = network().to(memory_format=torch.channels_last)
     image = torch.rand(1, 3, 180, 320).contiguous(memory_format=torch.channels_last)
     whole = AdaptiveCropping(model, mode="whole")
+    in_memory = AdaptiveCropping(model, crop_size=128)
+    compare(
+        "exact cropping / whole image, 128 px, features in memory",
+        lambda: in_memory(image),
+        lambda: whole(image),
+    )
     for parts in (2, 4, 16):
         memory = _budget(180 * 320 * 3584 / parts)
         exact = AdaptiveCropping(model, memory=memory)
-        title = f"exact cropping / whole image, 1/{parts} of its memory"
+        title = f"exact cropping / whole image, 1/{parts} of its memory, features on disk"
         compare(title, partial(exact, image), partial(whole, image))
     local = AdaptiveCropping(model, mode="local", memory=_budget(180 * 320 * 3584 / 4))
     compare("local cropping / whole image, 1/4 of its memory", lambda: local(image), lambda: whole(image))

@@ -80,23 +80,24 @@ class FileCanvas(Canvas):
     def read(self, box: Box) -> Tensor:
         """See `Canvas.read`."""
         values = torch.empty((box.height, box.width, self._channels), dtype=self._dtype)
-        for row, pixels in self._pieces(box, values):
+        for row, piece in self._pieces(box, values):
             self._seek(box.top + row, box.left)
-            self._file.readinto(pixels.view(torch.uint8).numpy().data)
+            self._file.readinto(piece.data)
         return values.permute(2, 0, 1)[None].to(self._device)
 
     def write(self, box: Box, values: Tensor) -> None:
         """See `Canvas.write`. Raises OSError where the disk is full."""
-        for row, pixels in self._pieces(box, values[0].permute(1, 2, 0)):
+        rows = values[0].permute(1, 2, 0).to("cpu")
+        for row, piece in self._pieces(box, rows if rows.stride(2) == 1 else rows.contiguous()):
             self._seek(box.top + row, box.left)
-            data = pixels.to("cpu").contiguous().view(torch.uint8).numpy().data
-            if self._file.write(data) != data.nbytes:
+            if self._file.write(np.ascontiguousarray(piece).data) != piece.nbytes:
                 raise OSError(errno.ENOSPC, "the disk is full")
 
-    def _pieces(self, box: Box, rows: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Parts of `rows` (h x w x C) that lie in one piece in the file, each with its first row."""
+    def _pieces(self, box: Box, rows: Tensor) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
+        """The bytes of `rows` (h x w x C, the last dimension dense) in parts that lie in one piece in the file."""
         step = _ROWS if box.width == self.width else 1
-        return ((row, rows[row : row + step]) for row in range(0, box.height, step))
+        data = rows.view(torch.uint8).numpy()
+        return ((row, data[row : row + step]) for row in range(0, box.height, step))
 
     def _seek(self, row: int, column: int) -> None:
         self._file.seek((row * self.width + column) * self._pixel_bytes)
