@@ -41,6 +41,17 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_folder(target: Path) -> None:
+    """Refuse before long work what could not be written after it.
+
+    Raises:
+        InputError: the folder of `target`, or the nearest one above it that exists, is no folder or is read-only.
+    """
+    folder = next(parent for parent in target.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise InputError(f"{folder}: cannot write there; choose another output folder")
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

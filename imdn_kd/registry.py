@@ -49,7 +49,8 @@ class Registry(Generic[T]):
         """Build from `{"type": name, **keywords}`.
 
         Raises:
-            InputError: no `type`, an unknown name, or a keyword that the builder does not take.
+            InputError: no `type`, an unknown name, a keyword that the builder does not take, or a value that it cannot
+                use.
         """
         keywords = dict(spec)
         name = keywords.pop("type", None)
@@ -61,7 +62,11 @@ class Registry(Generic[T]):
             for key in keywords:
                 if key not in accepted:
                     raise InputError(f"the {self.kind} {name!r} has no option {key!r}; it takes: {', '.join(accepted)}")
-        return builder(**keywords)
+        try:
+            return builder(**keywords)
+        except (TypeError, ValueError, RuntimeError) as error:
+            given = ", ".join(f"{key}: {value}" for key, value in keywords.items())
+            raise InputError(f"the {self.kind} {name!r} cannot be built with {given}; correct the values") from error
 
     def __iter__(self) -> Iterator[str]:
         importlib.import_module(self._home)

@@ -39,11 +39,6 @@ class Facts:
     pools_globally: tuple[str, ...] = ()
     num_in_ch: int = 3
 
-    @property
-    def enlarges_first(self) -> bool:
-        """Whether the network expects an input that has been enlarged to the size of the output (it has scale 1)."""
-        return self.scale == 1
-
 
 @dataclass(frozen=True)
 class Stage:

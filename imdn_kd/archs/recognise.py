@@ -20,7 +20,7 @@ def recognise(weights: Mapping[str, Tensor]) -> Spec | None:
     for family in (_imdn, _imdn_as, _imdn_rtc, _imdn_rte):
         try:
             spec = family(weights)
-        except (KeyError, IndexError, ZeroDivisionError):
+        except (KeyError, IndexError, ValueError, ZeroDivisionError):
             continue
         if spec["num_block"] > 0:
             return spec

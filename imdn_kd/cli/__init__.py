@@ -30,6 +30,12 @@ def main() -> None:
     except InputError as error:
         _complain(str(error))
         code = 2
+    except OSError as error:
+        # Files are checked where they are used; what is left are names and folders that cannot even be looked at.
+        if error.filename is None:
+            raise
+        _complain(f"{error.filename}: {error.strerror}; choose another name, or change its permissions")
+        code = 2
     except typer.Abort:
         code = 130
     except Exception as error:

@@ -95,6 +95,6 @@ def benchmark(
                 library.score(task, protocol=protocol, explain=explain, save=save, on_image=progress.file_done)
             )
     report = report_scores(scores)
+    report.show(as_json=as_json)
     if output is not None:
         report.save(output)
-    report.show(as_json=as_json)

@@ -45,7 +45,10 @@ def parse_memory(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?", text.strip().lower())
     if match is None or match[2] not in _UNITS:
         raise InputError(f"{text!r} is not an amount of memory; write a number with a unit, as in 2GiB or 500MB")
-    return int(float(match[1]) * _UNITS[match[2]])
+    amount = float(match[1]) * _UNITS[match[2]]
+    if amount > 2**63:
+        raise InputError(f"{text[:20]!r}... is more memory than any machine has; write as much as may be used")
+    return int(amount)
 
 
 Model = Annotated[

@@ -76,6 +76,6 @@ def profile(
             on_run=lambda: progress.file_done(0),
         )
     report = report_profiles(profiles)
+    report.show(as_json=as_json)
     if output is not None:
         report.save(output)
-    report.show(as_json=as_json)

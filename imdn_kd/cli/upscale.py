@@ -74,6 +74,7 @@ def upscale(
         fast=fast,
     )
     outcomes = []
+    stopped = False
     with FileProgress(total=len(jobs)) as progress:
 
         def enlarge(picture: Picture) -> Picture:
@@ -85,9 +86,7 @@ def upscale(
                 outcomes.append(outcome)
                 progress.file_done(outcome.width * outcome.height)
         except KeyboardInterrupt:
-            left = len(jobs) - len(outcomes)
-            print(f"imdn-kd: stopped, {left} of {len(jobs)} images left; go on with --skip-existing", file=sys.stderr)
-            raise typer.Exit(130) from None
+            stopped = True
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     if as_json:
         print(json.dumps(as_report(outcomes), indent=2))
@@ -96,5 +95,9 @@ def upscale(
         print(", ".join(f"{count} {status}" for status, count in counts.items()))
     for outcome in failed:
         print(f"imdn-kd: {outcome.reason}", file=sys.stderr)
+    if stopped:
+        left = len(jobs) - len(outcomes)
+        print(f"imdn-kd: stopped, {left} of {len(jobs)} images left; go on with --skip-existing", file=sys.stderr)
+        raise typer.Exit(130)
     if failed:
         raise typer.Exit(1)

@@ -203,10 +203,13 @@ def plan(
         scale: [find_set(source, scale, root=root) for source in data]
         for scale in sorted({model.scale for model in contestants})
     }
+    for of_scale in sets.values():
+        twin, number = Counter(images.name for images in of_scale).most_common(1)[0]
+        if number > 1:
+            raise InputError(f"{number} of the data sets are called {twin}; score them one after the other")
     for images in (found for of_scale in sets.values() for found in of_scale):
         for pair in images.pairs:
-            if pair.lr is not None:
-                images.load(pair)
+            images.load(pair)
     return [Task(model, images) for model in contestants for images in sets[model.scale]]
 
 

@@ -177,7 +177,7 @@ def read_options(path: Path | str, schema: type[Schema]) -> Schema:
         tree = yaml.compose(text, yaml.SafeLoader)
         _refuse_twins(tree, path)
         content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "it cannot be read"

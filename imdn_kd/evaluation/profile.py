@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from imdn_kd.archs.network import SRNetwork
 from imdn_kd.errors import InputError
+from imdn_kd.inference.imageio import MAX_PIXELS
 from imdn_kd.inference.memory import PeakBytes, is_out_of_memory
 from imdn_kd.inference.planning import round_up
 from imdn_kd.inference.sizes import Size
@@ -158,8 +159,8 @@ def profile(
     if threads is not None and threads < 1:
         raise InputError(f"threads is {threads}; give 1 or more")
     wanted = [input_size] if input_size else list(output_sizes)
-    if any(min(size) < 1 for size in wanted):
-        raise InputError("a size of 0 px is not possible; give at least 1x1")
+    if any(min(size) < 1 or math.prod(size) > MAX_PIXELS for size in wanted):
+        raise InputError(f"a size is possible from 1x1 to {MAX_PIXELS} px in all; give another")
     cases = []
     for name, network in networks.items():
         facts = network.facts

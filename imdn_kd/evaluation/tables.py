@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imdn_kd.errors import InputError
-from imdn_kd.files import atomic_path
+from imdn_kd.files import atomic_path, check_folder
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -107,6 +107,7 @@ def check_output(path: Path | None) -> None:
         raise InputError(f"{path}: a report is written as .md or .json; choose one of these suffixes")
     if path.is_dir():
         raise InputError(f"{path}: is a folder; name a file")
+    check_folder(path)
 
 
 def _line(cells: Iterable[str]) -> str:

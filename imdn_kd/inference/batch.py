@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from imdn_kd.errors import InputError
+from imdn_kd.files import check_folder
 from imdn_kd.inference.imageio import WRITABLE, Picture, find_images, is_image_name, read_image, write_image
 
 Status = Literal["done", "skipped", "failed"]
@@ -60,20 +60,29 @@ def plan_jobs(inputs: Sequence[str], output: Path, *, recursive: bool = False, s
     """
     if suffix is not None and suffix not in WRITABLE:
         raise InputError(f"images cannot be written as {suffix!r}; choose one of {', '.join(sorted(WRITABLE))}")
-    sources = list(_find_sources(inputs, recursive=recursive))
+    # Results of an earlier run may lie below one of the inputs.
+    done = [] if output.is_file() else [output.resolve()]
+    sources = [
+        pair
+        for pair in _find_sources(inputs, recursive=recursive)
+        if not (recursive and any(folder in pair[0].resolve().parents for folder in done))
+    ]
     if not sources:
         raise InputError(f"no image found in {', '.join(inputs)}; give image files or folders that hold some")
-    one_file = len(sources) == 1 and is_image_name(output) and not output.is_dir()
-    if one_file:
+    if len(sources) == 1 and is_image_name(output) and not output.is_dir():
+        if output.suffix.lower() not in WRITABLE or (suffix and suffix != output.suffix.lower()):
+            kinds = suffix or ", ".join(sorted(WRITABLE))
+            raise InputError(f"{output}: would not be written as {kinds}; change its suffix")
         jobs = [Job(sources[0][0], output)]
     else:
+        if output.exists() and not output.is_dir():
+            raise InputError(f"{output}: is a file, and not an image; give a folder, or the name of an image")
         jobs = [Job(source, output / _with_suffix(relative, suffix)) for source, relative in sources]
-    if output.exists() and not output.is_dir() and not one_file:
-        raise InputError(f"{output}: is a file, but several images are to be written; give a folder")
+    inputs_used = {source.resolve() for source, _ in sources}
     taken: dict[Path, Path] = {}
     for job in jobs:
-        if job.target.exists() and job.target.samefile(job.source):
-            raise InputError(f"{job.source}: the output would replace the input; choose another output folder")
+        if job.target.resolve() in inputs_used:
+            raise InputError(f"{job.target}: the output would replace an input; choose another output folder")
         other = taken.setdefault(job.target, job.source)
         if other != job.source:
             raise InputError(f"{job.source} and {other} would both become {job.target}; enlarge them in two runs")
@@ -153,6 +162,4 @@ def _check_target(job: Job, *, overwrite: bool) -> None:
     """Refuse before the work what could not be written after it."""
     if job.target.exists() and not overwrite:
         raise InputError(f"{job.target}: exists already; use --overwrite, --skip-existing or another output folder")
-    folder = next(parent for parent in job.target.absolute().parents if parent.exists())
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"{folder}: cannot write there; choose another output folder")
+    check_folder(job.target)

@@ -23,8 +23,8 @@ _ROWS = 16  # written at a time: few calls, and little memory where a copy must 
 class Canvas(ABC):
     """A map of height x width px with channels.
 
-    A box may reach beyond the bottom and right edges, where sides were rounded up for a network: reading repeats the
-    last row and column, writing leaves out what is beyond.
+    A box on an image may reach beyond the bottom and right edges, where sides were rounded up for a network: reading
+    repeats the last row and column, writing leaves out what is beyond.
     """
 
     height: int

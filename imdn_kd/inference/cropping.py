@@ -84,6 +84,8 @@ class AdaptiveCropping(nn.Module):
             raise InputError(f"crop_size {crop_size} is not possible; give at least 1 px")
         if memory is not None and memory < 1:
             raise InputError(f"memory {memory} is not possible; give a number of bytes")
+        if mode in ("paper", "whole") and (crop_size, memory) != (None, None):
+            log.warning("crop_size and memory have no effect with crop mode '%s'", mode)
         if facts is None and not isinstance(network, SRNetwork):
             raise InputError(f"{type(network).__name__} does not say its scale and receptive field; give `facts`")
         self.network = network
@@ -96,7 +98,7 @@ class AdaptiveCropping(nn.Module):
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:
-        """Enlarge images N x C x H x W to N x C x sH x sW, in the dtype and on the device of the network."""
+        """Enlarge images N x C x H x W, in the dtype and on the device of the network, to N x C x sH x sW."""
         if image.dim() != 4 or 0 in image.shape:
             raise InputError(f"an image batch is N x C x H x W with no side 0, got {tuple(image.shape)}")
         n, c, h, w = image.shape

@@ -7,6 +7,7 @@ the official IMDN release are recognised by their keys and shapes.
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -143,6 +144,8 @@ def _load_safetensors(path: Path) -> ModelFile:
         network = ARCHS.build(spec)
         training = json.loads(metadata.get("training", "{}"))
         value_range = float(metadata.get("value_range", 1))
+        if not 0 < value_range < math.inf:
+            raise ValueError(f"value_range {value_range}")
     except (ValueError, TypeError, InputError) as error:
         raise InputError(f"{path}: its metadata cannot be used ({_one_line(error)}); save the model again") from error
     _fill(path, network, weights)
@@ -211,5 +214,6 @@ def _fill(path: Path, network: SRNetwork, weights: Mapping[str, Tensor]) -> None
 
 
 def _one_line(error: BaseException) -> str:
-    text = next(iter(str(error).splitlines()), "") or type(error).__name__
+    text = next(iter(str(error).splitlines()), "")
+    text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return text if len(text) <= 100 else f"{text[:97]}..."

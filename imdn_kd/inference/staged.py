@@ -16,7 +16,7 @@ from imdn_kd.archs.network import Stage, Statistics
 from imdn_kd.errors import InputError
 from imdn_kd.inference.canvas import Canvas, FileCanvas, TensorCanvas
 from imdn_kd.inference.memory import PeakBytes, is_out_of_memory
-from imdn_kd.inference.planning import SMALLEST_CORE, Crop, plan_crops
+from imdn_kd.inference.planning import SMALLEST_CORE, Crop, plan_crops, round_up
 
 log = logging.getLogger("imdn_kd")
 
@@ -174,7 +174,8 @@ class StagedRun:
                 if not is_out_of_memory(error):
                     raise
             largest = max(crop.padded.height * crop.padded.width for crop in crops)
-            if all(min(crop.core.height, crop.core.width) <= max(SMALLEST_CORE, self._multiple) for crop in crops):
+            smallest = round_up(SMALLEST_CORE, self._multiple)
+            if all(max(crop.core.height, crop.core.width) <= smallest for crop in crops):
                 raise InputError(
                     f"out of memory even with crops of {largest} px; free some memory, or use a smaller network"
                 )
@@ -252,7 +253,7 @@ class StagedRun:
         cost = self._costs[index].pixel_bytes
         if self._on_disk:
             cost += sum(self._made[name].image_pixel_bytes for name in self._stages[index].reads if name in self._made)
-        return int(self._crop_memory / cost)
+        return int(self._crop_memory / max(1, cost))
 
     def _check_disk(self, needed: int) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -22,7 +23,7 @@ from imdn_kd.errors import InputError
 from imdn_kd.inference.alpha import fill_transparent
 from imdn_kd.inference.canvas import PixelCanvas
 from imdn_kd.inference.cropping import AdaptiveCropping, CropMode
-from imdn_kd.inference.image_reader import pixels_of
+from imdn_kd.inference.image_reader import MAX_PIXELS, pixels_of
 from imdn_kd.inference.memory import is_out_of_memory
 from imdn_kd.inference.model_file import ModelFile, load_model, open_model
 from imdn_kd.inference.sizes import Size, plan_passes, target_size
@@ -110,7 +111,7 @@ class Upscaler:
 
         The nearest network at or above the factor is run (several one after the other if none is large enough), and the
         result is brought to the size with MATLAB's bicubic. A network of factor 1 (IMDN_AS, restoration) gets the image
-        enlarged beforehand. A target that is not larger than the image needs no network.
+        enlarged beforehand; the others are not run where the target is not larger than the image.
 
         Args:
             image: a PIL image; an array H x W, H x W x 2 (grey and alpha), H x W x 3 or H x W x 4 of uint8, uint16
@@ -122,7 +123,8 @@ class Upscaler:
             on_progress: called with the finished part, in (0, 1], while the network runs.
 
         Returns:
-            The result, of the kind and type of `image`. Integers are clamped and rounded, floats are not clamped.
+            The result, of the kind and type of `image`. Integers are clamped and rounded, floats are not clamped. PIL
+            images of other modes than L, LA, RGB, RGBA and I;16 come back in the nearest of these.
 
         Raises:
             InputError: an image or size that is not possible, or not enough memory.
@@ -138,7 +140,7 @@ class Upscaler:
                 if is_out_of_memory(error):
                     raise InputError(
                         f"not enough memory to enlarge {pixels.shape[1]}x{pixels.shape[0]} px to "
-                        f"{target[1]}x{target[0]} px; use crop mode 'exact' or a smaller size"
+                        f"{target[1]}x{target[0]} px; ask for a smaller size, or use crop mode 'exact' with less memory"
                     ) from error
                 raise
 
@@ -154,20 +156,29 @@ class Upscaler:
         if planes.shape[2] in (1, 3):
             return self._enlarge(planes, target, on_progress).reshape(*target, *pixels.shape[2:])
         colour, alpha = planes[..., :-1], planes[..., -1]
-        large_colour = self._enlarge(fill_transparent(colour, alpha), target, on_progress)
-        if (alpha == alpha.flat[0]).all():
+        flat = bool((alpha == alpha.flat[0]).all())
+        parts = 1 if flat else 2
+        large_colour = self._enlarge(fill_transparent(colour, alpha), target, _part_of(on_progress, 0, parts))
+        if flat:
             large_alpha = np.full((*target, 1), alpha.flat[0], alpha.dtype)
         else:
-            large_alpha = self._enlarge(alpha[..., None], target, on_progress)
+            large_alpha = self._enlarge(alpha[..., None], target, _part_of(on_progress, 1, parts))
         return np.concatenate((large_colour, large_alpha), 2)
 
     def _enlarge(self, pixels: Pixels, target: Size, on_progress: Progress | None) -> Pixels:
         """`pixels` H x W x 1 or H x W x 3 to `target`."""
+        passes = [] if self._scales == [1] else plan_passes(pixels.shape[:2], target, self._scales)
+        growth = math.prod(passes)
+        if max(target[0] * target[1], growth**2 * pixels.shape[0] * pixels.shape[1]) > MAX_PIXELS:
+            raise InputError(
+                f"{target[1]}x{target[0]} px from {pixels.shape[1]}x{pixels.shape[0]} px would take a picture of more "
+                f"than {MAX_PIXELS} px; ask for a smaller size"
+            )
         if self._scales == [1]:
             runners = [self._runner(1)]
             pixels = imresize(pixels, size=target) if pixels.shape[:2] != target else pixels
         else:
-            runners = [self._runner(s) for s in plan_passes(pixels.shape[:2], target, self._scales)]
+            runners = [self._runner(s) for s in passes]
         work, dtype = pixels, pixels.dtype
         for number, runner in enumerate(runners):
             reached = tuple(side * runner.facts.scale for side in work.shape[:2]) == target
@@ -237,7 +248,7 @@ def _choose_device(device: str | torch.device) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-        torch.empty(1, device=chosen)
+        torch.zeros(1, device=chosen).cpu()
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device {device!r} cannot be used here; use 'cpu' or 'auto'") from error
     return chosen
@@ -262,7 +273,7 @@ def _check_pixels(pixels: Pixels) -> None:
 
 
 def _map_tensor(enlarge: Callable[[Pixels], Pixels], image: Tensor) -> Tensor:
-    if image.dim() not in (3, 4) or (image.dtype != torch.uint8 and not image.is_floating_point()):
+    if image.dim() not in (3, 4) or 0 in image.shape or (image.dtype != torch.uint8 and not image.is_floating_point()):
         raise InputError(
             f"a tensor image is C x H x W or N x C x H x W of uint8 or floats; got {image.dtype} {tuple(image.shape)}"
         )

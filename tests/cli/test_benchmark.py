@@ -124,6 +124,10 @@ BAD_OPTIONS = "name: a\nscale: 2\ndatasets: {test_1: {name: mine}}\nnetwork_g: {
         (["-m", "tiny.safetensors", "mine", "--precision", "fp16", "--device", "cpu"], "needs a GPU"),
         (["-m", "tiny.safetensors", "mine", "-o", "scores.txt"], ".md or .json"),
         (["-m", "tiny.safetensors", "mine", "-o", "mine.json"], "is a folder"),
+        (["-m", "tiny.safetensors", "mine", "-o", "tiny.safetensors/x.json"], "cannot write there"),
+        (["-m", "tiny.safetensors", "mine", "broken"], "is not an image"),
+        (["-m", "tiny.safetensors", "mine", "other/mine"], "are called mine"),
+        (["-opt", "date.yml"], "date.yml"),
         (["-opt", "none.yml"], "none.yml: cannot read it"),
         (["-opt", "bad.yml"], "bad.yml, line 5: path: no option is called 'pretrain'; did you mean"),
         (["-opt", "other.yml"], "holds a network of num_block 1, but network_g is one of num_block 5"),
@@ -135,7 +139,9 @@ def test_errors_are_one_line(run, model, tmp_path, arguments, message):
     (tmp_path / "mine.json").mkdir()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.png").write_text("no picture")
+    make_set(tmp_path / "other" / "mine")
     (tmp_path / "bad.yml").write_text(BAD_OPTIONS)
+    (tmp_path / "date.yml").write_text("manual_seed: 2001-99-99")
     (tmp_path / "other.yml").write_text(BAD_OPTIONS.replace("pretrain: x", f"pretrain_network_g: {model}"))
     before = sorted(tmp_path.rglob("*"))
     code, output, errors = run(*arguments)

@@ -92,6 +92,30 @@ def test_options(capfd, model, tmp_path, options, size):
     assert size_of(tmp_path / "out" / "a.png") == size
 
 
+def test_options_reach_the_upscaler(capfd, model, tmp_path, monkeypatch):
+    seen = {}
+
+    class Spy(Upscaler):
+        def __init__(self, *arguments, **keywords):
+            seen.update(keywords)
+            super().__init__(*arguments, **keywords)
+
+    monkeypatch.setattr("imdn_kd.inference.upscaler.Upscaler", Spy)
+    options = ("--self-ensemble", "--precision", "bf16", "--crop", "local", "--crop-size", "8", "--memory", "2MB")
+    options += ("--device", "cpu", "--scratch", tmp_path)
+    run(capfd, "upscale", photo(tmp_path / "a.png"), "-o", tmp_path / "out", "-m", model, *options)
+    assert seen == {
+        "self_ensemble": True,
+        "precision": "bf16",
+        "crop": "local",
+        "crop_size": 8,
+        "memory": 2_000_000,
+        "device": "cpu",
+        "scratch": tmp_path,
+        "fast": False,
+    }
+
+
 def test_nothing_is_overwritten_silently(capfd, model, tmp_path):
     source, target = photo(tmp_path / "a.png"), tmp_path / "out" / "a.png"
     target.parent.mkdir()
@@ -112,8 +136,37 @@ def test_the_input_itself_is_not_overwritten(capfd, model, tmp_path):
     before = source.read_bytes()
     result = run(capfd, "upscale", source, "-o", tmp_path, "-m", model, "--overwrite")
     assert result.code == 2
-    assert "would replace the input" in result.err
+    assert "would replace an input" in result.err
     assert source.read_bytes() == before
+
+
+def test_no_other_input_is_overwritten_either(capfd, model, tmp_path):
+    photo(tmp_path / "a" / "x.png")
+    other = photo(tmp_path / "b" / "sub" / "x.png")
+    before = other.read_bytes()
+    folders = (tmp_path / "a", other.parent)
+    result = run(capfd, "upscale", *folders, "-o", other.parent, "-m", model, "--overwrite")
+    assert result.code == 2
+    assert "would replace an input" in result.err
+    assert other.read_bytes() == before
+
+
+def test_results_below_the_input_are_not_enlarged_again(capfd, model, tmp_path):
+    photo(tmp_path / "a.png")
+    for expected in ("1 done\n", "1 skipped\n"):
+        result = run(capfd, "upscale", tmp_path, "-r", "-o", tmp_path / "out", "-m", model, "--skip-existing")
+        assert result.out == expected
+
+
+def test_folders_that_cannot_be_looked_into_are_one_line(capfd, model, tmp_path, monkeypatch):
+    def refuse(self, **_):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    source = photo(tmp_path / "a.png")
+    monkeypatch.setattr("imdn_kd.inference.batch.Path.exists", refuse)
+    result = run(capfd, "upscale", source, "-o", tmp_path / "out", "-m", model)
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert "Permission denied" in result.err
 
 
 def test_one_bad_file_does_not_stop_the_rest(capfd, model, tmp_path):
@@ -151,6 +204,10 @@ def test_one_bad_file_does_not_stop_the_rest(capfd, model, tmp_path):
         (("a.png", "-o", "out", "-m", "MODEL", "--scal", "2"), "--scal"),
         (("a.png", "a.bmp", "-o", "out", "-m", "MODEL", "--format", "png"), "would both become"),
         (("a.png", "a.bmp", "-o", "a.png", "-m", "MODEL"), "give a folder"),
+        (("a.png", "-o", "out/a.gif", "-m", "MODEL"), "change its suffix"),
+        (("a.png", "-o", "out/a.png", "-m", "MODEL", "--format", "jpg"), "change its suffix"),
+        (("a.png", "-o", "out", "-m", "MODEL", "--device", "meta"), "meta"),
+        (("a.png", "-o", "out", "-m", "MODEL", "--memory", "9" * 400), "memory"),
         ((), "INPUT"),
     ],
 )

@@ -186,12 +186,23 @@ def test_out_of_memory_is_tried_again_with_smaller_crops_and_said(caplog):
     assert "out of memory" in caplog.text
 
 
-def test_out_of_memory_with_the_smallest_crops_is_one_line():
+@pytest.mark.parametrize("multiple", [1, 12])
+def test_out_of_memory_with_the_smallest_crops_is_one_line(multiple):
     network = Limited().eval()
     network.limit = 48 * 48  # what the memory is measured with
+    facts = Facts(scale=2, size_multiple=multiple, radius=24)
     with pytest.raises(InputError, match="out of memory even with crops of") as caught:
-        AdaptiveCropping(network, crop_size=64)(random_image(100, 100))
+        AdaptiveCropping(network, crop_size=64, facts=facts)(random_image(100, 100))
     assert "\n" not in str(caught.value)
+
+
+def test_long_thin_images_are_cut_along_their_length():
+    network, image = Limited().eval(), random_image(10, 1000)
+    network.limit = 10_000
+    expected = AdaptiveCropping(network, mode="whole")(image)
+    network.limit = 2500
+    result = AdaptiveCropping(network, memory=2**30)(image)
+    assert (result - expected).abs().max() <= 1e-5
 
 
 def test_other_errors_of_a_network_are_not_taken_for_a_lack_of_memory():

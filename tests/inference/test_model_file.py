@@ -135,6 +135,7 @@ def zip_of_text() -> bytes:
         (saved({"params": 3}), "holds no weights"),
         (saved({"params": {"a": "b"}}), "holds no weights"),
         (saved({"a.weight": torch.zeros(2)}), "not a network of the IMDN family"),
+        (saved({"fea_conv.weight": torch.zeros(2)}), "not a network of the IMDN family"),
         (zip_of_text(), "not a model file"),
     ],
 )
@@ -158,7 +159,16 @@ def test_wrong_tensors_are_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "metadata", [{"architecture": "{"}, {"architecture": '{"type": "Other"}'}, {"architecture": "3"}]
+    "metadata",
+    [
+        {"architecture": "{"},
+        {"architecture": '{"type": "Other"}'},
+        {"architecture": "3"},
+        {"architecture": '{"type": "IMDN_RTC", "num_in_ch": -3}'},
+        {"architecture": '{"type": "IMDN_RTC", "num_feat": "abc"}'},
+        {"architecture": '{"type": "IMDN_RTC"}', "value_range": "nan"},
+        {"architecture": '{"type": "IMDN_RTC"}', "value_range": "0"},
+    ],
 )
 def test_unusable_metadata_is_one_line(metadata, tmp_path):
     from safetensors.torch import save_file

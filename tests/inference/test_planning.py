@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from imdn_kd.inference.planning import SMALLEST_CORE, Box, plan_crops, round_up
 
 cases = given(
-    multiple=st.sampled_from([1, 2, 4]),
+    multiple=st.sampled_from([1, 2, 3, 4, 7, 12]),
     tall=st.integers(1, 300),
     wide=st.integers(1, 300),
     radius=st.integers(0, 40),

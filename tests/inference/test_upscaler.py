@@ -207,13 +207,15 @@ def test_the_network_given_is_left_alone():
 def test_bf16_is_near_fp32():
     torch.manual_seed(0)
     network, pixels = IMDN_RTC(), random_pixels(24, 24, 3)
-    a, b = (Upscaler(network, precision=p)(pixels).astype(int) for p in ("fp32", "bf16"))
-    assert np.abs(a - b).mean() <= 1
+    image = pixels / np.float32(255)
+    a, b = (Upscaler(network, precision=p)(image) for p in ("fp32", "bf16"))
+    assert 0 < np.abs(a - b).mean() <= 1 / 255
 
 
 def test_progress_rises_to_one():
     seen = []
-    Upscaler(Repeat(), self_ensemble=True)(random_pixels(8, 8, 3), 4, on_progress=seen.append)
+    upscaler = Upscaler(Repeat(), self_ensemble=True, crop_size=16)
+    upscaler(random_pixels(24, 24, 4), 4, on_progress=seen.append)
     assert seen == sorted(seen)
     assert seen[-1] == pytest.approx(1)
 
@@ -262,6 +264,7 @@ def test_an_empty_zoo_is_said(tmp_path, monkeypatch):
     [
         {"device": "cuda:99"},
         {"device": "toaster"},
+        {"device": "meta"},
         {"precision": "int3"},
         {"precision": "fp16", "device": "cpu"},
         {"crop": "tiles"},
@@ -284,6 +287,7 @@ def test_bad_options_are_one_line(options):
         np.zeros(4, np.uint8),
         torch.zeros(4, 4),
         torch.zeros(1, 5, 4, 4),
+        torch.zeros(0, 3, 4, 4),
         torch.zeros(3, 4, 4, dtype=torch.int32),
         Image.new("F", (4, 4), 7.0),
     ],
@@ -301,3 +305,18 @@ def test_no_memory_for_the_result_is_one_line():
 
     with pytest.raises(InputError, match="not enough memory to enlarge 4x4 px to 8x8 px"):
         Upscaler(Huge(), crop="whole")(random_pixels(4, 4, 3))
+
+
+@pytest.mark.parametrize(
+    ("scale", "wanted"),
+    [
+        (1, {"scale": 1e20}),
+        (2, {"scale": 1e20}),
+        (2, {"scale": 20_000}),
+        (1, {"size": (1, 10**20)}),
+        (2, {"size": (1, 100_000)}),  # the picture on the way there would be square
+    ],
+)
+def test_gigantic_results_are_refused_before_the_work(scale, wanted):
+    with pytest.raises(InputError, match="ask for a smaller size"):
+        Upscaler(Repeat(scale=scale))(random_pixels(3, 3, 3), **wanted)
