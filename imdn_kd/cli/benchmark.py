@@ -88,6 +88,8 @@ def benchmark(
         models, scale=scale, device=device or "auto", precision=precision.value, self_ensemble=self_ensemble
     )
     tasks = library.plan(contestants, sources, root=root)
+    if save is not None:
+        library.check_names(tasks)
     scores = []
     with FileProgress(total=sum(len(task.images.pairs) for task in tasks)) as progress:
         for task in tasks:

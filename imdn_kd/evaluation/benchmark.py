@@ -203,14 +203,18 @@ def plan(
         scale: [find_set(source, scale, root=root) for source in data]
         for scale in sorted({model.scale for model in contestants})
     }
-    for of_scale in sets.values():
-        twin, number = Counter(images.name for images in of_scale).most_common(1)[0]
-        if number > 1:
-            raise InputError(f"{number} of the data sets are called {twin}; score them one after the other")
     for images in (found for of_scale in sets.values() for found in of_scale):
         for pair in images.pairs:
             images.load(pair)
     return [Task(model, images) for model in contestants for images in sets[model.scale]]
+
+
+def check_names(tasks: Sequence[Task]) -> None:
+    """Raise InputError where the saved images of two tasks would have the same names."""
+    names = Counter((task.contestant.name, task.contestant.scale, task.images.name) for task in tasks)
+    (_, _, data), number = names.most_common(1)[0]
+    if number > 1:
+        raise InputError(f"{number} of the data sets are called {data}; save the images of one at a time")
 
 
 def score(
@@ -277,6 +281,8 @@ def benchmark(
 ) -> list[SetScore]:
     """Score every contestant on every data set: `plan`, then `score` for each task."""
     tasks = plan(contestants, data, root=root)
+    if save is not None:
+        check_names(tasks)
     return [score(task, protocol=protocol, explain=explain, save=save) for task in tasks]
 
 

@@ -126,7 +126,7 @@ BAD_OPTIONS = "name: a\nscale: 2\ndatasets: {test_1: {name: mine}}\nnetwork_g: {
         (["-m", "tiny.safetensors", "mine", "-o", "mine.json"], "is a folder"),
         (["-m", "tiny.safetensors", "mine", "-o", "tiny.safetensors/x.json"], "cannot write there"),
         (["-m", "tiny.safetensors", "mine", "broken"], "is not an image"),
-        (["-m", "tiny.safetensors", "mine", "other/mine"], "are called mine"),
+        (["-m", "tiny.safetensors", "mine", "other/mine", "--save", "sr"], "are called mine"),
         (["-opt", "date.yml"], "date.yml"),
         (["-opt", "none.yml"], "none.yml: cannot read it"),
         (["-opt", "bad.yml"], "bad.yml, line 5: path: no option is called 'pretrain'; did you mean"),
