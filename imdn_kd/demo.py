@@ -1,4 +1,4 @@
-"""A student made on the spot: trains for about a minute and leaves a model file with a photograph to enlarge.
+"""A student made on the spot: trains for a minute or two and leaves a model file with a photograph to enlarge.
 
 Run as `python -m imdn_kd.demo`. It uses the photographs inside scikit-image, so nothing is downloaded.
 """
