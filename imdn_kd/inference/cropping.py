@@ -31,7 +31,7 @@ CropMode = Literal["exact", "local", "paper", "whole"]
 RUNTIME_BYTES = 800_000_000
 """About what a process takes that has imported PyTorch and run a first network; part of the budget goes there."""
 
-TENSOR_SHARE = 0.7
+TENSOR_SHARE = 0.6
 """Part of what is left that is planned for tensors; the rest is for the work space of operators and the allocator."""
 
 PAPER_MIN_SIDE = 60
