@@ -159,8 +159,11 @@ def profile(
     if threads is not None and threads < 1:
         raise InputError(f"threads is {threads}; give 1 or more")
     wanted = [input_size] if input_size else list(output_sizes)
-    if any(min(size) < 1 or math.prod(size) > MAX_PIXELS for size in wanted):
-        raise InputError(f"a size is possible from 1x1 to {MAX_PIXELS} px in all; give another")
+    for height, width in wanted:
+        if min(height, width) < 1 or height * width > MAX_PIXELS:
+            raise InputError(
+                f"a size of {width}x{height} px is not possible; give one from 1x1 to {MAX_PIXELS} px in all"
+            )
     cases = []
     for name, network in networks.items():
         facts = network.facts
