@@ -86,6 +86,8 @@ def exact_cropping() -> None:
     model = network().to(memory_format=torch.channels_last)
     image = torch.rand(1, 3, 180, 320).contiguous(memory_format=torch.channels_last)
     whole = AdaptiveCropping(model, mode="whole")
+    default = AdaptiveCropping(model)
+    compare("exact cropping / whole image, default budget", lambda: default(image), lambda: whole(image))
     in_memory = AdaptiveCropping(model, crop_size=128)
     compare(
         "exact cropping / whole image, 128 px, features in memory",
