@@ -83,7 +83,7 @@ class FileCanvas(Canvas):
         for row, piece in self._pieces(box, values):
             self._seek(box.top + row, box.left)
             self._file.readinto(piece.data)
-        return values.permute(2, 0, 1)[None].to(self._device)
+        return _as_batch(values).to(self._device)
 
     def write(self, box: Box, values: Tensor) -> None:
         """See `Canvas.write`. Raises OSError where the disk is full."""
@@ -131,7 +131,7 @@ class PixelCanvas(Canvas):
         clipped = self._clip(box)
         pixels = self._pixels[clipped.top : clipped.bottom, clipped.left : clipped.right].astype(np.float32)
         pixels *= self._factor
-        values = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(self._device, self._dtype)
+        values = _as_batch(torch.from_numpy(pixels)).to(self._device, self._dtype)
         return _repeat_edges(values, box)
 
     def write(self, box: Box, values: Tensor) -> None:
@@ -141,6 +141,15 @@ class PixelCanvas(Canvas):
         if self._top > 1:
             pixels = pixels.round_().clamp_(0, self._top)
         self._pixels[clipped.top : clipped.bottom, clipped.left : clipped.right] = pixels.cpu().numpy()
+
+
+def _as_batch(pixels: Tensor) -> Tensor:
+    """H x W x C as 1 x C x H x W without a copy.
+
+    The new dimension comes first: added last, it gets a stride by which PyTorch does not know the layout as channels
+    last, and operators fall back to slower ones that take more memory.
+    """
+    return pixels[None].permute(0, 3, 1, 2)
 
 
 def _repeat_edges(values: Tensor, box: Box) -> Tensor:

@@ -335,6 +335,15 @@ def test_file_canvas_holds_what_is_written(tmp_path_factory, height, width, data
     assert torch.equal(canvas.read(Box(0, 0, height, width)), values)
 
 
+def test_what_is_read_is_known_to_be_channels_last(tmp_path):
+    box = Box(0, 0, 6, 5)
+    scratch = FileCanvas(4, 6, 5, torch.float32, torch.device("cpu"), tmp_path)
+    scratch.write(box, torch.rand(1, 4, 6, 5))
+    for canvas in (scratch, PixelCanvas(np.zeros((6, 5, 4), np.uint8))):
+        values = canvas.read(box)
+        assert torch.cat((values, values), 1).is_contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("white", [1.0, 255.0])
 def test_pixel_canvas_round_trips_every_value(dtype, white):
