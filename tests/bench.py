@@ -24,7 +24,6 @@ from tests.official import official
 from tests.shared_data import SHARED, read_rgb
 
 RUNS = 9
-GIB = 2**30
 
 
 def compare(title: str, ours: Callable[[], object], other: Callable[[], object], runs: int = RUNS) -> float:

@@ -17,7 +17,8 @@ def test_leaves_a_model_and_a_photograph(tmp_path, capsys):
 
     folder = tmp_path / "new" / "demo"
     model = load_model(folder / "student.safetensors")
-    assert model.name == "IMDN_RTC x2"
+    assert model.network.spec["type"] == "IMDN_RTC"
+    assert model.network.facts.scale == 2
     assert model.training["steps"] == 2
     assert set(model.training["psnr_y"]) == {"bicubic", "student"}
     assert "without a teacher" in model.card

@@ -17,7 +17,7 @@ from imdn_kd.errors import InputError
 from imdn_kd.registry import ARCHS
 
 SLOPE = 0.05
-"""Negative slope of the leaky ReLUs (paper, section 4.2)."""
+"""Negative slope of the leaky ReLUs."""
 
 
 def map_statistics(x: Tensor) -> Statistics:
@@ -34,7 +34,7 @@ def map_statistics(x: Tensor) -> Statistics:
 
 
 class CCA(nn.Module):
-    """Contrast-aware channel attention (section 3.3): channels are scaled by a function of mean + standard deviation.
+    """Contrast-aware channel attention: channels are scaled by a function of mean + standard deviation.
 
     Input and output N x C x H x W.
     """
@@ -54,7 +54,7 @@ class CCA(nn.Module):
 
 
 class IMDB(nn.Module):
-    """Information multi-distillation block (section 3.2), N x num_feat x H x W to the same.
+    """Information multi-distillation block, N x num_feat x H x W to the same.
 
     Args:
         num_feat: channels of the block.
@@ -164,7 +164,7 @@ class _IMDNBody(SRNetwork):
 
 @ARCHS.register
 class IMDN(_IMDNBody):
-    """IMDN (Fig. 2): enlarges by `upscale`; with upscale 1 a restoration network.
+    """IMDN: enlarges by `upscale`; with upscale 1 a restoration network.
 
     Args:
         num_in_ch: channels of the image.
@@ -204,7 +204,7 @@ class IMDN(_IMDNBody):
 
 @ARCHS.register
 class IMDN_AS(_IMDNBody):  # noqa: N801 - the name of the paper
-    """IMDN for any scale factor (section 3.4): the input is the image already enlarged to the wanted size.
+    """IMDN for any scale factor: the input is the image already enlarged to the wanted size.
 
     Two convolutions of stride 2 bring it down to a quarter, the body works there, and an x4 tail brings it back.
     Arguments as in IMDN.
@@ -254,7 +254,7 @@ class _Shortcut(nn.Module):
 
 @ARCHS.register
 class IMDN_RTC(SRNetwork):  # noqa: N801 - the name of the authors
-    """The small IMDN of the AIM 2019 constrained-SR challenge: few features, no channel attention, no global pooling.
+    """The small IMDN of the competition "AI in RTC" 2019: few features, no channel attention, no global pooling.
 
     Arguments as in IMDN.
     """
@@ -323,9 +323,10 @@ class _SixWayBlock(nn.Module):
 
 @ARCHS.register
 class IMDN_RTE(SRNetwork):  # noqa: N801 - the name of the authors
-    """The IMDN of the AIM 2019 challenge that works at half the input's size: x2 with a tail of x4, no global pooling.
+    """The IMDN of the competition "AI in RTE" 2020, which works at half the size of the input: x2 with a tail of x4.
 
-    Arguments as in IMDN; the factor is 2.
+    No global pooling. The released weights were trained for images with noise, on values in 0..255. Arguments as in
+    IMDN; the factor is 2.
     """
 
     def __init__(

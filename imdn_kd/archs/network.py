@@ -89,6 +89,9 @@ class SRNetwork(nn.Module, ABC):
 
         A network without global pooling is one stage, which is what this default returns.
         """
-        return [
-            Stage(reads=("image",), run=lambda features, _: {"sr": self(features["image"])}, radius=self.facts.radius)
-        ]
+        return one_stage(self, self.facts.radius)
+
+
+def one_stage(network: nn.Module, radius: int) -> list[Stage]:
+    """A whole network as a single stage; `radius` as in `Stage`."""
+    return [Stage(reads=("image",), run=lambda features, _: {"sr": network(features["image"])}, radius=radius)]

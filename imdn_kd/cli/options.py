@@ -24,7 +24,7 @@ class Crop(str, Enum):
 
 
 class Precision(str, Enum):
-    """Values of `imdn_kd.inference.upscaler.Precision`."""
+    """Values of `imdn_kd.inference.device.Precision`."""
 
     auto = "auto"
     fp32 = "fp32"

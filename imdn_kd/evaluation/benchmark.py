@@ -18,8 +18,9 @@ from imdn_kd.data.resize import imresize
 from imdn_kd.errors import InputError
 from imdn_kd.evaluation.image_sets import DataSource, ImagePair, ImageSet, find_set
 from imdn_kd.evaluation.metrics import PROTOCOLS, Protocol, psnr, ssim
+from imdn_kd.inference.device import Precision
 from imdn_kd.inference.imageio import Picture, write_image
-from imdn_kd.inference.upscaler import Precision, Upscaler
+from imdn_kd.inference.upscaler import Upscaler
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -19,11 +19,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from imdn_kd.archs.network import SRNetwork
 from imdn_kd.errors import InputError
+from imdn_kd.inference.device import Precision, choose_device, choose_dtype
 from imdn_kd.inference.imageio import MAX_PIXELS
 from imdn_kd.inference.memory import PeakBytes, is_out_of_memory
 from imdn_kd.inference.planning import round_up
 from imdn_kd.inference.sizes import Size
-from imdn_kd.inference.upscaler import Precision, Upscaler
 from imdn_kd.registry import ARCHS
 
 
@@ -205,18 +205,18 @@ def _time(
     runs: int,
     on_run: Callable[[], None] | None,
 ) -> list[Timing]:
-    # Asked rather than worked out again: what `auto` means is decided there.
-    target = Upscaler(cases[0][0], device=device, precision=precision)
-    threads = f"{torch.get_num_threads()} threads, " if target.device.type == "cpu" else ""
-    run = f"{str(target.dtype).removeprefix('torch.')} on {target.device} ({threads}PyTorch {torch.__version__})"
+    chosen = choose_device(device)
+    dtype = choose_dtype(precision, chosen)
+    threads = f"{torch.get_num_threads()} threads, " if chosen.type == "cpu" else ""
+    run = f"{str(dtype).removeprefix('torch.')} on {chosen} ({threads}PyTorch {torch.__version__})"
     prepared: dict[int, SRNetwork] = {}
     steps = []
     try:
         for network, size in cases:
             if id(network) not in prepared:
-                own = copy.deepcopy(network).eval().to(target.device, target.dtype)
+                own = copy.deepcopy(network).eval().to(chosen, dtype)
                 prepared[id(network)] = own.to(memory_format=torch.channels_last)
-            image = torch.rand((1, network.facts.num_in_ch, *size), device=target.device, dtype=target.dtype)
+            image = torch.rand((1, network.facts.num_in_ch, *size), device=chosen, dtype=dtype)
             steps.append((prepared[id(network)], image.to(memory_format=torch.channels_last)))
         with torch.no_grad():
             peaks = [_peak_bytes(network, image, on_run) for network, image in steps]

@@ -1,6 +1,6 @@
 """Adaptive cropping: run a super-resolution network on images of any size within a memory budget.
 
-The cropping of the IMDN paper (section 3.4) is mode `paper`. Mode `exact` gives what the network would give on the
+The adaptive cropping strategy of the IMDN paper is mode `paper`. Mode `exact` gives what the network would give on the
 whole image, also for networks that pool globally: these declare their stages (`SRNetwork.stages`), each stage is run
 over all crops, its features are kept in memory or in scratch files, and the statistics of a pooled feature are merged
 over the crops before the next stage begins (`staged.py`).
@@ -9,7 +9,7 @@ over the crops before the next stage begins (`staged.py`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -17,7 +17,7 @@ import torch
 from platformdirs import user_cache_path
 from torch import Tensor, nn
 
-from imdn_kd.archs.network import Facts, SRNetwork, Stage, Statistics
+from imdn_kd.archs.network import Facts, SRNetwork, Stage, one_stage
 from imdn_kd.errors import InputError
 from imdn_kd.inference.canvas import Canvas, TensorCanvas
 from imdn_kd.inference.memory import PeakBytes, available_memory, is_out_of_memory
@@ -54,7 +54,9 @@ class AdaptiveCropping(nn.Module):
     Args:
         network: an `SRNetwork`, or any module from N x C x H x W to N x C x sH x sW if `facts` is given.
         mode: `exact`: the whole-image result, run in crops as the budget demands. `local`: crops that know nothing of
-            each other; the same as `exact` for networks without global pooling, otherwise faster, with seams possible.
+            each other; the same as `exact` for networks without global pooling, otherwise with seams possible. It
+            needs no scratch files, but more arithmetic: its crops overlap by the whole receptive field, not by that of
+            a stage.
             `paper`: always the four overlapping corner crops of the paper, as one batch. `whole`: no crops.
         crop_size: side of the crops in px of the input, without overlap, instead of planning from `memory` (`exact`,
             `local`).
@@ -136,7 +138,7 @@ class AdaptiveCropping(nn.Module):
         sr.write(box.times(self.facts.scale), self.network(image.read(box)))
 
     def _run_paper(self, image: Canvas, sr: Canvas) -> None:
-        """Four crops of a little more than half the sides, of which the result takes a quarter each (section 3.4)."""
+        """Four crops of a little more than half the sides, of which the result takes a quarter each."""
         height, width = max(PAPER_MIN_SIDE, image.height), max(PAPER_MIN_SIDE, image.width)
         (half_h, crop_h), (half_w, crop_w) = (_paper_sides(side) for side in (height, width))
         corners = [(top, left) for top in (0, height - crop_h) for left in (0, width - crop_w)]
@@ -194,11 +196,7 @@ class AdaptiveCropping(nn.Module):
             if self.facts.pools_globally:
                 name = type(self.network).__name__
                 raise InputError(f"{name} pools globally and declares no stages; use crop mode 'local' or 'whole'")
-
-        def whole_network(features: Mapping[str, Tensor], _: Statistics | None) -> dict[str, Tensor]:
-            return {"sr": self.network(features["image"])}
-
-        return [Stage(("image",), whole_network, self.facts.radius)]
+        return one_stage(self.network, self.facts.radius)
 
     def _measure(self) -> tuple[list[StageCost], float]:
         """Costs of the stages, and bytes per px of the image when the network runs at once."""

@@ -47,11 +47,6 @@ class ModelFile:
     training: dict[str, Any] = field(default_factory=dict)
     card: str = ""
 
-    @property
-    def name(self) -> str:
-        """Short description for tables: class and factor."""
-        return f"{self.network.spec['type']} x{self.network.facts.scale}"
-
 
 def save_model(path: Path | str, model: ModelFile, *, dtype: torch.dtype | None = None) -> None:
     """Write `model` as safetensors, atomically.

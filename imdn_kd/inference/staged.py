@@ -230,12 +230,14 @@ class StagedRun:
         return TensorCanvas(torch.empty(shape, dtype=made.dtype, device=self._device, memory_format=layout))
 
     def _forget(self, index: int) -> None:
-        needed = {name for stage in self._stages[index + 1 :] for name in stage.reads}
-        unneeded = [name for name in self._maps if name not in needed]
-        for name in unneeded:
+        needed = self._needed_after(index)
+        for name in [name for name in self._maps if name not in needed]:
             canvas = self._maps.pop(name)
             if name in self._made:
                 self._spare.append((self._made[name], canvas))
+
+    def _needed_after(self, index: int) -> set[str]:
+        return {name for stage in self._stages[index + 1 :] for name in stage.reads}
 
     def _state_bytes(self) -> int:
         """Bytes of the features that are kept at the same time, at most."""
@@ -245,7 +247,7 @@ class StagedRun:
         for index, cost in enumerate(self._costs):
             kept |= {name: made.image_pixel_bytes for name, made in cost.makes.items()}
             largest = max(largest, sum(kept.values()))
-            needed = {name for stage in self._stages[index + 1 :] for name in stage.reads}
+            needed = self._needed_after(index)
             kept = {name: size for name, size in kept.items() if name in needed}
         return int(largest * pixels)
 

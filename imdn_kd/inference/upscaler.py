@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,17 +23,16 @@ from imdn_kd.errors import InputError
 from imdn_kd.inference.alpha import fill_transparent
 from imdn_kd.inference.canvas import PixelCanvas
 from imdn_kd.inference.cropping import AdaptiveCropping, CropMode
+from imdn_kd.inference.device import Precision, choose_device, choose_dtype
 from imdn_kd.inference.image_reader import MAX_PIXELS, pixels_of
 from imdn_kd.inference.memory import is_out_of_memory
 from imdn_kd.inference.model_file import ModelFile, load_model, open_model
 from imdn_kd.inference.sizes import Size, plan_passes, target_size
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Pixels = npt.NDArray[Any]
 Progress = Callable[[float], None]
 AnyImage = TypeVar("AnyImage", Image.Image, Pixels, Tensor)
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _LUMA = np.array([65.481, 128.553, 24.966], dtype=np.float32) / np.float32(219)
 """Weights of Y (ITU-R BT.601): a grey result has the Y of the colours that a network made of a grey image."""
 
@@ -49,8 +48,8 @@ class Upscaler:
         crop_size: side of the crops in px, instead of planning from `memory`.
         memory: bytes that the process may take besides images; see `AdaptiveCropping`.
         scratch: folder for features that do not fit into memory.
-        self_ensemble: average the results for the eight flips and turns of the image: about +.1 dB at eight times the
-            work (Timofte et al., "Seven ways to improve example-based single image super resolution", CVPR 2016).
+        self_ensemble: average the results for the eight flips and turns of the image, at eight times the work
+            (Timofte et al., "Seven ways to improve example-based single image super resolution", CVPR 2016).
         fast: with model None, take the fastest student rather than the best.
 
     Raises:
@@ -70,8 +69,8 @@ class Upscaler:
         self_ensemble: bool = False,
         fast: bool = False,
     ) -> None:
-        self.device = _choose_device(device)
-        self.dtype = _choose_dtype(precision, self.device)
+        self.device = choose_device(device)
+        self.dtype = choose_dtype(precision, self.device)
         self.self_ensemble = self_ensemble
 
         def prepare(model_file: ModelFile) -> _Runner:
@@ -239,29 +238,6 @@ def _open(model: str | Path | SRNetwork | ModelFile) -> ModelFile:
     if isinstance(model, SRNetwork):
         return ModelFile(model)
     return open_model(model)
-
-
-def _choose_device(device: str | torch.device) -> torch.device:
-    if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.zeros(1, device=chosen).cpu()
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {device!r} cannot be used here; use 'cpu' or 'auto'") from error
-    return chosen
-
-
-def _choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    if precision not in get_args(Precision):
-        raise InputError(f"precision {precision!r} is unknown; choose one of {', '.join(get_args(Precision))}")
-    if precision == "auto":
-        precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-    if precision == "fp16" and device.type == "cpu":
-        raise InputError("precision 'fp16' needs a GPU; use 'bf16' or 'fp32' on the CPU")
-    return _DTYPES[precision]
 
 
 def _check_pixels(pixels: Pixels) -> None:

@@ -1,0 +1,46 @@
+"""Where a network runs and in which precision."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+
+from imdn_kd.errors import InputError
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(device: str | torch.device) -> torch.device:
+    """Return the device of that name; `auto` is a GPU if there is one.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.zeros(1, device=chosen).cpu()
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {device!r} cannot be used here; use 'cpu' or 'auto'") from error
+    return chosen
+
+
+def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """Return the type of that name; `auto` is bf16 on GPUs that have it, otherwise fp32.
+
+    Raises:
+        InputError: no such precision, or the device cannot compute in it.
+    """
+    if precision not in get_args(Precision):
+        raise InputError(f"precision {precision!r} is unknown; choose one of {', '.join(get_args(Precision))}")
+    if precision == "auto":
+        precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if precision == "fp16" and device.type == "cpu":
+        raise InputError("precision 'fp16' needs a GPU; use 'bf16' or 'fp32' on the CPU")
+    return _DTYPES[precision]
