@@ -25,6 +25,7 @@ FLOORS = (
         "imdn_kd.errors",
         "imdn_kd.files",
         "imdn_kd.registry",
+        "imdn_kd.option_files",
         "imdn_kd.data.resize",
         "imdn_kd.inference.imageio",
         "imdn_kd.inference.image_reader",

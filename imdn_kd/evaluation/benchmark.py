@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from imdn_kd import zoo
+from imdn_kd.data.image_sets import DataSource, ImagePair, ImageSet, find_set
 from imdn_kd.data.resize import imresize
 from imdn_kd.errors import InputError
-from imdn_kd.evaluation.image_sets import DataSource, ImagePair, ImageSet, find_set
 from imdn_kd.evaluation.metrics import PROTOCOLS, Protocol, psnr, ssim
 from imdn_kd.inference.device import Precision
 from imdn_kd.inference.imageio import Picture, write_image

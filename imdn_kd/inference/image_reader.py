@@ -27,12 +27,10 @@ MAX_PIXELS = 2**30
 _FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "AVIF")
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ICC_TAG = 34675
+_EMPTY = "is empty; get a fresh copy"
 _CUT_SHORT = "is damaged or cut short (parts of the picture are missing); get a fresh copy"
 _WITHOUT_ALPHA = {"1": "L", "P": "RGB", "RGBX": "RGB", "YCbCr": "RGB", "HSV": "RGB", "LAB": "RGB"}
 _WITH_ALPHA = {"P": "RGBA", "1": "LA", "L": "LA", "RGB": "RGBA", "La": "LA", "RGBa": "RGBA", "PA": "RGBA"}
-
-# Pillow's size limit and the warning filters belong to the process, so only one thread may have them changed.
-_quiet_lock = threading.Lock()
 
 for _name in ("PIL", "tifffile", "imagecodecs"):
     # Without any handler, logging prints what these libraries note about damaged files on standard error.
@@ -47,7 +45,7 @@ def read_image(path: Path | str) -> Picture:
     """Read an image file, whatever its name: the content decides the format.
 
     PNG, JPEG, WebP, TIFF, BMP, GIF, PNM, JPEG 2000 and, where Pillow has it, AVIF. Of animations and files of several
-    pages the first picture is read. EXIF orientation is applied. Threads that read at the same time take turns.
+    pages the first picture is read. EXIF orientation is applied.
 
     - Grey stays grey; 1, 2 and 4 bits per sample are stretched to 8. Palettes become RGB. Transparency of any kind
       (alpha channel, palette entry, a transparent colour) becomes an alpha channel.
@@ -65,10 +63,25 @@ def read_image(path: Path | str) -> Picture:
         InputError: no such file, not readable, not an image, damaged or cut short, empty, more than 2**30 pixels,
             samples of a kind that has no sensible 16-bit form, or not enough memory.
     """
-    try:
+    with _naming(path):
         _require_file(path)
-        with _quiet_lock, _quiet(), Path(path).open("rb") as file:
-            picture = _read_deep_tiff(file) or _read_with_pillow(file)
+        with Path(path).open("rb") as file:
+            return _decode(file)
+
+
+def decode_image(data: bytes, name: str) -> Picture:
+    """Decode the bytes of an image file, as `read_image` does; `name` is for messages."""
+    with _naming(name):
+        if not data:
+            raise _RefusedError(_EMPTY)
+        return _decode(BytesIO(data))
+
+
+@contextmanager
+def _naming(path: Path | str) -> Iterator[None]:
+    """Make every error an InputError that begins with the name of the file."""
+    try:
+        yield
     except _RefusedError as error:
         raise InputError(one_line(f"{path}: {error}")) from error
     except Image.DecompressionBombError as error:
@@ -82,7 +95,11 @@ def read_image(path: Path | str) -> Picture:
         raise InputError(one_line(f"{path}: may not be read; change its permissions")) from error
     except Exception as error:  # decoders raise every kind on damaged files
         raise InputError(one_line(f"{path}: is damaged or cut short ({error}); get a fresh copy")) from error
-    return picture
+
+
+def _decode(file: BinaryIO) -> Picture:
+    with _quiet:
+        return _read_deep_tiff(file) or _read_with_pillow(file)
 
 
 def one_line(message: str) -> str:
@@ -104,21 +121,37 @@ def _require_file(path: Path | str) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise _RefusedError("is not a regular file; save the image to a file first")
     if status.st_size == 0:
-        raise _RefusedError("is empty; get a fresh copy")
+        raise _RefusedError(_EMPTY)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence warnings and set the size limit; the caller holds the lock."""
-    limit = Image.MAX_IMAGE_PIXELS
-    # Pillow warns from the limit on and refuses from twice the limit on.
-    Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+class _Quiet:
+    """While any thread reads: warnings are silenced and Pillow's size limit, which belongs to the process, is ours."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._readers = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._readers:
+                self._warnings = warnings.catch_warnings()
+                self._warnings.__enter__()
+                warnings.simplefilter("ignore")
+                self._limit = Image.MAX_IMAGE_PIXELS
+                # Pillow warns from the limit on and refuses from twice the limit on.
+                Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
+            self._readers += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._readers -= 1
+            if not self._readers:
+                Image.MAX_IMAGE_PIXELS = self._limit
+                self._warnings.__exit__(None, None, None)
+
+
+_quiet = _Quiet()
+_one_libtiff = threading.Lock()
 
 
 def _read_with_pillow(file: BinaryIO) -> Picture:
@@ -143,7 +176,16 @@ def _read_with_pillow(file: BinaryIO) -> Picture:
 
 @contextmanager
 def _deaf_to_libtiff() -> Iterator[None]:
-    """Send standard error to nowhere: libtiff writes what it finds wrong straight to file descriptor 2."""
+    """Send standard error to nowhere: libtiff writes what it finds wrong straight to file descriptor 2.
+
+    Threads that come here at the same time take turns.
+    """
+    with _one_libtiff, _stderr_closed():
+        yield
+
+
+@contextmanager
+def _stderr_closed() -> Iterator[None]:
     try:
         kept = os.dup(2)
     except OSError:  # closed, as in a daemon

@@ -5,11 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from imdn_kd.errors import InputError
-from imdn_kd.inference.image_reader import MAX_PIXELS, read_image
+from imdn_kd.inference.image_reader import MAX_PIXELS, decode_image, read_image
 from imdn_kd.inference.image_writer import WRITABLE, write_image
 from imdn_kd.inference.picture import Picture
 
-__all__ = ["MAX_PIXELS", "READABLE", "WRITABLE", "Picture", "find_images", "is_image_name", "read_image", "write_image"]
+__all__ = [
+    "MAX_PIXELS",
+    "READABLE",
+    "WRITABLE",
+    "Picture",
+    "decode_image",
+    "find_images",
+    "is_image_name",
+    "read_image",
+    "write_image",
+]
 
 READABLE = WRITABLE | {".jpe", ".jfif", ".gif", ".pbm", ".pgm", ".ppm", ".pnm", ".jp2", ".avif"}
 

@@ -12,7 +12,7 @@ from imdn_kd import zoo
 from imdn_kd.archs.imdn import IMDN_RTC, imdn
 from imdn_kd.inference.model_file import ModelFile, save_model
 from tests.cli.run import run as run_command
-from tests.evaluation.fake_set import make_set
+from tests.fake_set import make_set
 
 OPTION_FILES = sorted((Path(__file__).parents[2] / "options" / "test").glob("*.yml"))
 

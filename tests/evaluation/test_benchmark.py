@@ -25,7 +25,7 @@ from imdn_kd.evaluation.report import report_scores
 from imdn_kd.inference.imageio import read_image
 from imdn_kd.inference.model_file import ModelFile, save_model
 from imdn_kd.inference.upscaler import Upscaler
-from tests.evaluation.fake_set import NAMES, make_set
+from tests.fake_set import NAMES, make_set
 from tests.official import FILES, FOLDER
 from tests.shared_data import SHARED, needs_shared, set5_pairs
 

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from imdn_kd.data.image_sets import DataSource
 from imdn_kd.errors import InputError
-from imdn_kd.evaluation.image_sets import DataSource
 from imdn_kd.evaluation.metrics import Protocol
-from imdn_kd.evaluation.options import BenchmarkOptions, read_options
+from imdn_kd.evaluation.options import BenchmarkOptions
+from imdn_kd.option_files import read_options
 
 GOOD = """\
 name: run

@@ -1,4 +1,4 @@
-"""Finding test images: the originals of a data set, and the low-resolution (LR) images that belong to them."""
+"""Finding images in folders: the originals of a data set, and the low-resolution (LR) images that belong to them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from imdn_kd.data.resize import imresize
+from imdn_kd.data.rgb import read_rgb
 from imdn_kd.errors import InputError
-from imdn_kd.inference.imageio import find_images, read_image
+from imdn_kd.inference.imageio import find_images
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -130,26 +131,6 @@ def find_set(source: DataSource | str | Path, scale: int, *, root: Path | str = 
     resolved = folder.resolve()
     default_name = resolved.parent.name if resolved.name in HR_FOLDERS else resolved.name
     return ImageSet(source.name or default_name, scale, lr_folder, tuple(pairs))
-
-
-def read_rgb(path: Path) -> Pixels:
-    """Read an image as tables are made: H x W x 3, RGB, 8 bit.
-
-    Grey is repeated three times, 16 bits are rounded to 8, an opaque alpha channel is left out, colour profiles are
-    not applied.
-
-    Raises:
-        InputError: not a readable image, or one with transparent pixels, for which no score is defined.
-    """
-    picture = read_image(path)
-    pixels = picture.pixels if picture.pixels.ndim == 3 else picture.pixels[..., None]
-    if picture.has_alpha:
-        if (pixels[..., -1] != np.iinfo(pixels.dtype).max).any():
-            raise InputError(f"{path}: has transparent pixels, which cannot be scored; put it on a background first")
-        pixels = pixels[..., :-1]
-    # 257 is 65535 / 255.
-    eight = pixels if pixels.dtype == np.uint8 else (pixels.astype(np.uint32) + 128) // 257
-    return np.ascontiguousarray(np.broadcast_to(eight.astype(np.uint8), (*pixels.shape[:2], 3)))
 
 
 def _folder(data: str | Path, root: Path) -> Path:

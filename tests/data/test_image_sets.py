@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from imdn_kd.data.image_sets import MADE, DataSource, find_set
 from imdn_kd.data.resize import imresize
+from imdn_kd.data.rgb import read_rgb
 from imdn_kd.errors import InputError
-from imdn_kd.evaluation.image_sets import MADE, DataSource, find_set, read_rgb
 from imdn_kd.inference.imageio import Picture, write_image
-from tests.evaluation.fake_set import make_set, picture
+from tests.fake_set import make_set, picture
 
 
 def test_published_names_beside_the_originals(tmp_path):
