@@ -8,12 +8,15 @@ the published Set5 low-resolution files come out bit for bit.
 from __future__ import annotations
 
 import math
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from imdn_kd.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 FloatArray = npt.NDArray[np.floating[Any]]
@@ -73,9 +76,61 @@ def imresize(
         size = int(size[0]), int(size[1])
         scales = size[0] / height, size[1] / width
 
+    factor = _exact_factor(image, scales)
+    if factor is not None:
+        return _shrink_with_torch(image, size, factor)
     if scales[0] <= scales[1]:
         return _turn(_resize_rows(_turn(_resize_rows(image, size[0], scales[0])), size[1], scales[1]))
     return _resize_rows(_turn(_resize_rows(_turn(image), size[1], scales[1])), size[0], scales[0])
+
+
+def _exact_factor(image: npt.NDArray[Any], scales: tuple[float, float]) -> int | None:
+    """The factor by which PyTorch shrinks this image without rounding errors, if it can."""
+    factor = round(1 / scales[0])
+    fits = image.dtype == np.uint8 and factor in (2, 4, 8) and scales == (1 / factor, 1 / factor)
+    return factor if fits and min(image.shape[:2]) >= 4 * factor else None
+
+
+def _shrink_with_torch(image: npt.NDArray[Any], size: tuple[int, int], factor: int) -> npt.NDArray[Any]:
+    """Shrink a uint8 image with PyTorch's antialiased bicubic: several times as fast as sparse products, and exact.
+
+    PyTorch adds up 8-bit pixels in integers, with 16-bit weights of as many binary places as fit. At factors of 2, 4
+    and 8 no weight is rounded.
+    """
+    import torch
+
+    pixels = torch.from_numpy(image)[None]
+    # In this order PyTorch knows the layout as channels last and keeps to it.
+    planes = pixels.permute(0, 3, 1, 2) if image.ndim == 3 else pixels[None]
+    for axis in (0, 1):
+        planes = _shrink_axis(planes, 2 + axis, size[axis], factor)
+    return np.ascontiguousarray((planes[0].permute(1, 2, 0) if image.ndim == 3 else planes[0, 0]).numpy())
+
+
+def _shrink_axis(planes: Tensor, axis: int, length: int, factor: int) -> Tensor:
+    """Shrink one dimension of N x C x H x W.
+
+    At borders PyTorch leaves pixels out where MATLAB mirrors them, so the two outermost results on either side come
+    from mirrored strips.
+    """
+    import torch
+    from torch.nn.functional import interpolate
+
+    def antialiased(part: Tensor) -> Tensor:
+        sides = list(part.shape[2:])
+        sides[axis - 2] //= factor
+        return interpolate(part, size=sides, mode="bicubic", antialias=True)
+
+    whole, given = planes.shape[axis] // factor, planes.shape[axis]
+    near = planes.narrow(axis, 0, 4 * factor)
+    far = planes.narrow(axis, (whole - 4) * factor, given - (whole - 4) * factor)
+    mirrored = 2 * factor + length * factor - given
+    near = torch.cat((near.narrow(axis, 0, 2 * factor).flip(axis), near), axis)
+    far = torch.cat((far, far.narrow(axis, far.shape[axis] - mirrored, mirrored).flip(axis)), axis)
+    inner = antialiased(planes.narrow(axis, 0, whole * factor)).narrow(axis, 2, whole - 4)
+    first = antialiased(near).narrow(axis, 2, 2)
+    last = antialiased(far).narrow(axis, 2, 2 + length - whole)
+    return torch.cat((first, inner, last), axis)
 
 
 def _turn(image: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
@@ -146,7 +201,7 @@ def _cubic(x: FloatArray) -> FloatArray:
 
 
 def _exact_in_float32(weights: FloatArray) -> bool:
-    """Whether 32-bit sums of weights times 8-bit pixels have no rounding error: so at factors of 2 and 4, up and down.
+    """Whether 32-bit sums of weights times 8-bit pixels have no rounding error: so at factors of 2 and 4 upwards.
 
     Weights that are multiples of 2^-15, of magnitudes that add up to less than 2, make every partial sum a multiple of
     2^-15 below 2^9, and those are all 24-bit numbers.

@@ -73,6 +73,16 @@ def test_many_bands_equal_slow_reference(scale, dtype):
     assert_equals_reference(imresize(image, scale), reference.imresize(image, size, (scale, scale)))
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from([2, 4, 8]), st.tuples(st.integers(0, 33), st.integers(0, 33)), st.booleans(), st.integers(0, 99))
+def test_exact_factors_equal_slow_reference(factor, extra, grey, seed):
+    # Around the size from which PyTorch does the work, divisible or not.
+    height, width = (4 * factor - 1 + more for more in extra)
+    image = noise((height, width) if grey else (height, width, 3), "uint8", seed)
+    size = math.ceil(height / factor), math.ceil(width / factor)
+    assert_equals_reference(imresize(image, 1 / factor), reference.imresize(image, size, (1 / factor, 1 / factor)))
+
+
 @pytest.mark.parametrize("scale", [0.25, 1 / 3, 0.5, 0.37, 1.5, 2.0, 2.7, 4.0])
 @pytest.mark.parametrize("shape", [(40, 53, 3), (64, 48)])
 def test_floats_equal_basicsr(shape, scale):
