@@ -74,3 +74,4 @@ class Registry(Generic[T]):
 
 
 ARCHS: Registry[Any] = Registry("network", "imdn_kd.archs")
+DATASETS: Registry[Any] = Registry("data set", "imdn_kd.data.datasets")

@@ -99,7 +99,8 @@ def _shrink_with_torch(image: npt.NDArray[Any], size: tuple[int, int], factor: i
     """
     import torch
 
-    pixels = torch.from_numpy(image)[None]
+    # PyTorch knows no read-only memory, and warns of it.
+    pixels = torch.from_numpy(image if image.flags.writeable else image.copy())[None]
     # In this order PyTorch knows the layout as channels last and keeps to it.
     planes = pixels.permute(0, 3, 1, 2) if image.ndim == 3 else pixels[None]
     for axis in (0, 1):

@@ -39,4 +39,5 @@ def rgb_of(picture: Picture, name: str) -> Pixels:
         pixels = pixels[..., :-1]
     # 257 is 65535 / 255.
     eight = pixels if pixels.dtype == np.uint8 else (pixels.astype(np.uint32) + 128) // 257
-    return np.ascontiguousarray(np.broadcast_to(eight.astype(np.uint8, copy=False), (*pixels.shape[:2], 3)))
+    eight = eight.astype(np.uint8, copy=False)
+    return np.repeat(eight, 3, axis=2) if eight.shape[2] == 1 else np.ascontiguousarray(eight)

@@ -1,0 +1,48 @@
+"""What a job has finished, line by line, so that it goes on after any interruption."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+
+
+class Journal:
+    """A file of JSON lines: the first says which job it is, each other one that a piece of it is done.
+
+    Args:
+        path: the file; begun anew if it belongs to another job.
+        job: what stands for the job, so that what another one has left is not continued.
+    """
+
+    def __init__(self, path: Path, job: str) -> None:
+        lines = list(_complete_lines(path)) if path.exists() else []
+        self.records: list[Record] = lines[1:] if lines and lines[0] == {"job": job} else []
+        self._path = path
+        self._job = job
+        self.cut(len(self.records))
+
+    def cut(self, count: int) -> None:
+        """Forget all records but the first `count`."""
+        self.records = self.records[:count]
+        temporary = self._path.with_suffix(".new")
+        lines = [{"job": self._job}, *self.records]
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        temporary.replace(self._path)
+
+    def add(self, record: Record) -> None:
+        """Note that a piece is done; call it after the piece is written."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        self.records.append(record)
+
+
+def _complete_lines(path: Path) -> Iterator[Record]:
+    for line in path.read_bytes().split(b"\n")[:-1]:
+        try:
+            yield json.loads(line)
+        except ValueError:
+            return

@@ -1,0 +1,248 @@
+"""Packed stores: the decoded images of a data set in files that are memory-mapped, so that training never decodes.
+
+A store is a folder, readable with numpy alone. A plane holds one image for each original: `gt`, `lq_x4`, or what a
+teacher made of it.
+
+    manifest.json       what the images are, how each plane was made, with which versions
+    images.npy          a record for each image: `name` (UTF-8), `sha256` of the file that it came from
+    gt.npy              the pixels of a plane, image after image, each height x width x 3, RGB: one array of uint8
+    gt.index.npy        a record for each image of that plane: `offset` in that array, `height`, `width`, `crc32`
+    lq_x4.npy, lq_x4.index.npy, ...
+
+    index, pixels = (np.load(f"DIV2K.store/lq_x4{end}", mmap_mode="r") for end in (".index.npy", ".npy"))
+    at = index[7]
+    image = pixels[at["offset"]:][: 3 * at["height"] * at["width"]].reshape(at["height"], at["width"], 3)
+
+`gt` images have the size of their originals; `lq_x4` was made of the part of them, from the top left corner, that is a
+multiple of the factor.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from imdn_kd.data.pairs import exact_scale, lq_plane
+from imdn_kd.data.rgb import Pixels
+from imdn_kd.errors import InputError
+from imdn_kd.registry import DATASETS
+
+FORMAT = "imdn_kd store"
+VERSION = 1
+MANIFEST, IMAGES = "manifest.json", "images.npy"
+PIXELS, INDEX = "{}.npy", "{}.index.npy"
+HEADER_BYTES = 128
+"""Length of the header of `PIXELS` files: that of every .npy file with one dimension."""
+
+INDEX_DTYPE = np.dtype([("offset", "<i8"), ("height", "<i4"), ("width", "<i4"), ("crc32", "<u4")])
+
+_RESIDENT_BYTES = 2**25
+
+
+class Store:
+    """A store, read-only; any number of processes may have it open, and it can be pickled.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        InputError: no such store, one that is not complete, or one of a later version.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.manifest = _read_manifest(self.path)
+        self.planes: tuple[str, ...] = tuple(self.manifest["planes"])
+        self._images = _load(self.path / IMAGES)
+        self._maps = {plane: _PlaneMap(self.path, plane, len(self._images)) for plane in self.planes}
+        self._touched = 0
+
+    def __reduce__(self) -> tuple[type[Store], tuple[Path]]:
+        return Store, (self.path,)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    @property
+    def checksum(self) -> str:
+        """Stands for every pixel of `gt` and for the names: two stores of one checksum hold the same originals."""
+        return str(self.manifest["planes"]["gt"]["sha256"])
+
+    def name(self, index: int) -> str:
+        """Name of an image: that of its file, without the suffix."""
+        return bytes(self._images["name"][index]).decode()
+
+    def source_sha256(self, index: int) -> str:
+        """Checksum of the file that an image came from."""
+        return bytes(self._images["sha256"][index]).decode()
+
+    def sizes(self, plane: str) -> npt.NDArray[np.int64]:
+        """(height, width) of every image of a plane, px."""
+        index = self._map(plane).index
+        return np.stack([index["height"], index["width"]], 1).astype(np.int64)
+
+    def image(self, index: int, plane: str = "gt") -> Pixels:
+        """Return one image, H x W x 3, as a read-only view of the file."""
+        image = self._map(plane).image(index)
+        # What was read counts as memory of this process until it is given back to the cache of the system.
+        self._touched += image.nbytes
+        if self._touched > _RESIDENT_BYTES:
+            self._touched = image.nbytes
+            for one in self._maps.values():
+                one.give_back()
+        return image
+
+    def crc32(self, index: int, plane: str) -> int:
+        """Checksum of the pixels of one image."""
+        return int(self._map(plane).index["crc32"][index])
+
+    def lq_scales(self) -> list[Fraction]:
+        """Factors of the low-quality planes."""
+        described = self.manifest["planes"]
+        return sorted(Fraction(described[plane]["scale"]) for plane in self.planes if plane.startswith("lq_"))
+
+    def lq_plane(self, scale: Fraction) -> str:
+        """Name of the low-quality plane of a factor; InputError if there is none."""
+        if scale not in self.lq_scales():
+            there = ", ".join(f"x{float(each):g}" for each in self.lq_scales()) or "none"
+            raise InputError(
+                f"{self.path}: has no low-quality images for x{float(scale):g} (there: {there}); "
+                f"prepare it again with --scale {float(scale):g}"
+            )
+        return lq_plane(scale)
+
+    def verify(self, on_image: Callable[[int], None] | None = None) -> Iterator[str]:
+        """Compare every image with its checksum, and the index with that in the manifest; yield what is wrong.
+
+        Args:
+            on_image: called with the number of images checked, of all planes.
+        """
+        checked = 0
+        for plane, description in self.manifest["planes"].items():
+            if description["sha256"] != index_checksum(self.path, plane):
+                yield f"{self.path}: {IMAGES} or {INDEX.format(plane)} has changed since the store was made"
+            for number in range(len(self)):
+                if zlib.crc32(self.image(number, plane).data) != self.crc32(number, plane):
+                    yield f"{self.path}: {self.name(number)} is damaged in {PIXELS.format(plane)}"
+                checked += 1
+                if on_image:
+                    on_image(checked)
+
+    def _map(self, plane: str) -> _PlaneMap:
+        if plane not in self._maps:
+            raise InputError(f"{self.path}: has no plane {plane}; it has {', '.join(self.planes)}")
+        return self._maps[plane]
+
+
+@DATASETS.register
+class StoreDataset:
+    """The images of a store for one factor, as patches are cut from them; see `ImagePairs`.
+
+    Args:
+        scale: the factor.
+        dataroot: folder of the store.
+        planes: further planes to read, such as a teacher's output.
+
+    Raises:
+        InputError: no such store, or no plane for the factor.
+    """
+
+    def __init__(self, *, scale: float | Fraction, dataroot: Path | str, planes: Sequence[str] = ()) -> None:
+        self.store = Store(dataroot)
+        self.scale = exact_scale(scale)
+        self._lq = self.store.lq_plane(self.scale)
+        self.planes = ("gt", "lq", *planes)
+        for plane in planes:
+            self.store.sizes(plane)
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def name(self, index: int) -> str:
+        """Name of an image."""
+        return self.store.name(index)
+
+    def lq_sizes(self) -> npt.NDArray[np.int64]:
+        """(height, width) of every `lq` image, px."""
+        return self.store.sizes(self._lq)
+
+    def read(self, index: int) -> dict[str, Pixels]:
+        """Views of the planes of an image; `gt` is cropped to the part that `lq` was made of."""
+        lq = self.store.image(index, self._lq)
+        height, width = (int(side * self.scale) for side in lq.shape[:2])
+        rest = {plane: self.store.image(index, plane)[:height, :width] for plane in self.planes if plane != "lq"}
+        return {**rest, "lq": lq}
+
+
+class _PlaneMap:
+    """The memory-mapped files of one plane."""
+
+    def __init__(self, folder: Path, plane: str, images: int) -> None:
+        path = folder / PIXELS.format(plane)
+        self.index = _load(folder / INDEX.format(plane))
+        if self.index.dtype != INDEX_DTYPE or len(self.index) != images:
+            raise InputError(f"{folder / INDEX.format(plane)}: does not fit the store; prepare it again")
+        last = self.index[-1]
+        wanted = HEADER_BYTES + int(last["offset"]) + 3 * int(last["height"]) * int(last["width"])
+        try:
+            with path.open("rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: cannot be read; prepare the store again") from error
+        if len(self._map) != wanted:
+            raise InputError(f"{path}: has {len(self._map)} bytes, should have {wanted}; prepare the store again")
+        self._pixels = np.frombuffer(self._map, np.uint8, offset=HEADER_BYTES)
+
+    def image(self, number: int) -> Pixels:
+        at = self.index[number]
+        start, height, width = int(at["offset"]), int(at["height"]), int(at["width"])
+        return self._pixels[start : start + 3 * height * width].reshape(height, width, 3)
+
+    def give_back(self) -> None:
+        if hasattr(mmap, "MADV_DONTNEED"):  # Linux; elsewhere the system decides
+            self._map.madvise(mmap.MADV_DONTNEED)
+
+
+def is_store(path: Path | str) -> bool:
+    """Whether there is a complete store at `path`."""
+    return (Path(path) / MANIFEST).is_file()
+
+
+def index_checksum(folder: Path, plane: str) -> str:
+    """SHA-256 over the names and the index of a plane, and so, through the checksums in it, over all pixels."""
+    digest = hashlib.sha256()
+    for name in (IMAGES, INDEX.format(plane)):
+        digest.update((folder / name).read_bytes())
+    return digest.hexdigest()
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{folder}: is not a store of images; make one with imdn-kd prepare") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read; prepare the store again") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise InputError(f"{folder}: is not a store of images; make one with imdn-kd prepare")
+    if manifest.get("version") != VERSION:
+        raise InputError(f"{folder}: is a store of version {manifest.get('version')}; update imdn_kd to read it")
+    return manifest
+
+
+def _load(path: Path) -> npt.NDArray[Any]:
+    try:
+        array: npt.NDArray[Any] = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: cannot be read; prepare the store again") from error
+    return array

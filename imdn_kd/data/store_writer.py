@@ -1,0 +1,200 @@
+"""Writing stores, image after image, in a way that can be interrupted at any moment and continued."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from imdn_kd.data.journal import Journal, Record
+from imdn_kd.data.rgb import Pixels
+from imdn_kd.data.store import (
+    FORMAT,
+    HEADER_BYTES,
+    IMAGES,
+    INDEX,
+    INDEX_DTYPE,
+    MANIFEST,
+    PIXELS,
+    VERSION,
+    Store,
+    index_checksum,
+)
+from imdn_kd.errors import InputError
+from imdn_kd.files import atomic_path
+
+
+class PlaneWriter:
+    """Writes the pixels and the index of one plane.
+
+    Args:
+        folder: that of the store; must exist.
+        plane: its name.
+    """
+
+    def __init__(self, folder: Path, plane: str) -> None:
+        self._pixels, self._index = folder / PIXELS.format(plane), folder / INDEX.format(plane)
+        self._file: BinaryIO = self._pixels.open("r+b" if self._pixels.exists() else "w+b")
+
+    def intact(self, shapes: Sequence[Sequence[int]]) -> int:
+        """How many of the images, of which (height, width, crc32) are given, were written as they should be."""
+        self._file.seek(HEADER_BYTES)
+        for number, (height, width, crc32) in enumerate(shapes):
+            if zlib.crc32(self._file.read(3 * height * width)) != crc32:
+                return number
+        return len(shapes)
+
+    def cut(self, shapes: Sequence[Sequence[int]]) -> None:
+        """Remove all but these images, and write the next one after them."""
+        end = HEADER_BYTES + sum(3 * height * width for height, width, _ in shapes)
+        self._file.truncate(end)
+        self._file.seek(end)
+
+    def append(self, image: Pixels) -> tuple[int, int, int]:
+        """Write H x W x 3 and return (height, width, crc32)."""
+        data = np.ascontiguousarray(image).data
+        self._file.write(data)
+        self._file.flush()
+        return image.shape[0], image.shape[1], zlib.crc32(data)
+
+    def finish(self, shapes: Sequence[Sequence[int]]) -> None:
+        """Write the header and the index, and see to it that all is on the disk."""
+        index = np.zeros(len(shapes), INDEX_DTYPE)
+        for field, values in zip(("height", "width", "crc32"), zip(*shapes, strict=True), strict=True):
+            index[field] = values
+        lengths = 3 * index["height"].astype(np.int64) * index["width"]
+        index["offset"][1:] = np.cumsum(lengths)[:-1]
+        self._file.seek(0)
+        header = {"descr": "|u1", "fortran_order": False, "shape": (int(lengths.sum()),)}
+        np.lib.format.write_array_header_1_0(self._file, header)
+        if self._file.tell() != HEADER_BYTES:
+            raise RuntimeError("this version of numpy writes headers of another length")
+        _sync(self._file)
+        self._file.close()
+        _save(self._index, index)
+
+    def close(self) -> None:
+        """Close the file as it is."""
+        self._file.close()
+
+
+class StoreWriter:
+    """Writes a store of several planes; the sink of `prepare` for stores.
+
+    Args:
+        folder: where; must exist.
+        planes: their names and descriptions for the manifest.
+    """
+
+    def __init__(self, folder: Path, planes: Mapping[str, Mapping[str, Any]]) -> None:
+        self._folder, self._planes = folder, planes
+        self._writers = {plane: PlaneWriter(folder, plane) for plane in planes}
+
+    def resume(self, records: Sequence[Record]) -> int:
+        """Keep as many of the records as all their images are intact, remove the rest, and return how many."""
+        shapes = {plane: [record["planes"][plane] for record in records] for plane in self._planes}
+        kept = min(writer.intact(shapes[plane]) for plane, writer in self._writers.items())
+        for plane, writer in self._writers.items():
+            writer.cut(shapes[plane][:kept])
+        return kept
+
+    def append(self, name: str, sha256: str, planes: Mapping[str, Pixels]) -> Record:
+        """Write an image in all its planes and return what the journal has to know of it."""
+        shapes = {plane: self._writers[plane].append(image) for plane, image in planes.items()}
+        return {"name": name, "sha256": sha256, "planes": shapes}
+
+    def finish(self, records: Sequence[Record], manifest: Mapping[str, Any]) -> None:
+        """Complete the store; the manifest comes last, since it is what makes a store of a folder."""
+        for plane, writer in self._writers.items():
+            writer.finish([record["planes"][plane] for record in records])
+        names = [record["name"].encode() for record in records]
+        images = np.zeros(len(records), [("name", f"S{max(map(len, names))}"), ("sha256", "S64")])
+        images["name"], images["sha256"] = names, [record["sha256"] for record in records]
+        _save(self._folder / IMAGES, images)
+        described = {
+            plane: {**description, "sha256": index_checksum(self._folder, plane)}
+            for plane, description in self._planes.items()
+        }
+        _write_manifest(self._folder, {"format": FORMAT, "version": VERSION, **manifest, "planes": described})
+
+    def close(self) -> None:
+        """Leave everything as it is, to be continued."""
+        for writer in self._writers.values():
+            writer.close()
+
+
+def add_plane(
+    path: Path | str,
+    plane: str,
+    make: Callable[[int], Pixels],
+    *,
+    description: Mapping[str, Any],
+    on_image: Callable[[], None] | None = None,
+) -> Store:
+    """Add a plane to a store, such as a teacher's output for every image; continues what was interrupted.
+
+    Args:
+        path: folder of the store.
+        plane: name of the new plane, usable in file names.
+        make: gives the image of a number, H x W x 3, RGB, uint8.
+        description: for the manifest, JSON; also what tells an interrupted job from another one. A plane of this name
+            and description that is there already is left alone.
+        on_image: called after each image.
+
+    Raises:
+        InputError: no store, or it has a plane of that name with another description.
+    """
+    store = Store(path)
+    present = store.manifest["planes"].get(plane)
+    if present is not None:
+        if {key: value for key, value in present.items() if key != "sha256"} != dict(description):
+            raise InputError(f"{path}: has another plane {plane} already; choose another name")
+        return store
+    work = store.path / f"{plane}.part"
+    work.mkdir(exist_ok=True)
+    journal = Journal(work / "journal.jsonl", json.dumps([plane, description, store.checksum], sort_keys=True))
+    writer = PlaneWriter(work, plane)
+    try:
+        shapes = [record["shape"] for record in journal.records]
+        journal.cut(writer.intact(shapes))
+        shapes = shapes[: len(journal.records)]
+        writer.cut(shapes)
+        for number in range(len(shapes), len(store)):
+            shapes.append(writer.append(make(number)))
+            journal.add({"shape": shapes[-1]})
+            if on_image:
+                on_image()
+        writer.finish(shapes)
+    finally:
+        writer.close()
+    for pattern in (PIXELS, INDEX):
+        (work / pattern.format(plane)).replace(store.path / pattern.format(plane))
+    (work / "journal.jsonl").unlink()
+    work.rmdir()
+    described = {**description, "sha256": index_checksum(store.path, plane)}
+    planes = {**store.manifest["planes"], plane: described}
+    _write_manifest(store.path, {**store.manifest, "planes": planes})
+    return Store(path)
+
+
+def _save(path: Path, array: np.ndarray[Any, Any]) -> None:
+    with path.open("wb") as file:
+        np.save(file, array)
+        _sync(file)
+
+
+def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    with atomic_path(folder / MANIFEST) as temporary, temporary.open("w", encoding="utf-8") as file:
+        json.dump(manifest, file, indent=1)
+        file.write("\n")
+        _sync(file)
+
+
+def _sync(file: Any) -> None:  # noqa: ANN401 - text or binary
+    file.flush()
+    os.fsync(file.fileno())
