@@ -1,0 +1,169 @@
+"""Pairs of image files as BasicSR keeps them: two folders, perhaps with a list of names, or two LMDB folders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from imdn_kd.data.image_sizes import image_size
+from imdn_kd.data.lmdb_files import LmdbImages, common_keys
+from imdn_kd.data.pair_files import find_pairs
+from imdn_kd.data.pairs import exact_scale
+from imdn_kd.data.rgb import Pixels, read_rgb
+from imdn_kd.errors import InputError
+from imdn_kd.registry import DATASETS
+
+
+class _Images(Protocol):
+    """One side of the pairs."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str: ...
+
+    def size(self, index: int) -> tuple[int, int]: ...
+
+    def read(self, index: int) -> Pixels: ...
+
+
+@DATASETS.register
+class PairedImageDataset:
+    """Originals (`gt`) and low-quality images (`lq`) in files, an `ImagePairs` with the options of BasicSR's data set.
+
+    On disk, `imdn_kd.data.pair_files` finds the partners. In LMDB both sides must have the same keys, which are sorted;
+    neither list nor template counts there.
+
+    A `gt` that is larger than its `lq` says, by less than a pixel of `lq`, is cropped at the bottom and right. At
+    fractional factors so is `lq`, to a multiple of the denominator.
+
+    Args:
+        scale: px of `gt` for a px of `lq`, 1 or more.
+        dataroot_gt: folder of the originals.
+        dataroot_lq: folder of their partners.
+        meta_info_file: a name in `dataroot_gt` on each line, perhaps with its shape behind a space; or all.
+        filename_tmpl: name of the `lq` of the original `{}`, both without suffix.
+        io_backend: `{"type": "disk"}`, which is meant by None, or `{"type": "lmdb"}`.
+
+    Raises:
+        InputError: anything missing, no images, an original without a partner, or options that cannot be used.
+    """
+
+    def __init__(
+        self,
+        *,
+        scale: float | str | Fraction,
+        dataroot_gt: Path | str,
+        dataroot_lq: Path | str,
+        meta_info_file: Path | str | None = None,
+        filename_tmpl: str = "{}",
+        io_backend: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.scale = exact_scale(scale)
+        self.planes: Sequence[str] = ("gt", "lq")
+        self._sizes: npt.NDArray[np.int64] | None = None
+        self._gt: _Images
+        self._lq: _Images
+        if _backend(io_backend) == "lmdb":
+            databases = LmdbImages(dataroot_gt), LmdbImages(dataroot_lq)
+            keys = common_keys(*databases)
+            self._gt, self._lq = (_Entries(database, keys) for database in databases)
+        else:
+            list_file = None if meta_info_file is None else Path(meta_info_file)
+            pairs = find_pairs(Path(dataroot_gt), Path(dataroot_lq), list_file, filename_tmpl)
+            self._gt, self._lq = (_Files(paths) for paths in zip(*pairs, strict=True))
+
+    def __len__(self) -> int:
+        return len(self._gt)
+
+    def name(self, index: int) -> str:
+        """Return the path of an original; of LMDB, the folder and the key."""
+        return self._gt.name(index)
+
+    def lq_sizes(self) -> npt.NDArray[np.int64]:
+        """Return the (height, width) of every `lq`, px, from headers or meta_info.txt; looks only once.
+
+        Raises:
+            InputError: an image whose header does not tell and that cannot be decoded.
+        """
+        if self._sizes is None:
+            sizes = np.array([self._lq.size(index) for index in range(len(self))], np.int64).reshape(-1, 2)
+            self._sizes = sizes // self.scale.denominator * self.scale.denominator
+            self._sizes.setflags(write=False)
+        return self._sizes
+
+    def read(self, index: int) -> dict[str, Pixels]:
+        """Return `gt`, sH x sW x 3, and `lq`, H x W x 3; RGB.
+
+        Raises:
+            InputError: an image that cannot be read, or sizes that do not fit.
+        """
+        gt, lq = self._gt.read(index), self._lq.read(index)
+        times = [self._fitting(*sides) for sides in zip(gt.shape[:2], lq.shape[:2], strict=True)]
+        if 0 in times:
+            sizes = [f"{image.shape[1]}x{image.shape[0]}" for image in (gt, lq)]
+            raise InputError(
+                f"{self._lq.name(index)}: is {sizes[1]} px, which x{float(self.scale):g} does not make the {sizes[0]} "
+                f"of {self._gt.name(index)}; make it again, or correct the scale"
+            )
+        gt_height, gt_width = (self.scale.numerator * count for count in times)
+        lq_height, lq_width = (self.scale.denominator * count for count in times)
+        return {"gt": gt[:gt_height, :gt_width], "lq": lq[:lq_height, :lq_width]}
+
+    def _fitting(self, gt: int, lq: int) -> int:
+        """How often the factor goes into these sides, exactly: numerator into `gt`, denominator into `lq`; else 0.
+
+        Of fractional sides either neighbour will do.
+        """
+        excess = gt - self.scale * lq
+        return lq // self.scale.denominator if -1 < excess < self.scale else 0
+
+
+class _Files:
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def name(self, index: int) -> str:
+        return str(self._paths[index])
+
+    def size(self, index: int) -> tuple[int, int]:
+        return image_size(self._paths[index])
+
+    def read(self, index: int) -> Pixels:
+        return read_rgb(self._paths[index])
+
+
+class _Entries:
+    def __init__(self, images: LmdbImages, keys: Sequence[str]) -> None:
+        self._images = images
+        self._keys = keys
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def name(self, index: int) -> str:
+        return f"{self._images.path}/{self._keys[index]}"
+
+    def size(self, index: int) -> tuple[int, int]:
+        return self._images.shape(self._keys[index])[:2]
+
+    def read(self, index: int) -> Pixels:
+        return self._images.pixels(self._keys[index])
+
+
+def _backend(options: Mapping[str, Any] | None) -> str:
+    options = {"type": "disk"} if options is None else options
+    kind = options.get("type")
+    if kind not in ("disk", "lmdb"):
+        raise InputError(f"io_backend: the type {kind!r} is not supported; write `type: disk` or `type: lmdb`")
+    unused = sorted(set(options) - {"type"})
+    if unused:
+        raise InputError(f"io_backend: the option {unused[0]!r} is not used; leave it out")
+    return str(kind)
