@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,16 +62,48 @@ def read_options(path: Path | str, schema: type[Schema]) -> Schema:
         raise InputError(f"{path}: is nested too deeply; correct it") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds no options; write `key: value` lines")
+    return _validated(content, schema, lambda keys: f"{path}, line {_line(tree, keys)}")
+
+
+def check_options(content: Mapping[str, Any], schema: type[Schema], where: str) -> Schema:
+    """Check options that come from elsewhere, say a command line; `where` begins the message of an error.
+
+    Raises:
+        InputError: an unknown key, or a value of the wrong kind.
+    """
+    return _validated(content, schema, lambda _: where)
+
+
+def _validated(content: Mapping[str, Any], schema: type[Schema], place: Callable[[list[Any]], str]) -> Schema:
     try:
         return schema.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        keys = list(first["loc"])
+        problem = _most_telling(error.errors())
+        keys = _keys(content, problem["loc"], missing=problem["type"] == "missing")
         section = ".".join(map(str, keys))
-        if first["type"] == _UNKNOWN:
-            keys.append(first["ctx"]["key"])
-        message = f"{section}: {first['msg']}" if section else first["msg"]
-        raise InputError(f"{path}, line {_line(tree, keys)}: {' '.join(message.split())}") from error
+        if problem["type"] == _UNKNOWN:
+            keys.append(problem["ctx"]["key"])
+        message = f"{section}: {problem['msg']}" if section else problem["msg"]
+        raise InputError(f"{place(keys)}: {' '.join(message.split())}") from error
+
+
+def _most_telling(problems: Sequence[Any]) -> Any:  # noqa: ANN401 - a private type of pydantic
+    """The first problem; of a value that could be of several kinds, the one of the kind that fits furthest."""
+    place = problems[0]["loc"][:1]
+    return max((each for each in problems if each["loc"][:1] == place), key=lambda each: len(each["loc"]))
+
+
+def _keys(content: Any, loc: Sequence[Any], *, missing: bool) -> list[Any]:  # noqa: ANN401 - whatever YAML holds
+    """Of the place that pydantic names, the parts that stand in the file; it also names kinds of values."""
+    keys = []
+    for part in loc:
+        inside = (
+            part in content if isinstance(content, Mapping) else isinstance(content, list) and isinstance(part, int)
+        )
+        if inside:
+            content = content[part]
+            keys.append(part)
+    return [*keys, loc[-1]] if missing else keys
 
 
 def _refuse_twins(node: yaml.Node | None, path: Path) -> None:
@@ -91,6 +123,10 @@ def _line(node: yaml.Node | None, keys: list[Any]) -> int:
     """Line of the innermost of `keys` that the file has, from 1."""
     line = 1
     for key in keys:
+        if isinstance(node, yaml.SequenceNode) and isinstance(key, int):
+            node = node.value[key]
+            line = node.start_mark.line + 1
+            continue
         if not isinstance(node, yaml.MappingNode):
             break
         found = next((pair for pair in node.value if pair[0].value == str(key)), None)
