@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from imdn_kd.archs import IMDN
-from imdn_kd.data.resize import imresize
 from imdn_kd.inference.cropping import AdaptiveCropping, tensor_bytes
 from imdn_kd.inference.upscaler import Upscaler
+from tests import bench_data
 from tests.official import official
 from tests.shared_data import SHARED, read_rgb
 
@@ -103,16 +103,13 @@ def exact_cropping() -> None:
 
 
 def resizing() -> None:
-    """MATLAB bicubic of a DIV2K-sized image to x4, against BasicSR."""
-    from tests.basicsr_compat import import_basicsr
+    """MATLAB bicubic of a thousand images, against BasicSR."""
+    bench_data.many_images(compare)
 
-    theirs = import_basicsr("basicsr.utils.matlab_functions").imresize
-    image = np.random.default_rng(0).integers(0, 256, (1356, 2040, 3), np.uint8)
 
-    def other() -> object:
-        return (theirs(image.astype(np.float32) / 255, 0.25) * 255).round().clip(0, 255).astype(np.uint8)
-
-    compare("imresize 2040x1356 to x1/4 / BasicSR's imresize", lambda: imresize(image, 0.25), other)
+def patches() -> None:
+    """Training patches from a store, against BasicSR's data set."""
+    bench_data.patch_rate(compare)
 
 
 _LARGE = """
@@ -154,7 +151,9 @@ def seams() -> None:
             print(f"{title:<78} max {error.abs().max():.1f}, mean {error.abs().mean():.2f}, step at seams {step:.1f}")
 
 
-BENCHMARKS = {f.__name__: f for f in (upscale_fp32, upscale_bf16, exact_cropping, resizing, large_image, seams)}
+BENCHMARKS = {
+    f.__name__: f for f in (upscale_fp32, upscale_bf16, exact_cropping, resizing, patches, large_image, seams)
+}
 ON_REQUEST = ("large_image", "seams")
 
 if __name__ == "__main__":

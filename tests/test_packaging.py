@@ -50,7 +50,7 @@ DISTRIBUTIONS = {
 
 EXTRAS = (
     *("basicsr", "torchvision", "cv2", "accelerate", "tensorboard", "spandrel", "matplotlib"),
-    *("onnx", "onnxruntime", "fastapi", "uvicorn", "multipart"),
+    *("lmdb", "onnx", "onnxruntime", "fastapi", "uvicorn", "multipart"),
 )
 
 

@@ -7,19 +7,21 @@ import sys
 import typer
 
 from imdn_kd.cli.benchmark import benchmark
+from imdn_kd.cli.prepare import prepare
 from imdn_kd.cli.profile import profile
 from imdn_kd.cli.upscale import upscale
+from imdn_kd.cli.verify import verify
 from imdn_kd.errors import InputError
 
 app = typer.Typer(
     name="imdn-kd",
-    help="Super-resolution with small distilled networks: enlarge images, measure models.",
+    help="Super-resolution with small distilled networks: enlarge images, measure models, prepare data.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (upscale, benchmark, profile):
+for command in (upscale, benchmark, profile, prepare, verify):
     app.command()(command)
 
 

@@ -1,24 +1,33 @@
-"""A progress bar over files, on the error stream, with the rate and the time left."""
+"""Progress bars on the error stream, with the rate and the time left."""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 
 class FileProgress:
     """Shown on a terminal only; messages of the package appear above the bar.
 
     Args:
-        total: number of files.
+        total: number of files; None if it becomes known later.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int | None = None) -> None:
         self._console = Console(stderr=True)
         rate, left = TextColumn("{task.fields[rate]}"), TimeRemainingColumn()
         columns = (BarColumn(), TextColumn("{task.percentage:>3.0f}%"), MofNCompleteColumn(), rate, left)
@@ -38,6 +47,10 @@ class FileProgress:
         self._bar.stop()
         logging.getLogger("imdn_kd").removeHandler(self._handler)
 
+    def at(self, finished: int, total: int | None = None) -> None:
+        """Say how many files are finished, and of how many if that has become known."""
+        self._bar.update(self._files, completed=finished, total=total)
+
     def part(self, part: float) -> None:
         """Say how much of the present file is done, in [0, 1]."""
         self._bar.update(self._files, completed=self._finished + part)
@@ -47,3 +60,26 @@ class FileProgress:
         self._finished, self._pixels = self._finished + 1, self._pixels + pixels
         rate = self._pixels / 1e6 / (time.perf_counter() - self._start)
         self._bar.update(self._files, completed=self._finished, rate=f"{rate:.1f} MP/s")
+
+
+class DownloadProgress:
+    """A bar for each file that is downloaded, on a terminal only."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        self._bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
+
+    def __enter__(self) -> DownloadProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def file(self, name: str) -> Callable[[int, int | None], None]:
+        """Begin a bar; the result is called with the bytes that are there, and all of them if known."""
+        task = self._bar.add_task(name, total=None)
+        return lambda done, total: self._bar.update(task, completed=done, total=total)

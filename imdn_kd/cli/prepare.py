@@ -1,0 +1,173 @@
+"""`imdn-kd prepare`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from imdn_kd.errors import InputError
+
+if TYPE_CHECKING:
+    from imdn_kd.data.options import PrepareOptions
+    from imdn_kd.data.prepare import Report
+
+_NAMED = 5  # how many images a line of the report names
+
+
+def prepare(
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="WHAT...",
+            help="div2k, div2k_valid, set5, set14, b100, urban100, sample, sample_valid; or folder PATH (also an "
+            "archive), lmdb PATH, store PATH.",
+            show_default=False,
+        ),
+    ] = None,
+    places: Annotated[
+        list[str] | None,
+        typer.Option("--from", metavar="PATH", help="Folder where the files of the data set lie already."),
+    ] = None,
+    scale: Annotated[
+        list[float] | None,
+        typer.Option("--scale", "-s", help="Factor; can be given several times.", show_default="2 3 4"),
+    ] = None,
+    degradation: Annotated[
+        str | None,
+        typer.Option(help="bicubic (MATLAB's), or given (files that come with the originals).", show_default="bicubic"),
+    ] = None,
+    lr: Annotated[
+        list[str] | None, typer.Option(metavar="SCALE=PATH", help="Where the given images of a factor lie.")
+    ] = None,
+    exclude_like: Annotated[
+        list[str] | None, typer.Option(metavar="FOLDER", help="Leave out what looks like an image of this benchmark.")
+    ] = None,
+    form: Annotated[
+        str | None, typer.Option("--format", help="store, folder or lmdb.", show_default="store; benchmarks: folder")
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="PATH", help="The result.", show_default="NAME.store")
+    ] = None,
+    root: Annotated[Path, typer.Option(help="Folder of all data sets.")] = Path("datasets"),
+    options: Annotated[
+        Path | None,
+        typer.Option("-opt", "--options", metavar="FILE", help="Option file (.yml); other options go before it."),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads.", show_default="all cores")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is at the output.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Make training data: decode images once, make their low-quality partners, pack both.
+
+    Interrupted, the same command goes on where it was.
+
+    imdn-kd prepare div2k --from downloads --exclude-like datasets/Set14
+    """
+    from imdn_kd.cli.progress import DownloadProgress, FileProgress
+    from imdn_kd.data.jobs import open_source, write
+
+    flags = {
+        "places": places,
+        "scale": scale,
+        "degradation": degradation,
+        "lr": _by_scale(lr or []),
+        "exclude_like": exclude_like,
+        "format": form,
+        "output": output,
+    }
+    requests = _requests(list(what or []), {key: value for key, value in flags.items() if value}, options)
+    if output and len(requests) > 1:
+        raise InputError("--output names one result, and several data sets are asked for; use --root")
+    reports = []
+    for request in requests:
+        with DownloadProgress() as download:
+            source = open_source(request, root=root, on_download=download.file)
+        try:
+            with FileProgress() as progress:
+                reports.append(
+                    write(request, source, root=root, workers=workers, overwrite=overwrite, on_image=progress.at)
+                )
+        except KeyboardInterrupt:
+            print("imdn-kd: stopped; the same command goes on where it was", file=sys.stderr)
+            raise typer.Exit(130) from None
+    if as_json:
+        print(json.dumps([{**dataclasses.asdict(each), "path": str(each.path)} for each in reports], indent=2))
+    else:
+        for report in reports:
+            _show(report)
+    bad = [reason for report in reports for reason in report.bad.values()]
+    for line in [*(report.warning for report in reports if report.warning), *bad]:
+        print(f"imdn-kd: {line}", file=sys.stderr)
+    if bad:
+        raise typer.Exit(1)
+
+
+def _requests(what: list[str], flags: Mapping[str, Any], file: Path | None) -> list[PrepareOptions]:
+    """One request for each data set that is asked for, by words or by an option file."""
+    from imdn_kd.data.options import PATH_SOURCES, PrepareOptions
+    from imdn_kd.option_files import check_options, read_options
+
+    if file is not None:
+        if what:
+            raise InputError(f"{what[0]!r} and an option file both say what to prepare; give one of them")
+        content = read_options(file, PrepareOptions).model_dump(exclude_unset=True)
+        return [check_options({**content, **flags}, PrepareOptions, "imdn-kd prepare")]
+    if not what:
+        raise InputError("prepare what? give the name of a data set, as in: imdn-kd prepare sample")
+    requests = []
+    words = iter(what)
+    for word in words:
+        content = {"source": word, **flags}
+        if word in PATH_SOURCES:
+            path = next(words, None)
+            if path is None:
+                raise InputError(f"{word} of what? give its path, as in: imdn-kd prepare {word} PATH")
+            content["path"] = path
+        requests.append(check_options(content, PrepareOptions, "imdn-kd prepare"))
+    return requests
+
+
+def _by_scale(places: Sequence[str]) -> dict[float, str]:
+    result = {}
+    for place in places:
+        scale, _, path = place.partition("=")
+        try:
+            result[float(scale)] = path
+        except ValueError:
+            path = ""
+        if not path:
+            raise InputError(f"--lr is {place!r}; write SCALE=PATH, as in 4=DIV2K_train_LR_bicubic/X4")
+    return result
+
+
+def _show(report: Report) -> None:
+    total = sum(report.bytes.values())
+    planes = ", ".join(f"{plane} {_amount(size)}" for plane, size in report.bytes.items())
+    print(f"{report.path}: {report.images} images, {_amount(total)} of pixels ({planes})")
+    if not report.fresh:
+        print("  was there already, made of the same files in the same way")
+    for names, kind in ((names, f"converted: {kind}") for kind, names in report.converted.items()):
+        print(f"  {len(names)} {kind}: {_some(names)}")
+    if report.excluded:
+        print(f"  {len(report.excluded)} excluded, since they look like an image of a benchmark:")
+        for reason in report.excluded.values():
+            print(f"    {reason}")
+    if report.bad:
+        print(f"  {len(report.bad)} left out, since they cannot be used: {_some(list(report.bad))}")
+    if report.ignored:
+        print(f"  {report.ignored} files ignored, which are no images")
+
+
+def _some(names: Sequence[str]) -> str:
+    more = "" if len(names) <= _NAMED else f" and {len(names) - _NAMED} more"
+    return ", ".join(names[:_NAMED]) + more
+
+
+def _amount(size: int) -> str:
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

@@ -1,0 +1,350 @@
+"""From original images to a data set for training: decode, exclude, degrade, write; interrupted, it goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import PIL
+
+import imdn_kd
+from imdn_kd.data.degrade import Step, degrade, describe
+from imdn_kd.data.journal import Journal, Record
+from imdn_kd.data.likeness import Benchmarks
+from imdn_kd.data.origins.originals import DiskFile, Original
+from imdn_kd.data.origins.sources import Source
+from imdn_kd.data.pairs import lq_plane
+from imdn_kd.data.rgb import Pixels, rgb_of
+from imdn_kd.data.sinks import Format, open_sink
+from imdn_kd.data.store import MANIFEST
+from imdn_kd.errors import InputError
+from imdn_kd.files import check_folder
+from imdn_kd.inference.imageio import Picture, decode_image
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is made of the originals.
+
+    Attributes:
+        scales: factors of the low-quality planes.
+        steps: how they are made; None if they are given with the originals.
+        seed: of the random numbers in the steps.
+        exclude: benchmarks whose images are left out.
+        form: what is written.
+    """
+
+    scales: tuple[Fraction, ...]
+    steps: tuple[Step, ...] | None
+    seed: int = 0
+    exclude: Benchmarks | None = None
+    form: Format = "store"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was prepared.
+
+    Attributes:
+        path: the data set.
+        images: how many.
+        fresh: whether anything was done; False if it was there already.
+        bytes: of each plane, as pixels.
+        bad: names of originals that cannot be used, and why.
+        excluded: names of originals that look like one of a benchmark, and which.
+        ignored: files that are no images.
+        converted: names of originals that were changed to 8-bit RGB, by what they were.
+        warning: what else is to be known of the source; empty if nothing.
+    """
+
+    path: Path
+    images: int
+    fresh: bool
+    bytes: dict[str, int]
+    bad: dict[str, str]
+    excluded: dict[str, str]
+    ignored: int
+    converted: dict[str, list[str]]
+    warning: str
+
+
+def prepare(
+    source: Source,
+    target: Path,
+    recipe: Recipe,
+    *,
+    overwrite: bool = False,
+    workers: int | None = None,
+    on_image: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Write a data set of the originals of `source` to `target`.
+
+    Work goes on in `target` + `.part`, which becomes `target` by a rename when all is complete. After an interruption
+    of any kind the same call goes on where it was, and the result is the same byte for byte.
+
+    Args:
+        source: the originals.
+        target: where; a folder that is not there yet.
+        recipe: what to make of them.
+        overwrite: replace what is at `target`. Without it, a target of the same originals and recipe is left alone.
+        workers: threads that decode and degrade; all cores by default.
+        on_image: called with the number of finished originals and of all.
+
+    Raises:
+        InputError: nothing usable in the source, a target that holds something else, or one that cannot be written.
+    """
+    _refuse_own_source(source, target)
+    job = _Job(source, recipe)
+    part = target.with_name(f"{target.name}.part")
+    if target.exists() and not overwrite:
+        manifest = _manifest_of(target)
+        if manifest.get("plan") == job.plan:
+            shutil.rmtree(part, ignore_errors=True)  # of a run that was stopped after the rename
+            return _report(target, manifest, fresh=False)
+        raise InputError(
+            f"{target}: is there already, made of other images or in another way; add --overwrite, or choose another "
+            "--output"
+        )
+    check_folder(target)
+    with _working_in(part, target):
+        journal = Journal(part / "journal.jsonl", job.identity)
+        try:
+            manifest = _fill(job, part / target.name, journal, workers or os.cpu_count() or 1, on_image)
+        except OSError as error:
+            done = f"{len(journal.records)} of {len(source.originals)} images are done"
+            advice = "make room or choose another --output, and run the same command again to go on"
+            raise InputError(f"{target}: cannot write it ({error.strerror}); {done}; {advice}") from error
+        if target.exists():
+            target.replace(part / "replaced")
+        (part / target.name).replace(target)
+    return _report(target, manifest, fresh=True)
+
+
+def _refuse_own_source(source: Source, target: Path) -> None:
+    """A target that is overwritten must not hold what is read."""
+    home = target.resolve()
+    for original in source.originals:
+        if any(isinstance(file, DiskFile) and home in file.path.resolve().parents for file in original.files()):
+            raise InputError(f"{target}: holds the originals themselves; choose another --output")
+
+
+class _Job:
+    """A source and a recipe, and what tells them from others."""
+
+    def __init__(self, source: Source, recipe: Recipe) -> None:
+        self.source, self.recipe = source, recipe
+        versions = {"imdn_kd": imdn_kd.__version__, "numpy": np.__version__, "pillow": PIL.__version__}
+        self.description = {
+            "name": source.name,
+            "source": source.label,
+            "seed": recipe.seed,
+            "benchmarks": recipe.exclude.labels if recipe.exclude else [],
+            "made_with": versions,
+        }
+        self.planes = {"gt": {"scale": "1"}, **{lq_plane(scale): self._describe(scale) for scale in recipe.scales}}
+        every = {**self.description, "planes": self.planes, "form": recipe.form}
+        # Times of files tell whether an interrupted job has still the same files, but differ where they are copied.
+        files = [(each.name, [file.size for file in each.files()]) for each in source.originals]
+        stamps = [[file.stamp for file in each.files()] for each in source.originals]
+        self.plan = _digest([every, files])
+        self.identity = _digest([every, files, stamps])
+
+    def _describe(self, scale: Fraction) -> dict[str, Any]:
+        given = self.recipe.steps is None
+        steps = self.source.lq_made_by.get(scale) if given else describe(self.recipe.steps or ())
+        return {"scale": str(scale), "degradation": steps, "given": given}
+
+
+def _fill(
+    job: _Job, folder: Path, journal: Journal, workers: int, on_image: Callable[[int, int], None] | None
+) -> dict[str, Any]:
+    originals, recipe = job.source.originals, job.recipe
+    sink = open_sink(recipe.form, folder, job.planes)
+    try:
+        _resume(journal, sink.resume)
+        if on_image:
+            on_image(len(journal.records), len(originals))
+        rest = originals[len(journal.records) :]
+        for made in _in_order(_Maker(recipe), rest, workers):
+            if isinstance(made, _Made):
+                record = {**sink.append(made.name, made.sha256, made.planes), "was": made.was}
+                record["bytes"] = {plane: image.nbytes for plane, image in made.planes.items()}
+            else:
+                record = made
+            journal.add(record)
+            if on_image:
+                on_image(len(journal.records), len(originals))
+        kept = [record for record in journal.records if "sha256" in record]
+        manifest = _manifest(job, journal.records, kept)
+        if not kept:
+            first = next(iter({**manifest["bad"], **manifest["excluded"]}.values()), "no images")
+            raise InputError(f"{job.source.label}: has no image that can be used ({first})")
+        sink.finish(kept, manifest)
+    finally:
+        sink.close()
+    return manifest
+
+
+def _resume(journal: Journal, resume: Callable[[Sequence[Record]], int]) -> None:
+    """Bring journal and images to the same state: that of the last image of which both are intact."""
+    written = [number for number, record in enumerate(journal.records) if "sha256" in record]
+    intact = resume([journal.records[number] for number in written])
+    if intact < len(written):
+        journal.cut(written[intact])
+
+
+@dataclass(frozen=True)
+class _Made:
+    name: str
+    sha256: str
+    planes: Mapping[str, Pixels]
+    was: list[str] = field(default_factory=list)
+
+
+class _Maker:
+    """Makes the planes of an original; safe to call from several threads."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        # BasicSR demands that the sizes of a pair fit, and here one `gt` has partners of all factors.
+        self._multiple = math.lcm(*(scale.numerator for scale in recipe.scales)) if recipe.form == "lmdb" else 1
+
+    def __call__(self, original: Original) -> _Made | Record:
+        """The planes, or the record of why there are none."""
+        try:
+            data = original.gt.read()
+            picture = decode_image(data, original.gt.label)
+            gt = rgb_of(picture, original.gt.label)
+            like = self._recipe.exclude.match(gt) if self._recipe.exclude else None
+            if like is not None:
+                return {"name": original.name, "excluded": f"{original.gt.label}: looks like {like}"}
+            planes = {"gt": _crop(gt, self._multiple, original.gt.label)}
+            for scale in self._recipe.scales:
+                planes[lq_plane(scale)] = self._low(original, gt, scale)
+        except InputError as error:
+            return {"name": original.name, "bad": str(error)}
+        return _Made(original.name, hashlib.sha256(data).hexdigest(), planes, _was(picture))
+
+    def _low(self, original: Original, gt: Pixels, scale: Fraction) -> Pixels:
+        part = _crop(gt, math.lcm(scale.numerator, self._multiple), original.gt.label)
+        if self._recipe.steps is not None:
+            return degrade(part, scale, self._recipe.steps, f"{self._recipe.seed} {original.name} {scale}")
+        file = original.lq[scale]
+        low = rgb_of(decode_image(file.read(), file.label), file.label)
+        wanted = _low_size(gt, scale)
+        if low.shape[:2] != wanted:
+            raise InputError(
+                f"{file.label}: is {low.shape[1]}x{low.shape[0]} px, but x{float(scale):g} of {original.gt.label} "
+                f"needs {wanted[1]}x{wanted[0]}; make it again"
+            )
+        height, width = _low_size(part, scale)
+        return low[:height, :width]
+
+
+def _low_size(image: Pixels, scale: Fraction) -> tuple[int, int]:
+    height, width = image.shape[:2]
+    return height // scale.numerator * scale.denominator, width // scale.numerator * scale.denominator
+
+
+def _crop(image: Pixels, multiple: int, label: str) -> Pixels:
+    height, width = (side // multiple * multiple for side in image.shape[:2])
+    if not height or not width:
+        raise InputError(f"{label}: {image.shape[1]}x{image.shape[0]} px are too few for the factor")
+    return image[:height, :width]
+
+
+def _was(picture: Picture) -> list[str]:
+    """What was lost or made up on the way to 8-bit RGB."""
+    kinds = []
+    if picture.pixels.dtype != np.uint8:
+        kinds.append("16 bits per channel, rounded to 8")
+    if picture.pixels.ndim == 2 or picture.pixels.shape[2] < 3:
+        kinds.append("grey, repeated for R, G and B")
+    if picture.has_alpha:
+        kinds.append("an alpha channel without transparent pixels, left out")
+    return kinds
+
+
+def _in_order(make: _Maker, originals: Sequence[Original], workers: int) -> Iterator[_Made | Record]:
+    """Results in the order of the originals, a few ahead of the writer."""
+    import torch
+
+    threads = torch.get_num_threads()
+    waiting: deque[Future[_Made | Record]] = deque()
+    # Threads of PyTorch on top of ours would wait for each other.
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        for original in originals:
+            waiting.append(pool.submit(make, original))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def _working_in(part: Path, target: Path) -> Iterator[None]:
+    """Hold the working folder for one process, and remove it at the end if all went well."""
+    try:
+        part.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(part / "lock", timeout=0)
+        with lock:
+            yield
+    except filelock.Timeout as error:
+        raise InputError(f"{target}: is being prepared by another process; wait for it, or stop it") from error
+    except OSError as error:
+        raise InputError(f"{target}: cannot write there ({error.strerror}); choose another --output") from error
+    shutil.rmtree(part)
+
+
+def _manifest(job: _Job, records: Sequence[Record], kept: Sequence[Record]) -> dict[str, Any]:
+    bad = {skip.name: skip.reason for skip in job.source.skips}
+    converted: dict[str, list[str]] = {}
+    for record in kept:
+        for kind in record["was"]:
+            converted.setdefault(kind, []).append(record["name"])
+    return {
+        **job.description,
+        "images": len(kept),
+        "bytes": {plane: sum(record["bytes"][plane] for record in kept) for plane in job.planes},
+        "bad": {**bad, **{record["name"]: record["bad"] for record in records if "bad" in record}},
+        "excluded": {record["name"]: record["excluded"] for record in records if "excluded" in record},
+        "ignored": job.source.ignored,
+        "converted": converted,
+        "warning": job.source.warning,
+        "plan": job.plan,
+        "planes": job.planes,
+    }
+
+
+def _report(path: Path, manifest: Mapping[str, Any], *, fresh: bool) -> Report:
+    names = ("images", "bytes", "bad", "excluded", "ignored", "converted", "warning")
+    return Report(path=path, fresh=fresh, **{name: manifest[name] for name in names})
+
+
+def _manifest_of(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return manifest if isinstance(manifest, dict) else {}
+
+
+def _digest(content: Iterable[object]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
