@@ -26,11 +26,17 @@ from tests.shared_data import SHARED, read_rgb
 RUNS = 9
 
 
-def compare(title: str, ours: Callable[[], object], other: Callable[[], object], runs: int = RUNS) -> float:
-    """Print and return the time of `ours` as a part of the time of `other`."""
+def compare(
+    title: str, ours: Callable[[], object], other: Callable[[], object], runs: int = RUNS, pause: float = 0
+) -> float:
+    """Print and return the time of `ours` as a part of the time of `other`.
+
+    Before each call `pause` seconds pass, in which what a side does in the background comes to rest.
+    """
     times: dict[int, list[float]] = {0: [], 1: []}
     for number in range(runs + 1):
         for side, call in enumerate((ours, other)):
+            time.sleep(pause)
             start = time.perf_counter()
             call()
             if number:  # the first round warms up

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from skimage import data
 from torch.utils.data import DataLoader
 
@@ -26,7 +27,11 @@ Compare = Callable[..., float]
 
 
 def patch_rate(compare: Compare) -> None:
-    """Batches of float tensors, the same data, batch and number of workers on all sides."""
+    """Batches of float tensors, the same data, batch and number of workers on all sides.
+
+    One thread of PyTorch, as workers of a DataLoader have it: more would wait for each other on two cores.
+    """
+    torch.set_num_threads(1)
     basicsr = import_basicsr("basicsr.data.paired_image_dataset")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -49,7 +54,7 @@ def patch_rate(compare: Compare) -> None:
                 loader = DataLoader(theirs, BATCH, shuffle=True, num_workers=workers, drop_last=True)
                 title = f"patches from the store / BasicSR from {kind} of {SIDE}x{SIDE} px, {workers} workers"
                 batches = _endless(loader)
-                compare(title, lambda ours=ours: _take(ours), lambda batches=batches: _take(batches), runs=5)
+                compare(title, lambda ours=ours: _take(ours), lambda batches=batches: _take(batches), runs=5, pause=2)
                 del batches
 
 

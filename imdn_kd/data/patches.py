@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal, get_args
 
@@ -11,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from imdn_kd.data import augment
 from imdn_kd.data.pairs import ImagePairs
@@ -21,13 +21,12 @@ from imdn_kd.errors import InputError
 Batch = dict[str, Tensor]
 Sampling = Literal["image", "area"]
 AugmentOn = Literal["worker", "device"]
-StartMethod = Literal["fork", "spawn", "forkserver"]
 
 _STREAM = int.from_bytes(b"patches", "big") << 64  # other users of a seed get other random numbers
 
 
 @dataclass(eq=False)
-class Patches(Dataset[Batch]):
+class Patches:
     """Batches of aligned random patches: `patches[step]` is the whole batch of an update.
 
     The samples of a step are numbered through all processes; rank r has `batch_size` of them from r * `batch_size` on.
@@ -94,7 +93,8 @@ class Patches(Dataset[Batch]):
         )
         if self.sampling == "area":
             # The positions of all images in one row: where those of each image end.
-            self._ends = self._starts(self.pairs.lq_sizes()).prod(axis=1).cumsum()
+            starts = [[self._starts(side) for side in size] for size in self.pairs.lq_sizes().tolist()]
+            self._ends = np.array(starts, np.int64).prod(axis=1).cumsum()
             if not self._ends[-1]:
                 raise InputError(f"gt_size is {self.gt_size}, and no image is so large; give less")
 
@@ -127,28 +127,22 @@ class Patches(Dataset[Batch]):
         return batch | {"codes": codes} if self.augment_on == "device" else batch
 
     def loader(
-        self,
-        start: int,
-        stop: int,
-        *,
-        workers: int = 0,
-        pin_memory: bool = False,
-        prefetch: int = 2,
-        start_method: StartMethod | None = None,
+        self, start: int, stop: int, *, workers: int = 0, pin_memory: bool = False, prefetch: int = 2
     ) -> Iterator[Batch]:
         """Return the batches of the steps `start` to `stop` - 1, in this order.
+
+        Workers are threads: what takes time here, copying and decoding, runs outside Python's lock, and batches need
+        not be sent from process to process, which would take longer than cutting them.
 
         Args:
             start: first step, from 0.
             stop: the step after the last.
-            workers: processes that cut patches, with one thread each; 0 does it in this one. They start with this call,
-                leave Ctrl-C to this process, and end with the iterator.
+            workers: threads that cut patches ahead; 0 cuts each batch when it is asked for.
             pin_memory: hand out page-locked memory, which is copied to a GPU without holding up this process.
             prefetch: batches that each worker keeps ready, at least 1.
-            start_method: of the workers; by default that of the system.
 
         Raises:
-            InputError: an option that is not as described. While iterating: as `patches[step]`, from workers as well.
+            InputError: an option that is not as described. While iterating: as `patches[step]`.
         """
         if not 0 <= start <= stop:
             raise InputError(
@@ -156,19 +150,13 @@ class Patches(Dataset[Batch]):
             )
         if workers < 0 or prefetch < 1:
             raise InputError(f"workers are {workers} and prefetch is {prefetch}; give at least 0 and 1")
-        loader = DataLoader(
-            _Steps(self),
-            sampler=range(start, stop),
-            batch_size=None,
-            num_workers=workers,
-            pin_memory=pin_memory,
-            prefetch_factor=prefetch if workers else None,
-            multiprocessing_context=start_method if workers else None,
-            worker_init_fn=_ignore_interrupts,
-            # Its own, or it takes a number from the global one, and what is drawn there depends on restarts.
-            generator=torch.Generator(),
-        )
-        return _raising(iter(loader))
+
+        def cut(step: int) -> Batch:
+            batch = self[step]
+            return {plane: images.pin_memory() for plane, images in batch.items()} if pin_memory else batch
+
+        steps = range(start, stop)
+        return _ahead(cut, steps, workers, workers * prefetch) if workers else map(cut, steps)
 
     def _words(self, step: int) -> npt.NDArray[np.uint64]:
         """A row of random words for each sample: image, augmentation, which position to keep, and the positions."""
@@ -186,7 +174,7 @@ class Patches(Dataset[Batch]):
 
     def _corner(self, lq: Pixels, index: int, words: list[int]) -> tuple[int, int]:
         """Top and left of the patch in `lq`, px."""
-        rows, columns = self._starts(np.array(lq.shape[:2])).tolist()
+        rows, columns = map(self._starts, lq.shape[:2])
         if not rows * columns:
             raise InputError(
                 f"{self.pairs.name(index)}: its lq image of {lq.shape[1]}x{lq.shape[0]} px is smaller than the patches "
@@ -201,9 +189,9 @@ class Patches(Dataset[Batch]):
         ends = np.cumsum([_sharpness(lq[top : top + side, left : left + side]) for top, left in corners])
         return corners[np.searchsorted(ends, _below(int(ends[-1]), keep), side="right") if ends[-1] else 0]
 
-    def _starts(self, sides: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """In how many places of sides of `lq` a patch can start."""
-        return np.maximum((sides - self.lq_size) // self.pairs.scale.denominator + 1, 0)
+    def _starts(self, side: int) -> int:
+        """In how many places of a side of `lq` a patch can start."""
+        return max((side - self.lq_size) // self.pairs.scale.denominator + 1, 0)
 
 
 def to_training(
@@ -237,29 +225,16 @@ def _sharpness(patch: Pixels) -> int:
     return int(np.abs(grey[1:] - grey[:-1]).sum() + np.abs(grey[:, 1:] - grey[:, :-1]).sum())
 
 
-class _Steps(Dataset[Batch | InputError]):
-    """Gives errors as values: raised in a worker, they would reach the caller with a traceback in their message."""
-
-    def __init__(self, patches: Patches) -> None:
-        self.patches = patches
-
-    def __getitem__(self, step: int) -> Batch | InputError:
-        try:
-            return self.patches[step]
-        except InputError as error:
-            return error
-
-
-def _raising(batches: Iterator[Batch | InputError]) -> Iterator[Batch]:
-    for batch in batches:
-        if isinstance(batch, InputError):
-            del batches  # ends the workers now, not only with the last reference to the traceback
-            break
-        yield batch
-    else:
-        return
-    raise batch
-
-
-def _ignore_interrupts(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _ahead(cut: Callable[[int], Batch], steps: Sequence[int], workers: int, ready: int) -> Iterator[Batch]:
+    """Results in order, of which so many are made or being made ahead."""
+    pool = ThreadPoolExecutor(workers, "patches")
+    try:
+        waiting = deque(pool.submit(cut, step) for step in steps[:ready])
+        for step in steps[ready:]:
+            batch = waiting.popleft().result()
+            waiting.append(pool.submit(cut, step))
+            yield batch
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

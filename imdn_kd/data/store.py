@@ -178,7 +178,8 @@ class StoreDataset:
     def read(self, index: int) -> dict[str, Pixels]:
         """Views of the planes of an image; `gt` is cropped to the part that `lq` was made of."""
         lq = self.store.image(index, self._lq)
-        height, width = (int(side * self.scale) for side in lq.shape[:2])
+        up, down = self.scale.numerator, self.scale.denominator
+        height, width = lq.shape[0] * up // down, lq.shape[1] * up // down
         rest = {plane: self.store.image(index, plane)[:height, :width] for plane in self.planes if plane != "lq"}
         return {**rest, "lq": lq}
 
@@ -200,11 +201,12 @@ class _PlaneMap:
             raise InputError(f"{path}: cannot be read; prepare the store again") from error
         if len(self._map) != wanted:
             raise InputError(f"{path}: has {len(self._map)} bytes, should have {wanted}; prepare the store again")
+        # Looking these up one by one would take as long as copying a patch.
+        self._places = self.index["offset"], self.index["height"], self.index["width"]
         self._pixels = np.frombuffer(self._map, np.uint8, offset=HEADER_BYTES)
 
     def image(self, number: int) -> Pixels:
-        at = self.index[number]
-        start, height, width = int(at["offset"]), int(at["height"]), int(at["width"])
+        start, height, width = (field.item(number) for field in self._places)
         return self._pixels[start : start + 3 * height * width].reshape(height, width, 3)
 
     def give_back(self) -> None:
