@@ -28,9 +28,10 @@ $(INSTALLED): setup.py pyproject.toml
 	touch $@
 
 demo: $(INSTALLED)
-	$(BIN)/python -m imdn_kd.demo --out $(DEMO)
-	$(BIN)/imdn-kd upscale $(DEMO)/photo_lq.png --output $(DEMO)/photo_sr.png --model $(DEMO)/student.safetensors --overwrite
-	$(BIN)/imdn-kd benchmark --model bicubic --model $(DEMO)/student.safetensors --data $(DEMO) --scale 2
+	$(BIN)/imdn-kd prepare sample sample_valid --scale 2 --root $(DEMO)
+	$(BIN)/python -m imdn_kd.demo --data $(DEMO)/sample.store --valid $(DEMO)/sample_valid --out $(DEMO)
+	$(BIN)/imdn-kd upscale $(DEMO)/sample_valid/LRbicx2/coffeex2.png --output $(DEMO)/coffee_sr.png --model $(DEMO)/student.safetensors --overwrite
+	$(BIN)/imdn-kd benchmark --model bicubic --model $(DEMO)/student.safetensors --data $(DEMO)/sample_valid --scale 2
 
 # One thread a worker: threads of several workers on the same cores wait for each other.
 test: lint

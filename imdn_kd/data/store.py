@@ -160,7 +160,7 @@ class StoreDataset:
         self.store = Store(dataroot)
         self.scale = exact_scale(scale)
         self._lq = self.store.lq_plane(self.scale)
-        self.planes = ("gt", "lq", *planes)
+        self.planes: Sequence[str] = ("gt", "lq", *planes)
         for plane in planes:
             self.store.sizes(plane)
 
