@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,8 @@ from imdn_kd.errors import InputError
 Batch = dict[str, Tensor]
 Sampling = Literal["image", "area"]
 AugmentOn = Literal["worker", "device"]
+
+logger = logging.getLogger(__name__)
 
 _STREAM = int.from_bytes(b"patches", "big") << 64  # other users of a seed get other random numbers
 
@@ -45,13 +48,14 @@ class Patches:
         seed: 0 to 2**63.
         rank: number of this process, from 0.
         world_size: how many processes there are.
-        sampling: `image` takes every image equally often, `area` every position (images that are too small never).
+        sampling: `image` takes every image equally often, `area` every position. Images that are smaller than a patch
+            are left out, with a warning in the log.
         sharpness: how many positions are drawn for a sample, at least 1.
         use_hflip, use_rot, use_channel_shuffle, use_inversion: as in `augment.Augmentation`.
         augment_on: `worker` gives augmented patches; `device` leaves this to `to_training`.
 
     Raises:
-        InputError: an option that is not as described; no image, or, with `area`, none that is large enough.
+        InputError: an option that is not as described; no image, or none that is large enough.
     """
 
     pairs: ImagePairs
@@ -91,12 +95,19 @@ class Patches:
         self._augmentation = augment.Augmentation(
             self.use_hflip, self.use_rot, self.use_channel_shuffle, self.use_inversion
         )
-        if self.sampling == "area":
-            # The positions of all images in one row: where those of each image end.
-            starts = [[self._starts(side) for side in size] for size in self.pairs.lq_sizes().tolist()]
-            self._ends = np.array(starts, np.int64).prod(axis=1).cumsum()
-            if not self._ends[-1]:
-                raise InputError(f"gt_size is {self.gt_size}, and no image is so large; give less")
+        starts = [[self._starts(side) for side in size] for size in self.pairs.lq_sizes().tolist()]
+        places = np.array(starts, np.int64).prod(axis=1)
+        small = np.flatnonzero(places == 0)
+        if len(small) == len(places):
+            raise InputError(f"gt_size is {self.gt_size}, and no image is so large; give less")
+        if len(small):
+            names = ", ".join(self.pairs.name(int(index)) for index in small[:5])
+            logger.warning(
+                "%d of %d images are smaller than the patches of %d px and are left out: %s%s",
+                *(len(small), len(places), self.gt_size, names, ", ..." if len(small) > 5 else ""),
+            )
+        # The weights of all images in one row: where that of each image ends.
+        self._ends = (places if self.sampling == "area" else np.sign(places)).cumsum()
 
     def __getitem__(self, step: int) -> Batch:
         """Return the batch of a step.
@@ -105,7 +116,7 @@ class Patches:
             All planes, uint8, N x 3 x h x w, channels last; and with `augment_on="device"`, `codes`, N, int64.
 
         Raises:
-            InputError: `step` is negative, an image is damaged, or smaller than a patch.
+            InputError: `step` is negative, or an image is damaged.
         """
         scale, words = self.pairs.scale, self._words(step)
         # For every plane: side of the patches, and px for a px of lq.
@@ -115,9 +126,8 @@ class Patches:
         codes = self._augmentation.draw(torch.from_numpy(words[:, 1].astype(np.int64)))
         at_once = codes.tolist() if self.augment_on == "worker" else [0] * len(words)
         for number, (which, _, *where) in enumerate(words.tolist()):
-            index = self._image(which)
-            planes = self.pairs.read(index)
-            corner = self._corner(planes["lq"], index, where)
+            planes = self.pairs.read(self._image(which))
+            corner = self._corner(planes["lq"], where)
             for plane, (side, up, down) in measures.items():
                 top, left = (start * up // down for start in corner)
                 # Straight into its place: planes may be mapped files, of which no more than this is to be read.
@@ -168,18 +178,11 @@ class Patches:
         return philox.random_raw(rows * columns).reshape(rows, columns)[-self.batch_size :]
 
     def _image(self, word: int) -> int:
-        if self.sampling == "image":
-            return _below(len(self.pairs), word)
         return int(np.searchsorted(self._ends, _below(int(self._ends[-1]), word), side="right"))
 
-    def _corner(self, lq: Pixels, index: int, words: list[int]) -> tuple[int, int]:
+    def _corner(self, lq: Pixels, words: list[int]) -> tuple[int, int]:
         """Top and left of the patch in `lq`, px."""
         rows, columns = map(self._starts, lq.shape[:2])
-        if not rows * columns:
-            raise InputError(
-                f"{self.pairs.name(index)}: its lq image of {lq.shape[1]}x{lq.shape[0]} px is smaller than the patches "
-                f"of {self.lq_size}x{self.lq_size} px; lower gt_size (it is {self.gt_size}), or leave the image out"
-            )
         keep, *drawn = words
         unit, side = self.pairs.scale.denominator, self.lq_size
         spots = (divmod(_below(rows * columns, word), columns) for word in drawn)

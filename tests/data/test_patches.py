@@ -57,11 +57,6 @@ class ArrayPairs:
         return planes
 
 
-class UnknownSizes(ArrayPairs):
-    def lq_sizes(self) -> np.ndarray:
-        raise AssertionError("looks into every file")
-
-
 class Damaged(ArrayPairs):
     def read(self, index: int) -> dict[str, np.ndarray]:
         raise InputError(f"{self.name(index)}: is damaged; get it again")
@@ -259,8 +254,8 @@ def test_patches_can_be_pickled():
     assert_same([pickle.loads(pickle.dumps(patches))[2]], [patches[2]])
 
 
-def test_each_sample_reads_one_image_and_no_sizes():
-    pairs = UnknownSizes([noise(9, 9)])
+def test_each_sample_reads_one_image():
+    pairs = ArrayPairs([noise(9, 9)])
     _ = Patches(pairs, gt_size=12, batch_size=5)[0]
     assert len(pairs.reads) == 5
 
@@ -398,13 +393,16 @@ def test_no_images():
     assert "no images" in error_of(ArrayPairs([]))
 
 
-def test_small_images_are_named_when_read():
-    message = error_of(UnknownSizes([noise(5, 30)]))
-    assert "image0: its lq image of 30x5 px is smaller than the patches of 6x6 px; lower gt_size (it is 12)" in message
+@pytest.mark.parametrize("sampling", ["image", "area"])
+def test_small_images_are_left_out_and_named(sampling, caplog):
+    pairs = ArrayPairs([noise(5, 300), noise(6, 6), noise(300, 1), noise(40, 40)])
+    _ = Patches(pairs, gt_size=12, batch_size=400, sampling=sampling)[0]
+    assert set(pairs.reads) <= {1, 3}
+    counts = [pairs.reads.count(index) for index in (1, 3)]
+    assert 150 < counts[0] < 250 if sampling == "image" else counts[0] < 5
+    (record,) = caplog.records
+    assert record.message == "2 of 4 images are smaller than the patches of 12 px and are left out: image0, image2"
 
 
-def test_small_images_are_left_out_by_area():
-    pairs = ArrayPairs([noise(5, 300), noise(6, 6), noise(300, 1)])
-    _ = Patches(pairs, gt_size=12, batch_size=20, sampling="area")[0]
-    assert set(pairs.reads) == {1}
-    assert "no image is so large" in error_of(pairs, gt_size=14, sampling="area")
+def test_no_image_is_large_enough():
+    assert "no image is so large" in error_of(ArrayPairs([noise(5, 300)]), gt_size=12)
