@@ -26,6 +26,7 @@ FLOORS = (
         "imdn_kd.files",
         "imdn_kd.registry",
         "imdn_kd.option_files",
+        "imdn_kd.threads",
         "imdn_kd.data.resize",
         "imdn_kd.inference.imageio",
         "imdn_kd.inference.image_reader",

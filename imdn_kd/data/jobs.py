@@ -20,7 +20,8 @@ from imdn_kd.data.origins.sources import (
     store_source,
 )
 from imdn_kd.data.origins.transfer import Progress
-from imdn_kd.data.prepare import Recipe, Report, prepare
+from imdn_kd.data.prepare import Report, prepare
+from imdn_kd.data.recipe import Recipe
 from imdn_kd.data.sinks import Format
 from imdn_kd.data.store import Store
 from imdn_kd.errors import InputError

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal, get_args
 
@@ -18,6 +16,7 @@ from imdn_kd.data import augment
 from imdn_kd.data.pairs import ImagePairs
 from imdn_kd.data.rgb import Pixels
 from imdn_kd.errors import InputError
+from imdn_kd.threads import in_order
 
 Batch = dict[str, Tensor]
 Sampling = Literal["image", "area"]
@@ -166,7 +165,9 @@ class Patches:
             return {plane: images.pin_memory() for plane, images in batch.items()} if pin_memory else batch
 
         steps = range(start, stop)
-        return _ahead(cut, steps, workers, workers * prefetch) if workers else map(cut, steps)
+        if not workers:
+            return map(cut, steps)
+        return in_order(cut, steps, workers=workers, ahead=1 + workers * prefetch, name="patches")
 
     def _words(self, step: int) -> npt.NDArray[np.uint64]:
         """A row of random words for each sample: image, augmentation, which position to keep, and the positions."""
@@ -226,18 +227,3 @@ def _sharpness(patch: Pixels) -> int:
     """Sum of the absolute differences: whole numbers, so that it is the same on every machine."""
     grey = patch[..., 0].astype(np.int32) + patch[..., 1] + patch[..., 2]
     return int(np.abs(grey[1:] - grey[:-1]).sum() + np.abs(grey[:, 1:] - grey[:, :-1]).sum())
-
-
-def _ahead(cut: Callable[[int], Batch], steps: Sequence[int], workers: int, ready: int) -> Iterator[Batch]:
-    """Results in order, of which so many are made or being made ahead."""
-    pool = ThreadPoolExecutor(workers, "patches")
-    try:
-        waiting = deque(pool.submit(cut, step) for step in steps[:ready])
-        for step in steps[ready:]:
-            batch = waiting.popleft().result()
-            waiting.append(pool.submit(cut, step))
-            yield batch
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import shutil
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -21,37 +18,17 @@ import numpy as np
 import PIL
 
 import imdn_kd
-from imdn_kd.data.degrade import Step, degrade, describe
+from imdn_kd.data.degrade import describe
 from imdn_kd.data.journal import Journal, Record
-from imdn_kd.data.likeness import Benchmarks
 from imdn_kd.data.origins.originals import DiskFile, Original
 from imdn_kd.data.origins.sources import Source
 from imdn_kd.data.pairs import lq_plane
-from imdn_kd.data.rgb import Pixels, rgb_of
-from imdn_kd.data.sinks import Format, open_sink
+from imdn_kd.data.recipe import Made, Maker, Recipe
+from imdn_kd.data.sinks import open_sink
 from imdn_kd.data.store import MANIFEST
 from imdn_kd.errors import InputError
 from imdn_kd.files import check_folder
-from imdn_kd.inference.imageio import Picture, decode_image
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What is made of the originals.
-
-    Attributes:
-        scales: factors of the low-quality planes.
-        steps: how they are made; None if they are given with the originals.
-        seed: of the random numbers in the steps.
-        exclude: benchmarks whose images are left out.
-        form: what is written.
-    """
-
-    scales: tuple[Fraction, ...]
-    steps: tuple[Step, ...] | None
-    seed: int = 0
-    exclude: Benchmarks | None = None
-    form: Format = "store"
+from imdn_kd.threads import in_order
 
 
 @dataclass(frozen=True)
@@ -178,8 +155,8 @@ def _fill(
         if on_image:
             on_image(len(journal.records), len(originals))
         rest = originals[len(journal.records) :]
-        for made in _in_order(_Maker(recipe), rest, workers):
-            if isinstance(made, _Made):
+        for made in _made(Maker(recipe), rest, workers):
+            if isinstance(made, Made):
                 record = {**sink.append(made.name, made.sha256, made.planes), "was": made.was}
                 record["bytes"] = {plane: image.nbytes for plane, image in made.planes.items()}
             else:
@@ -206,96 +183,18 @@ def _resume(journal: Journal, resume: Callable[[Sequence[Record]], int]) -> None
         journal.cut(written[intact])
 
 
-@dataclass(frozen=True)
-class _Made:
-    name: str
-    sha256: str
-    planes: Mapping[str, Pixels]
-    was: list[str] = field(default_factory=list)
-
-
-class _Maker:
-    """Makes the planes of an original; safe to call from several threads."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        self._recipe = recipe
-        # BasicSR demands that the sizes of a pair fit, and here one `gt` has partners of all factors.
-        self._multiple = math.lcm(*(scale.numerator for scale in recipe.scales)) if recipe.form == "lmdb" else 1
-
-    def __call__(self, original: Original) -> _Made | Record:
-        """The planes, or the record of why there are none."""
-        try:
-            data = original.gt.read()
-            picture = decode_image(data, original.gt.label)
-            gt = rgb_of(picture, original.gt.label)
-            like = self._recipe.exclude.match(gt) if self._recipe.exclude else None
-            if like is not None:
-                return {"name": original.name, "excluded": f"{original.gt.label}: looks like {like}"}
-            planes = {"gt": _crop(gt, self._multiple, original.gt.label)}
-            for scale in self._recipe.scales:
-                planes[lq_plane(scale)] = self._low(original, gt, scale)
-        except InputError as error:
-            return {"name": original.name, "bad": str(error)}
-        return _Made(original.name, hashlib.sha256(data).hexdigest(), planes, _was(picture))
-
-    def _low(self, original: Original, gt: Pixels, scale: Fraction) -> Pixels:
-        part = _crop(gt, math.lcm(scale.numerator, self._multiple), original.gt.label)
-        if self._recipe.steps is not None:
-            return degrade(part, scale, self._recipe.steps, f"{self._recipe.seed} {original.name} {scale}")
-        file = original.lq[scale]
-        low = rgb_of(decode_image(file.read(), file.label), file.label)
-        wanted = _low_size(gt, scale)
-        if low.shape[:2] != wanted:
-            raise InputError(
-                f"{file.label}: is {low.shape[1]}x{low.shape[0]} px, but x{float(scale):g} of {original.gt.label} "
-                f"needs {wanted[1]}x{wanted[0]}; make it again"
-            )
-        height, width = _low_size(part, scale)
-        return low[:height, :width]
-
-
-def _low_size(image: Pixels, scale: Fraction) -> tuple[int, int]:
-    height, width = image.shape[:2]
-    return height // scale.numerator * scale.denominator, width // scale.numerator * scale.denominator
-
-
-def _crop(image: Pixels, multiple: int, label: str) -> Pixels:
-    height, width = (side // multiple * multiple for side in image.shape[:2])
-    if not height or not width:
-        raise InputError(f"{label}: {image.shape[1]}x{image.shape[0]} px are too few for the factor")
-    return image[:height, :width]
-
-
-def _was(picture: Picture) -> list[str]:
-    """What was lost or made up on the way to 8-bit RGB."""
-    kinds = []
-    if picture.pixels.dtype != np.uint8:
-        kinds.append("16 bits per channel, rounded to 8")
-    if picture.pixels.ndim == 2 or picture.pixels.shape[2] < 3:
-        kinds.append("grey, repeated for R, G and B")
-    if picture.has_alpha:
-        kinds.append("an alpha channel without transparent pixels, left out")
-    return kinds
-
-
-def _in_order(make: _Maker, originals: Sequence[Original], workers: int) -> Iterator[_Made | Record]:
-    """Results in the order of the originals, a few ahead of the writer."""
+def _made(make: Maker, originals: Sequence[Original], workers: int) -> Iterator[Made | Record]:
     import torch
 
-    threads = torch.get_num_threads()
-    waiting: deque[Future[_Made | Record]] = deque()
-    # Threads of PyTorch on top of ours would wait for each other.
-    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+    def alone(original: Original) -> Made | Record:
+        torch.set_num_threads(1)  # threads of PyTorch on top of ours would wait for each other
+        return make(original)
+
+    before = torch.get_num_threads()
     try:
-        for original in originals:
-            waiting.append(pool.submit(make, original))
-            if len(waiting) > 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        yield from in_order(alone, originals, workers=workers, ahead=2 * workers, name="prepare")
     finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 @contextmanager

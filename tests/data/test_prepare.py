@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imdn_kd.data import prepare as library
 from imdn_kd.data.degrade import Bicubic, Noise
 from imdn_kd.data.likeness import Benchmarks
 from imdn_kd.data.origins.sources import folder_source, sample_source, store_source
-from imdn_kd.data.prepare import Recipe, Report, prepare
+from imdn_kd.data.prepare import Report, prepare
+from imdn_kd.data.recipe import Maker, Recipe
 from imdn_kd.data.resize import imresize
 from imdn_kd.data.store import Store
 from imdn_kd.errors import InputError
@@ -246,13 +246,13 @@ def test_stopped_anywhere_it_goes_on(tmp_path, form, monkeypatch):
     recipe = Recipe((Fraction(2),), (Bicubic(),), form=form)
     make(folder, tmp_path / "undisturbed", recipe)
     made = []
-    whole = library._Maker.__call__
+    whole = Maker.__call__
 
     def counting(self, original):
         made.append(original.name)
         return whole(self, original)
 
-    monkeypatch.setattr(library._Maker, "__call__", counting)
+    monkeypatch.setattr(Maker, "__call__", counting)
     for stop in (1, 3, 5):
 
         def interrupt(done, _, stop=stop):
