@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,12 +45,14 @@ class Benchmarks:
 
     Attributes:
         labels: what `match` calls the images: `Set5/baby.png`.
+        checksum: differs where the images differ.
     """
 
     def __init__(self, folders: Sequence[Path | str]) -> None:
         paths = [path for folder in folders for path in _originals(Path(folder))]
         self.labels = tuple(_label(path) for path in paths)
         self._hashes = np.array([_hashes(read_rgb(path)) for path in paths], dtype=np.bool_)
+        self.checksum = hashlib.sha256(self._hashes.tobytes()).hexdigest()
 
     def match(self, pixels: Pixels) -> str | None:
         """Return the label of the benchmark image that an image looks like most; None if it is like none of them.

@@ -132,7 +132,8 @@ class _Job:
             "made_with": versions,
         }
         self.planes = {"gt": {"scale": "1"}, **{lq_plane(scale): self._describe(scale) for scale in recipe.scales}}
-        every = {**self.description, "planes": self.planes, "form": recipe.form}
+        benchmarks = recipe.exclude.checksum if recipe.exclude else None
+        every = {**self.description, "planes": self.planes, "form": recipe.form, "like": benchmarks}
         # Times of files tell whether an interrupted job has still the same files, but differ where they are copied.
         files = [(each.name, [file.size for file in each.files()]) for each in source.originals]
         stamps = [[file.stamp for file in each.files()] for each in source.originals]

@@ -126,6 +126,17 @@ def test_images_of_a_benchmark_are_left_out(tmp_path):
     assert re.search(r"001\.png: looks like .*again\.jpg", report.excluded["001"])
 
 
+def test_changed_benchmark_is_another_job(tmp_path):
+    folder = photos(tmp_path / "in", 3, (120, 160))
+    for number, excluded in ((1, ["001"]), (2, ["002"])):
+        write_image(tmp_path / "bench" / "a.png", Picture(picture((120, 160), number)), overwrite=True)
+        recipe = Recipe((Fraction(2),), (Bicubic(),), exclude=Benchmarks([tmp_path / "bench"]))
+        if number == 2:
+            with pytest.raises(InputError, match="made of other images or in another way"):
+                make(folder, tmp_path / "out", recipe)
+        assert list(make(folder, tmp_path / "out", recipe, overwrite=True).excluded) == excluded
+
+
 def test_archives_and_folders_give_the_same(tmp_path):
     folder = photos(tmp_path / "data", 3)
     with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
