@@ -41,6 +41,15 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that `atomic_path` leaves anywhere in `folder` when the process is killed.
+
+    Nobody else may be writing there.
+    """
+    for path in folder.rglob(".*.part*"):
+        path.unlink(missing_ok=True)
+
+
 def check_folder(target: Path) -> None:
     """Refuse before long work what could not be written after it.
 

@@ -27,7 +27,7 @@ from imdn_kd.data.recipe import Made, Maker, Recipe
 from imdn_kd.data.sinks import open_sink
 from imdn_kd.data.store import MANIFEST
 from imdn_kd.errors import InputError
-from imdn_kd.files import check_folder
+from imdn_kd.files import check_folder, remove_leftovers
 from imdn_kd.threads import in_order
 
 
@@ -150,6 +150,7 @@ def _fill(
     job: _Job, folder: Path, journal: Journal, workers: int, on_image: Callable[[int, int], None] | None
 ) -> dict[str, Any]:
     originals, recipe = job.source.originals, job.recipe
+    remove_leftovers(folder)
     sink = open_sink(recipe.form, folder, job.planes)
     try:
         _resume(journal, sink.resume)

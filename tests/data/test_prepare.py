@@ -284,6 +284,32 @@ def test_stopped_anywhere_it_goes_on(tmp_path, form, monkeypatch):
     assert one == other
 
 
+@pytest.mark.parametrize("form", ["store", "folder", "lmdb"])
+def test_what_a_killed_run_leaves_half_written_is_removed(tmp_path, form, monkeypatch):
+    folder = photos(tmp_path / "in", 3)
+    recipe = Recipe((Fraction(2),), (Bicubic(),), form=form)
+    with monkeypatch.context() as patch:
+        # As if killed: temporary files stay.
+        patch.setattr(Path, "unlink", lambda path, missing_ok=False: None)
+        patch.setattr(Path, "replace", interrupted_at(1))
+        with pytest.raises(KeyboardInterrupt):
+            make(folder, tmp_path / "out", recipe)
+    make(folder, tmp_path / "out", recipe)
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.name.startswith(".")]
+
+
+def interrupted_at(call: int):
+    calls = iter(range(call))
+    replace = Path.replace
+
+    def replacing(path, target):
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    return replacing
+
+
 def test_changed_files_are_not_mixed_with_old_ones(tmp_path):
     folder = photos(tmp_path / "in", 4)
 
