@@ -52,7 +52,7 @@ def open_source(options: PrepareOptions, *, root: Path, on_download: Callable[[s
     if options.source == "folder":
         return folder_source(path, given, lr)
     if options.source == "lmdb":
-        return lmdb_source(path, lr)
+        return lmdb_source(path, given, lr)
     if options.source == "store":
         return store_source(path, given)
     if options.source in SAMPLE:

@@ -20,6 +20,7 @@ import PIL
 import imdn_kd
 from imdn_kd.data.degrade import describe
 from imdn_kd.data.journal import Journal, Record
+from imdn_kd.data.lmdb_files import check_key
 from imdn_kd.data.origins.originals import DiskFile, Original
 from imdn_kd.data.origins.sources import Source
 from imdn_kd.data.pairs import lq_plane
@@ -96,10 +97,16 @@ def prepare(
             "--output"
         )
     check_folder(target)
+    if recipe.form == "lmdb":
+        for original in source.originals:
+            check_key(original.name)
     with _working_in(part, target):
         journal = Journal(part / "journal.jsonl", job.identity)
         try:
             manifest = _fill(job, part / target.name, journal, workers or os.cpu_count() or 1, on_image)
+        except _NothingUsableError:
+            shutil.rmtree(part)
+            raise
         except OSError as error:
             done = f"{len(journal.records)} of {len(source.originals)} images are done"
             advice = "make room or choose another --output, and run the same command again to go on"
@@ -108,6 +115,10 @@ def prepare(
             target.replace(part / "replaced")
         (part / target.name).replace(target)
     return _report(target, manifest, fresh=True)
+
+
+class _NothingUsableError(InputError):
+    """There is nothing to go on with."""
 
 
 def _refuse_own_source(source: Source, target: Path) -> None:
@@ -170,7 +181,7 @@ def _fill(
         manifest = _manifest(job, journal.records, kept)
         if not kept:
             first = next(iter({**manifest["bad"], **manifest["excluded"]}.values()), "no images")
-            raise InputError(f"{job.source.label}: has no image that can be used ({first})")
+            raise _NothingUsableError(f"{job.source.label}: has no image that can be used ({first})")
         sink.finish(kept, manifest)
     finally:
         sink.close()

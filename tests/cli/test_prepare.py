@@ -96,6 +96,14 @@ def test_round_trip_through_lmdb_and_folder(folder, capfd):
             assert one.shape == other.shape  # 48x60 is a multiple of 12
 
 
+def test_factor_without_an_lmdb(folder, capfd):
+    run(capfd, "prepare", "folder", "photos", "-s", 2, "--format", "lmdb")
+    lmdb = "datasets/photos_lmdb"
+    result = run(capfd, "prepare", "lmdb", f"{lmdb}/gt.lmdb", "--lr", f"2={lmdb}/lq_x2.lmdb", "-s", 3, "-o", "x")
+    assert result.code == 2
+    assert result.err.endswith("no LMDB of its partners for x3 is given; add --lr 3=PATH\n")
+
+
 def test_bad_images_are_named_and_the_rest_done(folder, capfd):
     (folder / "photos" / "1.png").write_bytes(b"")
     (folder / "photos" / "notes.txt").write_text("")

@@ -200,7 +200,15 @@ def test_nothing_usable(tmp_path):
     with pytest.raises(InputError, match="has no image that can be used") as caught:
         make(tmp_path / "in", tmp_path / "out")
     assert "\n" not in str(caught.value)
-    assert not (tmp_path / "out").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_names_that_an_lmdb_cannot_have_are_refused_before_the_work(tmp_path):
+    folder = photos(tmp_path / "in", 2)
+    (folder / "001.png").rename(folder / "a.b.png")
+    with pytest.raises(InputError, match=r"cannot be called 'a\.b'; rename it"):
+        make(folder, tmp_path / "out", Recipe((Fraction(2),), (Bicubic(),), form="lmdb"))
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

@@ -84,12 +84,15 @@ def folder_source(path: Path, given: Sequence[Fraction], lr: Mapping[Fraction, P
     return Source(name, path.resolve().name, finds.originals, finds.skips, finds.ignored)
 
 
-def lmdb_source(path: Path, lr: Mapping[Fraction, Path]) -> Source:
+def lmdb_source(path: Path, given: Sequence[Fraction], lr: Mapping[Fraction, Path]) -> Source:
     """The images of an LMDB, with those of other LMDBs as partners.
 
     Raises:
-        InputError: not an LMDB of images, or one that lacks partners.
+        InputError: not an LMDB of images, one that lacks partners, or no LMDB for a factor.
     """
+    for scale in given:
+        if scale not in lr:
+            raise InputError(f"{path}: no LMDB of its partners for x{float(scale):g} is given; add --lr {scale}=PATH")
     images = LmdbImages(path)
     partners = {scale: LmdbImages(place) for scale, place in lr.items()}
     for other in partners.values():
