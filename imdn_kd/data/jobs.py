@@ -72,6 +72,7 @@ def write(
     """Write the data set that the options ask for; see `prepare`."""
     form = options.format or _default_format(options)
     target = Path(options.output) if options.output else default_output(options.name or source.name, form, root)
+    _refuse_overlap(options, target)
     exclude = Benchmarks([Path(folder) for folder in options.exclude_like]) if options.exclude_like else None
     recipe = Recipe(_scales(options), options.steps(), options.manual_seed, exclude, form)
     return prepare(source, target, recipe, overwrite=overwrite, workers=workers, on_image=on_image)
@@ -98,3 +99,14 @@ def _default_format(options: PrepareOptions) -> Format:
     if options.source in NAMED_SETS and not options.source.startswith("div2k"):
         return "folder"
     return "folder" if options.source == "sample_valid" else "store"
+
+
+def _refuse_overlap(options: PrepareOptions, target: Path) -> None:
+    """What is read must not lie where is written, and nothing is written among the originals."""
+    home = target.resolve()
+    read = [*filter(None, [options.path]), *options.lr.values(), *options.exclude_like]
+    for place in (Path(each).resolve() for each in read):
+        if home == place or home in place.parents:
+            raise InputError(f"{target}: holds what is to be read; choose another --output")
+    if options.source == "folder" and Path(options.path or "").resolve() in home.parents:
+        raise InputError(f"{target}: lies among the originals; choose another --output")

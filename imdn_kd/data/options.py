@@ -68,7 +68,7 @@ class PrepareOptions(Options):
     def _fits_together(self) -> PrepareOptions:
         if isinstance(self.degradation, list):
             shrinks = sum(isinstance(step, Bicubic) for step in self.degradation)
-            if shrinks > 1 or (not shrinks and self.scale != [1.0]):
+            if shrinks > 1 or (not shrinks and self.scales() != (Fraction(1),)):
                 raise PydanticCustomError(
                     "steps", "degradation needs one step of type bicubic (none if the scale is 1), where it shrinks"
                 )
@@ -79,6 +79,12 @@ class PrepareOptions(Options):
             raise PydanticCustomError("source", f"no data set is called {self.source!r}; {hint}")
         if (self.source in PATH_SOURCES) != (self.path is not None):
             raise PydanticCustomError("path", f"path is for the sources {', '.join(PATH_SOURCES)}, and these need one")
+        if self.lr and self.source not in ("folder", "lmdb"):
+            raise PydanticCustomError("lr", "lr is for the sources folder and lmdb")
+        if self.places and self.source not in NAMED_SETS:
+            raise PydanticCustomError("places", "places (--from) is for data sets with a name, and not for this source")
+        if self.name is not None and (not self.name or self.name in (".", "..") or set(self.name) & set("/\\\0")):
+            raise PydanticCustomError("name", "name is to be that of a folder, without slashes")
         if self.degradation == "given" and self.source in SAMPLE:
             raise PydanticCustomError("given", f"{self.source} has no low-quality images of its own; have them made")
         if self.lr and self.degradation not in (None, "given"):

@@ -31,6 +31,8 @@ from imdn_kd.errors import InputError
 from imdn_kd.files import check_folder, remove_leftovers
 from imdn_kd.threads import in_order
 
+JOURNAL, REPLACED = "journal.jsonl", "replaced"
+
 
 @dataclass(frozen=True)
 class Report:
@@ -90,18 +92,23 @@ def prepare(
     if target.exists() and not overwrite:
         manifest = _manifest_of(target)
         if manifest.get("plan") == job.plan:
-            shutil.rmtree(part, ignore_errors=True)  # of a run that was stopped after the rename
             return _report(target, manifest, fresh=False)
         raise InputError(
             f"{target}: is there already, made of other images or in another way; add --overwrite, or choose another "
             "--output"
         )
     check_folder(target)
+    _refuse_to_replace(target)
+    _refuse_strange(part)
     if recipe.form == "lmdb":
         for original in source.originals:
             check_key(original.name)
     with _working_in(part, target):
-        journal = Journal(part / "journal.jsonl", job.identity)
+        if target.exists() and (part / REPLACED).exists():  # of a run that was stopped while it cleaned up
+            shutil.rmtree(part / REPLACED)
+        journal = Journal(part / JOURNAL, job.plan)
+        if not journal.records and (part / target.name).exists():  # of a run that was to make something else
+            shutil.rmtree(part / target.name)
         try:
             manifest = _fill(job, part / target.name, journal, workers or os.cpu_count() or 1, on_image)
         except _NothingUsableError:
@@ -112,9 +119,24 @@ def prepare(
             advice = "make room or choose another --output, and run the same command again to go on"
             raise InputError(f"{target}: cannot write it ({error.strerror}); {done}; {advice}") from error
         if target.exists():
-            target.replace(part / "replaced")
+            target.replace(part / REPLACED)
         (part / target.name).replace(target)
     return _report(target, manifest, fresh=True)
+
+
+def _refuse_to_replace(target: Path) -> None:
+    """Only what `prepare` has made may be overwritten."""
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise InputError(f"{target}: is a link or a file, not a data set; choose another --output")
+    if target.exists() and "plan" not in _manifest_of(target) and any(target.iterdir()):
+        raise InputError(f"{target}: is there already, and was not made by imdn-kd prepare; choose another --output")
+
+
+def _refuse_strange(part: Path) -> None:
+    if part.is_symlink() or (part.exists() and not part.is_dir()):
+        raise InputError(f"{part}: is in the way; move it, or choose another --output")
+    if part.exists() and not (part / JOURNAL).exists() and {path.name for path in part.iterdir()} - {"lock"}:
+        raise InputError(f"{part}: is in the way, and not of an interrupted run; move it, or choose another --output")
 
 
 class _NothingUsableError(InputError):
@@ -145,11 +167,8 @@ class _Job:
         self.planes = {"gt": {"scale": "1"}, **{lq_plane(scale): self._describe(scale) for scale in recipe.scales}}
         benchmarks = recipe.exclude.checksum if recipe.exclude else None
         every = {**self.description, "planes": self.planes, "form": recipe.form, "like": benchmarks}
-        # Times of files tell whether an interrupted job has still the same files, but differ where they are copied.
-        files = [(each.name, [file.size for file in each.files()]) for each in source.originals]
-        stamps = [[file.stamp for file in each.files()] for each in source.originals]
+        files = [(each.name, [file.stamp for file in each.files()]) for each in source.originals]
         self.plan = _digest([every, files])
-        self.identity = _digest([every, files, stamps])
 
     def _describe(self, scale: Fraction) -> dict[str, Any]:
         given = self.recipe.steps is None
