@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -221,3 +222,49 @@ def test_closed_network_says_which_file_to_put_where(folder, capfd, monkeypatch)
     assert result.code == 2
     assert "get DIV2K_train_HR.zip by other means, put it into" in result.err
     assert result.err.count("\n") == 1
+
+
+def snapshot(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("folder", "photos", "-o", "other"),
+        ("folder", "photos", "-o", "photos/inside"),
+        ("folder", "photos", "--exclude-like", "other/bench", "-o", "other"),
+        ("folder", "other/photos.zip", "-o", "other"),
+        ("folder", "photos", "-o", "link"),
+        ("folder", "photos", "-o", "strange"),
+        ("store", "mine.store", "-o", "mine.store"),
+    ],
+)
+def test_nothing_is_overwritten_that_prepare_has_not_made(folder, capfd, arguments):
+    assert run(capfd, "prepare", "folder", "photos", "-s", 2, "-o", "mine.store").code == 0
+    write_image(folder / "other" / "bench" / "x.png", Picture(picture((48, 60), 9)))
+    with zipfile.ZipFile("other/photos.zip", "w") as archive:
+        archive.write("photos/0.png")
+    Path("link").symlink_to("nowhere")
+    Path("strange.part").mkdir()
+    Path("strange.part/diary.txt").write_text("precious")
+    before = snapshot(folder)
+    result = run(capfd, "prepare", *arguments, "-s", 2, "--overwrite")
+    assert result.code == 2
+    assert result.err.count("\n") == 1
+    assert snapshot(folder) == before
+
+
+@pytest.mark.parametrize("form", ["folder", "lmdb", "store"])
+def test_what_another_run_has_left_is_not_mixed_in(folder, capfd, form):
+    part = folder / "out.part"
+    (part / "out" / "HR").mkdir(parents=True)
+    (part / "out" / "HR" / "old.png").write_text("old")
+    (part / "replaced").mkdir()
+    (part / "journal.jsonl").write_text('{"job": "another"}\n{"name": "old"}\n')
+    result = run(capfd, "prepare", "folder", "photos", "-s", 2, "--format", form, "-o", "out")
+    assert (result.code, result.err) == (0, "")
+    assert not list((folder / "out").rglob("old*"))
+    again = run(capfd, "prepare", "folder", "photos", "-s", 4, "--format", form, "-o", "out", "--overwrite")
+    assert again.code == 0
+    assert not part.exists()
