@@ -5,7 +5,6 @@ Every step takes and gives 8-bit images, as files between them would.
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Sequence
 from fractions import Fraction
@@ -27,8 +26,8 @@ Floats = npt.NDArray[np.float32]
 
 def _check_range(value: float | list[float]) -> float | list[float]:
     low, high = _bounds(value)
-    if not 0 <= low <= high < math.inf:
-        raise PydanticCustomError("range", "give a number from 0 up, or two, [lowest, highest]")
+    if not 0 <= low <= high <= 255:
+        raise PydanticCustomError("range", "give a number from 0 to 255, or two, [lowest, highest]")
     return value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -71,7 +72,8 @@ def write(
 ) -> Report:
     """Write the data set that the options ask for; see `prepare`."""
     form = options.format or _default_format(options)
-    target = Path(options.output) if options.output else default_output(options.name or source.name, form, root)
+    source = dataclasses.replace(source, name=options.name or source.name)
+    target = Path(options.output) if options.output else default_output(source.name, form, root)
     _refuse_overlap(options, target)
     exclude = Benchmarks([Path(folder) for folder in options.exclude_like]) if options.exclude_like else None
     recipe = Recipe(_scales(options), options.steps(), options.manual_seed, exclude, form)

@@ -63,6 +63,8 @@ class Store:
         self.manifest = _read_manifest(self.path)
         self.planes: tuple[str, ...] = tuple(self.manifest["planes"])
         self._images = _load(self.path / IMAGES)
+        if self._images.ndim != 1 or self._images.dtype.names != ("name", "sha256") or not len(self._images):
+            raise InputError(f"{self.path / IMAGES}: does not fit the store; prepare it again")
         self._maps = {plane: _PlaneMap(self.path, plane, len(self._images)) for plane in self.planes}
         self._touched = 0
 
@@ -79,7 +81,7 @@ class Store:
 
     def name(self, index: int) -> str:
         """Name of an image: that of its file, without the suffix."""
-        return bytes(self._images["name"][index]).decode()
+        return bytes(self._images["name"][index]).decode(errors="replace")
 
     def source_sha256(self, index: int) -> str:
         """Checksum of the file that an image came from."""
@@ -192,8 +194,11 @@ class _PlaneMap:
         self.index = _load(folder / INDEX.format(plane))
         if self.index.dtype != INDEX_DTYPE or len(self.index) != images:
             raise InputError(f"{folder / INDEX.format(plane)}: does not fit the store; prepare it again")
-        last = self.index[-1]
-        wanted = HEADER_BYTES + int(last["offset"]) + 3 * int(last["height"]) * int(last["width"])
+        lengths = 3 * self.index["height"].astype(np.int64) * self.index["width"]
+        ends = np.cumsum(lengths)
+        if (lengths <= 0).any() or (self.index["offset"] != ends - lengths).any():
+            raise InputError(f"{folder / INDEX.format(plane)}: is damaged; prepare the store again")
+        wanted = HEADER_BYTES + int(ends[-1])
         try:
             with path.open("rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -237,6 +242,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read; prepare the store again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise InputError(f"{folder}: is not a store of images; make one with imdn-kd prepare")
+    if not isinstance(manifest.get("planes"), dict) or "gt" not in manifest["planes"]:
+        raise InputError(f"{path}: names no planes; prepare the store again")
     if manifest.get("version") != VERSION:
         raise InputError(f"{folder}: is a store of version {manifest.get('version')}; update imdn_kd to read it")
     return manifest

@@ -125,6 +125,12 @@ def test_changed_index_is_found(tmp_path):
     assert len(list(Store(tmp_path).verify())) == 2  # once for each plane
 
 
+def change_index(path: Path, field: str, value: int) -> None:
+    index = np.load(path)
+    index[field][1] = value
+    np.save(path, index)
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
@@ -145,6 +151,10 @@ def cut(path: Path) -> None:
         ("gt.npy", lambda path: path.write_bytes(b""), "cannot be read"),
         ("gt.index.npy", cut, "cannot be read"),
         ("gt.index.npy", lambda path: np.save(path, np.zeros(3)), "does not fit"),
+        ("gt.index.npy", lambda path: change_index(path, "height", 10**6), "is damaged"),
+        ("gt.index.npy", lambda path: change_index(path, "offset", -5), "is damaged"),
+        ("images.npy", lambda path: np.save(path, np.zeros(())), "does not fit"),
+        ("manifest.json", lambda path: path.write_text(path.read_text().replace('"planes"', '"plains"')), "no planes"),
     ],
 )
 def test_incomplete_stores_are_refused_in_one_line(tmp_path, name, change, message):
