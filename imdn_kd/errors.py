@@ -6,6 +6,16 @@ from __future__ import annotations
 class InputError(Exception):
     """Something the user gave cannot be used.
 
-    The message is one line: what is wrong, with the name of the file or option, and what to do about it. Commands print
-    it without a traceback and exit with code 2; Python callers catch it like any other exception.
+    Commands print it without a traceback and exit with code 2; Python callers catch it like any other exception.
+
+    Args:
+        lines: one for each thing that is wrong: what it is, with the name of the file or option, and what to do about
+            it. Nearly always there is one.
     """
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__(*lines)
+        self.lines = lines
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)

@@ -3,134 +3,150 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from imdn_kd.errors import InputError
+from imdn_kd.option_overrides import carry_out, named_by, parse_overrides
+from imdn_kd.option_problems import UNKNOWN, Problem, problems_of
+from imdn_kd.option_yaml import Document
 
 Schema = TypeVar("Schema", bound="Options")
 
-_UNKNOWN = "unknown_option"
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Count = Annotated[int, BeforeValidator(_whole)]
+"""A whole number, which an option file may also write as `5e3` or `!!float 5e3`."""
 
 
 class Options(BaseModel):
-    """A section of an option file: unknown keys are errors, and values are of the type stated."""
+    """A section of an option file: unknown keys are errors, and values are of the type stated.
+
+    `Attributes:` in the docstring of a subclass is what the reference and editors say about its keys.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _refuse_unknown(cls, content: object) -> object:
-        for key in content if isinstance(content, Mapping) else ():
-            if key not in cls.model_fields:
-                near = difflib.get_close_matches(str(key), cls.model_fields, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(cls.model_fields)}"
-                # Braces would be taken for places to fill in.
-                message = f"no option is called {str(key)!r}; {hint}".replace("{", "(").replace("}", ")")
-                raise PydanticCustomError(_UNKNOWN, message, {"key": key})
-        return content
+    def _name_unknown(cls: type[Schema], content: object, handler: ModelWrapValidatorHandler[Schema]) -> Schema:
+        try:
+            return handler(content)
+        except ValidationError as error:
+            raise ValidationError.from_exception_data(cls.__name__, _with_hints(cls, error)) from error
 
 
-def read_options(path: Path | str, schema: type[Schema]) -> Schema:
+def keys_of(schema: type[Options]) -> dict[str, FieldInfo]:
+    """The keys of a section as they stand in a file, with what is known about them."""
+    return {field.alias or name: field for name, field in schema.model_fields.items()}
+
+
+def _with_hints(schema: type[Options], error: ValidationError) -> list[InitErrorDetails]:
+    """The errors of a section, where unknown keys come with a guess at what was meant.
+
+    One mistake is one error: a key that is missing because it was misspelt is not told as well.
+    """
+    found = error.errors(include_url=False)
+    known = keys_of(schema)
+    own = {each["loc"]: each["type"] for each in found if len(each["loc"]) == 1}
+    near = {
+        place: next(iter(difflib.get_close_matches(str(place[0]), known, n=1)), "")
+        for place, kind in own.items()
+        if kind in ("extra_forbidden", "invalid_key")
+    }
+    hints = {place: f"did you mean {key!r}?" if key else f"known: {', '.join(known)}" for place, key in near.items()}
+    missing = [place for place, kind in own.items() if kind == "missing" and place[0] not in near.values()]
+    strange = [place for place, key in near.items() if not key]
+    misspelt = {(key,) for key in near.values()}
+    if len(strange) == len(missing) == 1:
+        hints[strange[0]] = f"did you mean {missing[0][0]!r}, which is missing? {hints[strange[0]]}"
+        misspelt.add((str(missing[0][0]),))
+    told = []
+    for each in found:
+        place, kind, message = each["loc"], each["type"], each["msg"]
+        if place in hints:
+            # pydantic takes braces for places to fill in.
+            key = str(place[0]).replace("{", "(").replace("}", ")")
+            kind, message = UNKNOWN, f"no option is called {key!r}; {hints[place]}"
+        if kind != "missing" or place not in misspelt:
+            described = PydanticCustomError(cast(Any, kind), cast(Any, message))
+            told.append(InitErrorDetails(type=described, loc=place, input=each["input"]))
+    return told
+
+
+def read_options(path: Path | str, schema: type[Schema], overrides: Sequence[str] = ()) -> Schema:
     """Read a YAML file (safe subset: no code is run) and check it.
 
+    Args:
+        path: of the file.
+        schema: what it may hold.
+        overrides: options that replace those of the file, as `train.optim_g.lr=1e-4`: nested keys (items of lists by
+            their number from 0), and a value as it would stand in a file. Messages call them `--set KEYS`.
+
     Raises:
-        InputError: no such file, not YAML, a key given twice, an unknown key, or a value of the wrong kind, with the
-            line and the key.
+        InputError: no such file, or not YAML; or else everything that is wrong, a line each, in the order of the file
+            and after that in `overrides`: keys given twice, unknown or missing, values of the wrong kind, each with
+            the line and the key. What a schema asks of a section as a whole is looked at when every key in it is
+            right.
     """
     path = Path(path)
+    given, wrong = parse_overrides(overrides)
+    try:
+        document = _read(path)
+    except InputError as error:
+        raise InputError(*error.lines, *wrong) from error
+    content, done, impossible = carry_out(given, document.content)
+    wrong += impossible
+    in_file = [(twin.line, f"{twin.key!r} is given twice; keep one") for twin in document.twins]
+    options, problems = _validated(content, schema)
+    for problem in problems:
+        line, depth = document.find(problem.keys)
+        culprit = named_by(done, problem.keys, depth)
+        if culprit is None:
+            in_file.append((line, str(problem)))
+        else:
+            named = tuple(map(str, problem.keys)) == culprit.keys
+            wrong.append(f"{culprit.name}: {problem.reason if named else problem}")
+    lines = [f"{path}, line {line}: {message}" for line, message in sorted(in_file, key=lambda each: each[0])]
+    if options is None or lines or wrong:
+        raise InputError(*dict.fromkeys([*lines, *wrong]))
+    return options
+
+
+def check_options(content: Mapping[str, Any], schema: type[Schema], where: str) -> Schema:
+    """Check options that come from elsewhere, say a command line; `where` begins each line of an error.
+
+    Raises:
+        InputError: unknown or missing keys, or values of the wrong kind, a line each.
+    """
+    options, problems = _validated(content, schema)
+    if options is None:
+        raise InputError(*dict.fromkeys(f"{where}: {problem}" for problem in problems))
+    return options
+
+
+def _read(path: Path) -> Document:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise InputError(f"{path}: cannot read it ({reason}); give the path of an option file (.yml)") from error
-    try:
-        tree = yaml.compose(text, yaml.SafeLoader)
-        _refuse_twins(tree, path)
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "it cannot be read"
-        raise InputError(f"{path}{where}: is not plain YAML ({problem}); correct it") from error
-    except RecursionError as error:
-        raise InputError(f"{path}: is nested too deeply; correct it") from error
-    if not isinstance(content, dict):
+    document = Document(text, lambda line: f"{path}, line {line}" if line else f"{path}")
+    if not isinstance(document.content, dict):
         raise InputError(f"{path}: holds no options; write `key: value` lines")
-    return _validated(content, schema, lambda keys: f"{path}, line {_line(tree, keys)}")
+    return document
 
 
-def check_options(content: Mapping[str, Any], schema: type[Schema], where: str) -> Schema:
-    """Check options that come from elsewhere, say a command line; `where` begins the message of an error.
-
-    Raises:
-        InputError: an unknown key, or a value of the wrong kind.
-    """
-    return _validated(content, schema, lambda _: where)
-
-
-def _validated(content: Mapping[str, Any], schema: type[Schema], place: Callable[[list[Any]], str]) -> Schema:
+def _validated(content: Mapping[str, Any], schema: type[Schema]) -> tuple[Schema | None, list[Problem]]:
     try:
-        return schema.model_validate(content)
+        return schema.model_validate(content), []
     except ValidationError as error:
-        problem = _most_telling(error.errors())
-        keys = _keys(content, problem["loc"], missing=problem["type"] == "missing")
-        section = ".".join(map(str, keys))
-        if problem["type"] == _UNKNOWN:
-            keys.append(problem["ctx"]["key"])
-        message = f"{section}: {problem['msg']}" if section else problem["msg"]
-        raise InputError(f"{place(keys)}: {' '.join(message.split())}") from error
-
-
-def _most_telling(problems: Sequence[Any]) -> Any:  # noqa: ANN401 - a private type of pydantic
-    """The first problem; of a value that could be of several kinds, the one of the kind that fits furthest."""
-    place = problems[0]["loc"][:1]
-    return max((each for each in problems if each["loc"][:1] == place), key=lambda each: len(each["loc"]))
-
-
-def _keys(content: Any, loc: Sequence[Any], *, missing: bool) -> list[Any]:  # noqa: ANN401 - whatever YAML holds
-    """Of the place that pydantic names, the parts that stand in the file; it also names kinds of values."""
-    keys = []
-    for part in loc:
-        inside = (
-            part in content if isinstance(content, Mapping) else isinstance(content, list) and isinstance(part, int)
-        )
-        if inside:
-            content = content[part]
-            keys.append(part)
-    return [*keys, loc[-1]] if missing else keys
-
-
-def _refuse_twins(node: yaml.Node | None, path: Path) -> None:
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise InputError(f"{path}, line {key.start_mark.line + 1}: {key.value!r} is given twice; keep one")
-            seen.add(str(key.value))
-            _refuse_twins(value, path)
-    elif isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _refuse_twins(item, path)
-
-
-def _line(node: yaml.Node | None, keys: list[Any]) -> int:
-    """Line of the innermost of `keys` that the file has, from 1."""
-    line = 1
-    for key in keys:
-        if isinstance(node, yaml.SequenceNode) and isinstance(key, int):
-            node = node.value[key]
-            line = node.start_mark.line + 1
-            continue
-        if not isinstance(node, yaml.MappingNode):
-            break
-        found = next((pair for pair in node.value if pair[0].value == str(key)), None)
-        if found is None:
-            break
-        line, node = found[0].start_mark.line + 1, found[1]
-    return line
+        return None, problems_of(content, error.errors(include_url=False))

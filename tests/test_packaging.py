@@ -26,6 +26,11 @@ FLOORS = (
         "imdn_kd.files",
         "imdn_kd.registry",
         "imdn_kd.option_files",
+        "imdn_kd.option_overrides",
+        "imdn_kd.option_problems",
+        "imdn_kd.option_reference",
+        "imdn_kd.option_schema",
+        "imdn_kd.option_yaml",
         "imdn_kd.threads",
         "imdn_kd.data.resize",
         "imdn_kd.inference.imageio",
@@ -37,7 +42,7 @@ FLOORS = (
     ("imdn_kd.distill", "imdn_kd.inference", "imdn_kd.data"),
     ("imdn_kd.integrations",),
     ("imdn_kd.training", "imdn_kd.evaluation"),
-    ("imdn_kd.cli", "imdn_kd.demo"),
+    ("imdn_kd.cli", "imdn_kd.demo", "imdn_kd.__main__"),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from imdn_kd.cli import options as opt
+from imdn_kd.cli import shared as opt
 
 
 def upscale(

@@ -1,0 +1,77 @@
+"""What pydantic finds wrong with options, said in the words of a file: at which key, one problem each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+UNKNOWN = "unknown_option"
+"""Type of the errors about keys that the schema does not have; their place ends with the key."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with options.
+
+    Attributes:
+        keys: nested keys of the value; the last one may be missing.
+        section: the part of the keys that begins the message.
+        reason: what is wrong, on one line.
+    """
+
+    keys: tuple[Any, ...]
+    section: tuple[Any, ...]
+    reason: str
+
+    def __str__(self) -> str:
+        section = " ".join(".".join(map(str, self.section)).split())
+        return f"{section}: {self.reason}" if section else self.reason
+
+
+def problems_of(content: Any, errors: Sequence[Any]) -> list[Problem]:  # noqa: ANN401 - whatever YAML holds
+    """Sort out what `ValidationError.errors()` gives.
+
+    The place that pydantic names for an error has the keys of the file in it, and between them the kinds that it has
+    tried for a value. Of a value that may be of several kinds only the problems with one kind are told, the one that
+    fits furthest.
+
+    Args:
+        content: what was validated.
+        errors: of pydantic.
+    """
+    return _sorted_out(content, [(tuple(error["loc"]), error) for error in errors], ())
+
+
+def _sorted_out(content: Any, found: list[tuple[Any, Any]], keys: tuple[Any, ...]) -> list[Problem]:  # noqa: ANN401
+    problems = []
+    inside: dict[Any, list[tuple[Any, Any]]] = {}
+    kinds: dict[Any, list[tuple[Any, Any]]] = {}
+    for place, error in found:
+        if not place:
+            problems.append(_problem(keys, error))
+        elif len(place) == 1 and error["type"] == "missing":
+            problems.append(_problem((*keys, place[0]), error))
+        else:
+            groups = kinds if _key(content, place[0]) is None else inside
+            groups.setdefault(place[0], []).append((place[1:], error))
+    for part, group in inside.items():
+        key = _key(content, part)
+        assert key is not None  # noqa: S101
+        problems += _sorted_out(content[key[0]], group, (*keys, key[0]))
+    if kinds:
+        best = max(kinds.values(), key=lambda group: (max(len(place) for place, _ in group), -len(group)))
+        problems += _sorted_out(content, best, keys)
+    return problems
+
+
+def _problem(keys: tuple[Any, ...], error: Any) -> Problem:  # noqa: ANN401 - a private type of pydantic
+    return Problem(keys, keys[:-1] if error["type"] == UNKNOWN else keys, " ".join(error["msg"].split()))
+
+
+def _key(content: Any, part: str | int) -> tuple[Any] | None:  # noqa: ANN401
+    """The key that is meant by a part of a place, alone in a tuple; None if there is no such key."""
+    if isinstance(content, Mapping):
+        # pydantic names keys that are neither text nor whole numbers by their text.
+        return next(((key,) for key in content if key == part or str(key) == str(part)), None)
+    return (part,) if isinstance(content, list) and isinstance(part, int) and part < len(content) else None

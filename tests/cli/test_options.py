@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from imdn_kd.data.options import PrepareOptions
+from imdn_kd.evaluation.options import BenchmarkOptions
+from imdn_kd.option_reference import reference
+from imdn_kd.option_schema import json_schema
+from tests.cli.run import run
+
+
+@pytest.mark.parametrize(
+    ("kind", "schema", "command"), [("test", BenchmarkOptions, "benchmark"), ("prepare", PrepareOptions, "prepare")]
+)
+def test_schema_and_docs(capfd, kind, schema, command):
+    result = run(capfd, "options", "schema", kind)
+    assert (result.code, result.err) == (0, "")
+    assert json.loads(result.out) == json_schema(schema)
+    result = run(capfd, "options", "docs", kind)
+    assert (result.code, result.err) == (0, "")
+    assert result.out == f"# Option files of `imdn-kd {command}`\n\n{reference(schema)}"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("imdn_kd.training.options") is None, reason="there is no training yet")
+def test_training_is_what_is_meant_otherwise(capfd):
+    assert json.loads(run(capfd, "options", "schema").out)["title"] == "TrainOptions"
+    assert run(capfd, "options", "docs").out.startswith("# Option files of `imdn-kd train`\n")
+    assert "| `lr` |" in run(capfd, "options", "docs", "train").out
+
+
+def test_help_says_how_editors_find_the_schema(capfd):
+    result = run(capfd, "options", "schema", "--help")
+    assert result.code == 0
+    assert "# yaml-language-server: $schema=" in result.out
+    assert "docs" in run(capfd, "options", "--help").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(("schema", "pictures"), "'train', 'test', 'prepare'"), (("draw",), "No such command 'draw'")],
+)
+def test_errors_are_one_line(capfd, arguments, message):
+    result = run(capfd, "options", *arguments)
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+    assert message in result.err
+
+
+def test_every_problem_of_a_file_is_a_line_of_its_own(capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yml").write_text("source: sample\nscales: [2]\nmanual_seed: -1\n")
+    result = run(capfd, "prepare", "-opt", "mine.yml")
+    assert result == (
+        2,
+        "",
+        "imdn-kd: mine.yml, line 2: no option is called 'scales'; did you mean 'scale'?\n"
+        "imdn-kd: mine.yml, line 3: manual_seed: Input should be greater than or equal to 0\n",
+    )
+
+
+def test_the_module_is_the_command(capfd):
+    command = [sys.executable, "-m", "imdn_kd", "options", "docs", "prepare"]
+    called = subprocess.run(command, capture_output=True, text=True)
+    assert (called.returncode, called.stderr) == (0, "")
+    assert called.stdout == run(capfd, "options", "docs", "prepare").out
+    assert subprocess.run([*command[:4], "none"], capture_output=True).returncode == 2
