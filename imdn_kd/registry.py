@@ -21,11 +21,14 @@ class Registry(Generic[T]):
         kind: what the entries are, for messages ("network").
         home: the package whose import fills the table; imported on first use, so that a registry costs nothing until
             asked.
+        outside: a module that knows further entries by `find(name)` (a builder or None), with their `names()` and with
+            `advice()` on how to get at them, if any is needed; imported when a name is not in the table.
     """
 
-    def __init__(self, kind: str, home: str) -> None:
+    def __init__(self, kind: str, home: str, outside: str | None = None) -> None:
         self.kind = kind
         self._home = home
+        self._outside = outside
         self._builders: dict[str, Callable[..., T]] = {}
 
     def register(self, builder: F) -> F:
@@ -41,16 +44,24 @@ class Registry(Generic[T]):
         importlib.import_module(self._home)
         if name in self._builders:
             return self._builders[name]
-        near = difflib.get_close_matches(name, self._builders, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(self)}"
-        raise InputError(f"no {self.kind} is called {name!r}; {hint}")
+        known, advice = list(self), ""
+        if self._outside is not None:
+            outside = importlib.import_module(self._outside)
+            found: Callable[..., T] | None = outside.find(name)
+            if found is not None:
+                return found
+            known, advice = [*known, *outside.names()], outside.advice()
+        alike = [other for other in known if other.casefold() == name.casefold()]
+        near = alike or difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        raise InputError("; ".join(filter(None, (f"no {self.kind} is called {name!r}", hint, advice))))
 
     def build(self, spec: Mapping[str, Any]) -> T:
         """Build from `{"type": name, **keywords}`.
 
         Raises:
-            InputError: no `type`, an unknown name, a keyword that the builder does not take, or a value that it cannot
-                use.
+            InputError: no `type`, an unknown name, a keyword that the builder does not take, one that it lacks, or a
+                value that it cannot use.
         """
         keywords = dict(spec)
         name = keywords.pop("type", None)
@@ -62,6 +73,10 @@ class Registry(Generic[T]):
             for key in keywords:
                 if key not in accepted:
                     raise InputError(f"the {self.kind} {name!r} has no option {key!r}; it takes: {', '.join(accepted)}")
+        named = [p for p in accepted.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        missing = next((p.name for p in named if p.default is p.empty and p.name not in keywords), None)
+        if missing is not None:
+            raise InputError(f"the {self.kind} {name!r} needs the option {missing!r}; it takes: {', '.join(accepted)}")
         try:
             return builder(**keywords)
         except (TypeError, ValueError, RuntimeError) as error:
@@ -69,9 +84,11 @@ class Registry(Generic[T]):
             raise InputError(f"the {self.kind} {name!r} cannot be built with {given}; correct the values") from error
 
     def __iter__(self) -> Iterator[str]:
+        """The names of the table, sorted; not those from outside."""
         importlib.import_module(self._home)
         return iter(sorted(self._builders))
 
 
-ARCHS: Registry[Any] = Registry("network", "imdn_kd.archs")
+ARCHS: Registry[Any] = Registry("network", "imdn_kd.archs", outside="imdn_kd.integrations.basicsr")
 DATASETS: Registry[Any] = Registry("data set", "imdn_kd.data.datasets")
+LOSSES: Registry[Any] = Registry("loss", "imdn_kd.losses")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import sys
+import importlib.util
 from types import ModuleType
 
 import pytest
 
+from imdn_kd.integrations import basicsr
+
+INSTALLED = importlib.util.find_spec("basicsr") is not None
+
+needs_basicsr = pytest.mark.skipif(not INSTALLED, reason="BasicSR is not installed")
+
 
 def import_basicsr(name: str) -> ModuleType:
-    """Import a module of BasicSR, or skip the test.
-
-    Its 2022 release needs a module that torchvision has since removed.
-    """
-    functional = pytest.importorskip("torchvision.transforms.functional")
-    sys.modules.setdefault("torchvision.transforms.functional_tensor", functional)
-    return pytest.importorskip(name)
+    """Import a module of BasicSR, or skip the test."""
+    if not INSTALLED:
+        pytest.skip("BasicSR is not installed")
+    return basicsr.import_basicsr(name)

@@ -27,7 +27,8 @@ class Facts:
         size_multiple: input sides must be multiples of this.
         min_size: smallest input side, px.
         radius: receptive-field radius in input px (a multiple of `size_multiple`), statistics of global poolings held
-            fixed: an output pixel depends on no input pixel further away.
+            fixed: an output pixel depends on no input pixel further away. None: unknown, so that only the whole image
+            gives the exact result.
         pools_globally: paths of the modules that use statistics of the whole map.
         num_in_ch: channels of the input and of the output.
     """
@@ -35,7 +36,7 @@ class Facts:
     scale: int
     size_multiple: int = 1
     min_size: int = 1
-    radius: int = 0
+    radius: int | None = 0
     pools_globally: tuple[str, ...] = ()
     num_in_ch: int = 3
 
@@ -64,8 +65,8 @@ class SRNetwork(nn.Module, ABC):
     Constructors take keywords of plain values (numbers, strings, lists).
 
     Attributes:
-        spec: `{"type": class, **keywords}` as the network was built, defaults included: the registry builds it again
-            from this, and model files carry it.
+        spec: `{"type": class, **keywords}` as the network was built, defaults included and tuples as lists, as JSON has
+            them: the registry builds it again from this, and model files carry it.
     """
 
     spec: dict[str, Any]
@@ -75,7 +76,7 @@ class SRNetwork(nn.Module, ABC):
         # Partial, since copying makes an instance without arguments and fills it afterwards.
         built = inspect.signature(cls.__init__).bind_partial(network, *args, **keywords)
         built.apply_defaults()
-        values = dict(list(built.arguments.items())[1:])
+        values = {key: _listed(value) for key, value in list(built.arguments.items())[1:]}
         network.__dict__["spec"] = {"type": cls.__name__, **values}
         return network
 
@@ -87,11 +88,17 @@ class SRNetwork(nn.Module, ABC):
     def stages(self) -> list[Stage]:
         """Cut the network at its global poolings, so that it can be run over crops of an image with the exact result.
 
-        A network without global pooling is one stage, which is what this default returns.
+        A network without global pooling is one stage, which is what this default returns. One whose receptive field is
+        unknown has no stages, since it cannot be run over crops.
         """
-        return one_stage(self, self.facts.radius)
+        radius = self.facts.radius
+        return [] if radius is None else one_stage(self, radius)
 
 
 def one_stage(network: nn.Module, radius: int) -> list[Stage]:
     """A whole network as a single stage; `radius` as in `Stage`."""
     return [Stage(reads=("image",), run=lambda features, _: {"sr": network(features["image"])}, radius=radius)]
+
+
+def _listed(value: Any) -> Any:  # noqa: ANN401 - numbers, strings, and lists of these
+    return [_listed(part) for part in value] if isinstance(value, (list, tuple)) else value

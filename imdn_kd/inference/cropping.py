@@ -50,6 +50,7 @@ class AdaptiveCropping(nn.Module):
     """Wraps a network so that it takes images of any height and width from 1 px up.
 
     Sides that the network cannot take are enlarged by repeating the last row and column, and the result is cut.
+    A network whose receptive field is unknown (those of BasicSR) is run on the whole image in mode `exact`.
 
     Args:
         network: an `SRNetwork`, or any module from N x C x H x W to N x C x sH x sW if `facts` is given.
@@ -66,7 +67,8 @@ class AdaptiveCropping(nn.Module):
         facts: what a network says of itself, for one that does not.
 
     Raises:
-        InputError: an unknown mode, a network without facts, or one that pools globally and cannot say at which stages.
+        InputError: an unknown mode, a network without facts, one that pools globally and cannot say at which stages, or
+            mode `local` for one whose receptive field is unknown.
     """
 
     def __init__(
@@ -86,8 +88,6 @@ class AdaptiveCropping(nn.Module):
             raise InputError(f"crop_size {crop_size} is not possible; give at least 1 px")
         if memory is not None and memory < 1:
             raise InputError(f"memory {memory} is not possible; give a number of bytes")
-        if mode in ("paper", "whole") and (crop_size, memory) != (None, None):
-            log.warning("crop_size and memory have no effect with crop mode '%s'", mode)
         if facts is None and not isinstance(network, SRNetwork):
             raise InputError(f"{type(network).__name__} does not say its scale and receptive field; give `facts`")
         self.network = network
@@ -96,6 +96,9 @@ class AdaptiveCropping(nn.Module):
         self._crop_size, self._memory = crop_size, memory
         self._scratch = Path(scratch) if scratch is not None else user_cache_path("imdn_kd")
         self._stages = self._stages_of_mode()
+        if (mode in ("paper", "whole") or not self._stages) and (crop_size, memory) != (None, None):
+            reason = f"crop mode '{mode}'" if self._stages else "a network whose receptive field is unknown"
+            log.warning("crop_size and memory have no effect with %s", reason)
         self._costs: tuple[list[StageCost], float] | None = None
 
     @torch.no_grad()
@@ -127,6 +130,8 @@ class AdaptiveCropping(nn.Module):
             self._run_paper(image, sr)
         elif self.mode == "whole":
             self._run_whole(image, sr)
+        elif not self._stages:
+            self._run_uncut(image, sr)
         else:
             self._run_planned(image, sr, on_progress)
             return
@@ -137,10 +142,23 @@ class AdaptiveCropping(nn.Module):
         box = self._rounded(image)
         sr.write(box.times(self.facts.scale), self.network(image.read(box)))
 
+    def _run_uncut(self, image: Canvas, sr: Canvas) -> None:
+        """Whole, since there is no other way."""
+        try:
+            self._run_whole(image, sr)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise InputError(
+                f"not enough memory for {image.width}x{image.height} px at once, and the receptive field of "
+                f"{type(self.network).__name__} is unknown; use crop mode 'paper' or a smaller image"
+            ) from error
+
     def _run_paper(self, image: Canvas, sr: Canvas) -> None:
         """Four crops of a little more than half the sides, of which the result takes a quarter each."""
-        height, width = max(PAPER_MIN_SIDE, image.height), max(PAPER_MIN_SIDE, image.width)
-        (half_h, crop_h), (half_w, crop_w) = (_paper_sides(side) for side in (height, width))
+        (height, half_h, crop_h), (width, half_w, crop_w) = (
+            _paper_sides(side, self.facts) for side in (image.height, image.width)
+        )
         corners = [(top, left) for top in (0, height - crop_h) for left in (0, width - crop_w)]
         boxes = [Box(top, left, top + crop_h, left + crop_w) for top, left in corners]
         crops = self.network(torch.cat([image.read(box) for box in boxes]))
@@ -190,11 +208,16 @@ class AdaptiveCropping(nn.Module):
         ).run()
 
     def _stages_of_mode(self) -> list[Stage]:
+        """The stages that crops are made of; empty where the network cannot be cut."""
+        name = type(self.network).__name__
+        if self.facts.radius is None:
+            if self.mode == "local":
+                raise InputError(f"the receptive field of {name} is unknown; use crop mode 'exact', 'paper' or 'whole'")
+            return []
         if self.mode == "exact":
             if isinstance(self.network, SRNetwork):
                 return self.network.stages()
             if self.facts.pools_globally:
-                name = type(self.network).__name__
                 raise InputError(f"{name} pools globally and declares no stages; use crop mode 'local' or 'whole'")
         return one_stage(self.network, self.facts.radius)
 
@@ -218,6 +241,9 @@ class AdaptiveCropping(nn.Module):
         return Box(0, 0, *(round_up(max(smallest, side), multiple) for side in (image.height, image.width)))
 
 
-def _paper_sides(side: int) -> tuple[int, int]:
+def _paper_sides(side: int, facts: Facts) -> tuple[int, int, int]:
+    """The side of the image enlarged so that the crops fit, half of it, and the side of a crop."""
+    side = max(PAPER_MIN_SIDE, side)
     half = side // 2
-    return half, (half + 32) // 4 * 4
+    crop = round_up(max((half + 32) // 4 * 4, facts.min_size), facts.size_multiple)
+    return max(side, crop), half, crop

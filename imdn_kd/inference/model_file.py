@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-import pickle
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -25,6 +22,7 @@ from imdn_kd.archs.network import SRNetwork
 from imdn_kd.archs.recognise import recognise
 from imdn_kd.errors import InputError
 from imdn_kd.files import atomic_path
+from imdn_kd.inference.weights import WeightFile, check_finite, misfits, one_line, read_weight_file
 from imdn_kd.registry import ARCHS
 
 FORMAT = "imdn_kd.1"
@@ -67,8 +65,10 @@ def save_model(path: Path | str, model: ModelFile, *, dtype: torch.dtype | None 
         "training": json.dumps(model.training),
         "card": model.card,
     }
-    weights = {key: value.cpu().to(dtype or value.dtype) for key, value in model.network.state_dict().items()}
-    weights = {key: value.contiguous() for key, value in weights.items()}
+    weights = {}
+    for key, value in model.network.state_dict().items():
+        stored = dtype if dtype is not None and value.is_floating_point() else value.dtype
+        weights[key] = value.to("cpu", stored).contiguous()
     with atomic_path(path) as temporary:
         save_file(weights, temporary, metadata=metadata)
 
@@ -77,17 +77,11 @@ def load_model(path: Path | str) -> ModelFile:
     """Read a model file; its kind is told by its content, not by its name.
 
     Raises:
-        InputError: no such file, not a model, a damaged file, or weights of a network that is not ours.
+        InputError: no such file, not a model, a damaged file, or weights that do not say what network they are of.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            head = file.read(16)
-    except OSError as error:
-        raise InputError(f"{path}: cannot read it ({error.strerror}); give the path of a model file") from error
-    if head[8:9] == b"{":
-        return _load_safetensors(path)
-    return _load_pth(path)
+    file = read_weight_file(path)
+    return _described(path, file) if "architecture" in file.metadata else _recognised(path, file)
 
 
 def open_model(model: str | Path) -> ModelFile:
@@ -113,9 +107,7 @@ def expect_network(model: str | Path, spec: Mapping[str, Any]) -> None:
     Raises:
         InputError: it is of another network, or one of the two cannot be built.
     """
-    # Without memory for the weights, which are not looked at.
-    with torch.device("meta"):
-        wanted = ARCHS.build(spec).spec
+    wanted = ARCHS.build(spec).spec
     found = open_model(model).network.spec
     for key in sorted(wanted.keys() | found.keys(), key=lambda key: (key != "type", key)):
         if wanted.get(key) != found.get(key):
@@ -125,90 +117,47 @@ def expect_network(model: str | Path, spec: Mapping[str, Any]) -> None:
             )
 
 
-def _load_safetensors(path: Path) -> ModelFile:
+def _described(path: Path, file: WeightFile) -> ModelFile:
+    """By the architecture in the metadata."""
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: a damaged safetensors file ({_one_line(error)}); fetch or save it again") from error
-    if "architecture" not in metadata:
-        return _from_state_dict(path, weights)
-    try:
-        spec = json.loads(metadata["architecture"])
+        spec = json.loads(file.metadata["architecture"])
         network = ARCHS.build(spec)
-        training = json.loads(metadata.get("training", "{}"))
-        value_range = float(metadata.get("value_range", 1))
+        training = json.loads(file.metadata.get("training", "{}"))
+        value_range = float(file.metadata.get("value_range", 1))
         if not 0 < value_range < math.inf:
             raise ValueError(f"value_range {value_range}")
-    except (ValueError, TypeError, InputError) as error:
-        raise InputError(f"{path}: its metadata cannot be used ({_one_line(error)}); save the model again") from error
-    _fill(path, network, weights)
-    return ModelFile(network, value_range, training, metadata.get("card", ""))
+    except InputError as error:
+        raise InputError(f"{path}: its metadata cannot be used: {error}") from error
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: its metadata cannot be used ({one_line(error)}); save the model again") from error
+    _fill(path, network, file.weights)
+    return ModelFile(network, value_range, training, file.metadata.get("card", ""))
 
 
-def _load_pth(path: Path) -> ModelFile:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load has no error type of its own: EOFError, RuntimeError, KeyError, ...
-        if not isinstance(error, pickle.UnpicklingError):
-            raise InputError(f"{path}: not a model file, or a damaged one ({_one_line(error)})") from error
-        if "GLOBAL" not in str(error):
-            raise InputError(f"{path}: not a model file; give a .safetensors or .pth file") from error
-        raise InputError(
-            f"{path}: holds Python objects, which are not loaded since they could run code; save the state_dict alone"
-        ) from error
-    return _from_state_dict(path, content)
-
-
-def _from_state_dict(path: Path, content: object) -> ModelFile:
-    """Recognise plain weights, or those of a BasicSR checkpoint (the averaged ones if there are any)."""
-    if not isinstance(content, Mapping):
-        raise InputError(f"{path}: holds a {type(content).__name__} where a dictionary of weights was expected")
-    wrapper = next((key for key in ("params_ema", "params") if key in content), None)
-    weights = content[wrapper] if wrapper else content
-    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
-        found = ", ".join(str(key) for key in list(content)[:4])
-        raise InputError(f"{path}: holds no weights, but: {found or 'nothing'}")
-    weights = {str(key).removeprefix("module."): value for key, value in weights.items()}
-    spec = recognise(weights)
+def _recognised(path: Path, file: WeightFile) -> ModelFile:
+    """By the names and shapes of the weights."""
+    spec = recognise(file.weights)
     if spec is None:
-        found = ", ".join(list(weights)[:3])
-        raise InputError(f"{path}: not a network of the IMDN family; found {len(weights)} tensors, the first: {found}")
+        found = ", ".join(list(file.weights)[:3])
+        raise InputError(
+            f"{path}: not a network of the IMDN family; found {len(file.weights)} tensors, the first: {found}; for a "
+            "network of another kind name it as network_g in an option file"
+        )
     try:
         network: SRNetwork = ARCHS.build(spec)
     except InputError as error:
         raise InputError(f"{path}: looks like {spec['type']}, but {error}") from error
-    _fill(path, network, weights)
+    _fill(path, network, file.weights)
     # The released IMDN_RTE was trained on values in 0..255 (its head biases are about 7), unlike the rest of the
     # family.
-    raw_rte = spec["type"] == "IMDN_RTE" and wrapper is None
+    raw_rte = spec["type"] == "IMDN_RTE" and file.wrapper is None
     return ModelFile(network, value_range=255.0 if raw_rte else 1.0)
 
 
-def _fill(path: Path, network: SRNetwork, weights: Mapping[str, Tensor]) -> None:
-    own = network.state_dict()
-    name = network.spec["type"]
-    for key, value in own.items():
-        if key not in weights:
-            raise InputError(f"{path}: looks like {name}, but {key} is missing")
-        if weights[key].shape != value.shape:
-            found, wanted = tuple(weights[key].shape), tuple(value.shape)
-            raise InputError(f"{path}: looks like {name}, but {key} is {found}, not {wanted}")
-        if not weights[key].isfinite().all():
-            raise InputError(
-                f"{path}: {key} has values that are not finite; the file is damaged or the training diverged"
-            )
-    extra = next((key for key in weights if key not in own), None)
-    if extra is not None:
-        raise InputError(f"{path}: looks like {name}, but has a tensor that this does not have: {extra}")
-    network.load_state_dict(dict(weights))
+def _fill(path: Path, network: SRNetwork, weights: dict[str, Tensor]) -> None:
+    problem = next(misfits(network.state_dict(), weights), None)
+    if problem is not None:
+        raise InputError(f"{path}: looks like {network.spec['type']}, but {problem}")
+    check_finite(path, weights)
+    network.load_state_dict(weights)
     network.eval()
-
-
-def _one_line(error: BaseException) -> str:
-    text = next(iter(str(error).splitlines()), "")
-    text = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return text if len(text) <= 100 else f"{text[:97]}..."

@@ -287,9 +287,69 @@ def test_any_network_that_declares_its_stages_is_cropped_exactly():
     assert (AdaptiveCropping(network, crop_size=16)(image) - network(image)).abs().max() <= 1e-6
 
 
+class Blocks(SRNetwork):
+    """Works in blocks of `multiple` px, each enlarged by repetition with its mean added; its reach is not known."""
+
+    def __init__(self, *, multiple: int = 8) -> None:
+        super().__init__()
+        self.multiple = multiple
+
+    @property
+    def facts(self) -> Facts:
+        return Facts(scale=2, size_multiple=self.multiple, min_size=self.multiple, radius=None)
+
+    def forward(self, image: Tensor) -> Tensor:
+        n, c, h, w = image.shape
+        m = self.multiple
+        means = image.view(n, c, h // m, m, w // m, m).mean((3, 5))
+        enlarged = nn.functional.interpolate(image, scale_factor=2)
+        return enlarged + nn.functional.interpolate(means, scale_factor=2 * m)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (50, 37)])
+def test_a_network_of_unknown_reach_is_run_whole(size):
+    image = random_image(*size)
+    below, right = (-side % 8 for side in size)
+    padded = nn.functional.pad(image, (0, right, 0, below), mode="replicate")
+    expected = Blocks()(padded)[..., : 2 * size[0], : 2 * size[1]]
+    assert torch.equal(AdaptiveCropping(Blocks())(image), expected)
+    assert torch.equal(AdaptiveCropping(Blocks(), mode="whole")(image), expected)
+    assert Blocks().stages() == []
+
+
+def test_crops_that_cannot_be_are_said(caplog):
+    with caplog.at_level(logging.WARNING, "imdn_kd"):
+        AdaptiveCropping(Blocks(), crop_size=16)
+    assert "no effect with a network whose receptive field is unknown" in caplog.text
+
+
+@pytest.mark.parametrize("multiple", [1, 3, 4, 7, 8, 16, 64])
+@pytest.mark.parametrize("size", [(1, 1), (59, 61), (100, 75), (130, 64)])
+def test_paper_mode_keeps_to_the_sizes_that_a_network_takes(multiple, size):
+    image, seen = random_image(*size), []
+    network = Blocks(multiple=multiple)
+    network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
+    result = AdaptiveCropping(network, mode="paper")(image)
+    assert result.shape[2:] == (2 * size[0], 2 * size[1])
+    ((crops, _, height, width),) = seen
+    assert (crops, height % multiple, width % multiple) == (4, 0, 0)
+    # The means lie in [0, 1], so each px shows which px of the image it is of.
+    difference = result - nn.functional.interpolate(image, scale_factor=2)
+    assert difference.min() >= 0
+    assert difference.max() <= 1
+
+
+class Exhausting(Blocks):
+    def forward(self, image: Tensor) -> Tensor:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory")
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: AdaptiveCropping(Blocks(), mode="local"), "receptive field of Blocks is unknown"),
+        (lambda: AdaptiveCropping(Foreign(), mode="local", facts=Facts(scale=2, radius=None)), "use crop mode 'exact'"),
+        (lambda: AdaptiveCropping(Exhausting())(torch.rand(1, 3, 8, 8)), "not enough memory for 8x8 px at once"),
         (lambda: AdaptiveCropping(IMDN(), mode="tiles"), "choose one of exact, local, paper, whole"),
         (lambda: AdaptiveCropping(IMDN(), crop_size=0), "crop_size 0"),
         (lambda: AdaptiveCropping(IMDN(), memory=0), "memory 0"),

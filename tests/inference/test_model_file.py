@@ -1,6 +1,7 @@
 import io
 import pickle
 import random
+import sys
 import zipfile
 
 import pytest
@@ -8,8 +9,9 @@ import torch
 
 from imdn_kd.archs import IMDN, IMDN_RTC
 from imdn_kd.errors import InputError
-from imdn_kd.inference.model_file import ModelFile, load_model, save_model
+from imdn_kd.inference.model_file import ModelFile, expect_network, load_model, save_model
 from imdn_kd.registry import ARCHS
+from tests.basicsr_compat import import_basicsr, needs_basicsr
 from tests.official import FILES, FOLDER, official
 from tests.shared_data import SHARED, needs_shared
 
@@ -210,3 +212,60 @@ def test_a_failed_save_leaves_what_was_there(tmp_path, monkeypatch):
         save_model(path, ModelFile(IMDN(upscale=2)))
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+EDSR = {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_block": 1, "upscale": 2}
+
+
+@needs_basicsr
+def test_a_network_of_basicsr_round_trips(tmp_path):
+    path = tmp_path / "model.safetensors"
+    network = ARCHS.build(EDSR)
+    save_model(path, ModelFile(network))
+    again = load_model(path).network
+    assert type(again) is type(network)
+    assert again.spec == network.spec
+    assert same(again, network)
+
+
+@needs_basicsr
+def test_whole_numbers_are_not_stored_in_half_precision(tmp_path):
+    # Positions in the table of relative positions: bfloat16 has not all whole numbers beyond 256.
+    swinir = {"type": "SwinIR", "img_size": 16, "window_size": 16, "embed_dim": 4, "depths": [1], "num_heads": [1]}
+    network = ARCHS.build(swinir)
+    save_model(tmp_path / "model.safetensors", ModelFile(network), dtype=torch.bfloat16)
+    again = load_model(tmp_path / "model.safetensors").network
+    key = "layers.0.residual_group.blocks.0.attn.relative_position_index"
+    assert network.state_dict()[key].max() > 256
+    assert torch.equal(again.state_dict()[key], network.state_dict()[key])
+
+
+@needs_basicsr
+def test_a_network_of_basicsr_is_the_expected_one_or_not(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_model(path, ModelFile(ARCHS.build(EDSR)))
+    expect_network(path, EDSR)
+    expect_network(path, {**EDSR, "rgb_mean": [0.4488, 0.4371, 0.4040]})
+    with pytest.raises(InputError, match="num_feat 8, but network_g is one of num_feat 16"):
+        expect_network(path, {**EDSR, "num_feat": 16})
+    with pytest.raises(InputError, match="type EDSR, but network_g is one of type IMDN"):
+        expect_network(path, {"type": "imdn"})
+    # SwinIR reads numbers of tensors while it is built.
+    swinir = {"type": "SwinIR", "img_size": 8, "window_size": 4, "embed_dim": 8, "depths": [2], "num_heads": [2]}
+    save_model(path, ModelFile(ARCHS.build(swinir)))
+    expect_network(path, swinir)
+
+
+def test_a_file_of_a_network_that_needs_basicsr_says_so_without_it(tmp_path, monkeypatch):
+    from safetensors.torch import save_file
+
+    path = tmp_path / "model.safetensors"
+    save_file({"a": torch.zeros(1)}, path, metadata={"architecture": '{"type": "EDSR"}'})
+    monkeypatch.setitem(sys.modules, "basicsr", None)
+    fails(path, "no network is called 'EDSR'", "pip install 'imdn_kd[train]'", "Python below 3.13")
+
+
+def test_plain_weights_of_basicsr_are_sent_to_an_option_file(tmp_path):
+    theirs = import_basicsr("basicsr.archs.edsr_arch").EDSR(3, 3, num_feat=8, num_block=1)
+    torch.save({"params": theirs.state_dict()}, tmp_path / "model.pth")
+    fails(tmp_path / "model.pth", "not a network of the IMDN family", "name it as network_g in an option file")
