@@ -1,0 +1,120 @@
+"""Losses between a result and its original, pixel by pixel or frequency by frequency, under BasicSR's names.
+
+All are means over everything, so that neither the size of the batch nor of the images changes what they are worth, and
+all are computed in float32 or better, whatever the precision of the images.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from imdn_kd.errors import InputError
+from imdn_kd.registry import LOSSES
+
+NORMS = ("backward", "ortho", "forward")
+"""Scales of a spectrum, in the words of `torch.fft`."""
+
+
+class PixelLoss(nn.Module, ABC):
+    """A loss between two batches of images of the same shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def forward(self, sr: Tensor, gt: Tensor) -> Tensor:
+        """Return the loss, a scalar, at least float32.
+
+        Args:
+            sr: N x C x H x W, the result, floating.
+            gt: the original, of the same shape.
+
+        Raises:
+            InputError: the shapes differ.
+        """
+        if sr.shape != gt.shape:
+            shapes = f"{tuple(sr.shape)} and {tuple(gt.shape)}"
+            raise InputError(f"result and original differ in shape: {shapes}; is the scale that of the images?")
+        return self.between(_widened(sr), _widened(gt))
+
+    @abstractmethod
+    def between(self, sr: Tensor, gt: Tensor) -> Tensor:
+        """The loss of images that are alike in shape and at least float32."""
+
+
+def _widened(images: Tensor) -> Tensor:
+    return images.float() if images.dtype in (torch.float16, torch.bfloat16) else images
+
+
+@LOSSES.register
+class L1Loss(PixelLoss):
+    """Mean of |sr - gt|."""
+
+    def between(self, sr: Tensor, gt: Tensor) -> Tensor:
+        """As in `PixelLoss`."""
+        return functional.l1_loss(sr, gt)
+
+
+@LOSSES.register
+class MSELoss(PixelLoss):
+    """Mean of (sr - gt)^2."""
+
+    def between(self, sr: Tensor, gt: Tensor) -> Tensor:
+        """As in `PixelLoss`."""
+        return functional.mse_loss(sr, gt)
+
+
+@LOSSES.register
+class CharbonnierLoss(PixelLoss):
+    """Mean of sqrt((sr - gt)^2 + eps), an L1 loss that is smooth at 0 (Lai et al., LapSRN, CVPR 2017).
+
+    Equal images have a loss of sqrt(eps), not 0.
+
+    Args:
+        eps: positive; without it, the gradient would be infinite at 0. The square of the epsilon of the paper.
+
+    Raises:
+        InputError: `eps` is not positive.
+    """
+
+    def __init__(self, *, eps: float = 1e-12) -> None:
+        super().__init__()
+        # Below, float32 would round it to 0, or to numbers that GPUs may take for 0.
+        if not torch.finfo(torch.float32).tiny <= eps < math.inf:
+            raise InputError(f"eps of CharbonnierLoss is {eps}; give a positive number, as 1e-12")
+        self.eps = eps
+
+    def between(self, sr: Tensor, gt: Tensor) -> Tensor:
+        """As in `PixelLoss`."""
+        return ((sr - gt).square() + self.eps).sqrt().mean()
+
+
+@LOSSES.register
+class FFTLoss(PixelLoss):
+    """Mean absolute difference of the spectra, real and imaginary parts apart.
+
+    Over the half of the spectrum that `torch.fft.rfft2` gives, as in SAFMN (Sun et al., ICCV 2023); MIMO-UNet (Cho et
+    al., ICCV 2021), where the loss comes from, takes the mean over both halves, which mirror each other. With `norm:
+    backward`, as there, it is far larger than an L1 loss and grows with the images; published weights are 0.05 to 0.1.
+
+    Args:
+        norm: `backward`: the plain sum over the pixels; `ortho`: divided by sqrt(HW); `forward`: by HW.
+
+    Raises:
+        InputError: another `norm`.
+    """
+
+    def __init__(self, *, norm: str = "backward") -> None:
+        super().__init__()
+        if norm not in NORMS:
+            raise InputError(f"norm of FFTLoss is {norm!r}; choose from {', '.join(NORMS)}")
+        self.norm = norm
+
+    def between(self, sr: Tensor, gt: Tensor) -> Tensor:
+        """As in `PixelLoss`."""
+        # The transform is linear: that of the difference is the difference of both, at half the cost.
+        return torch.view_as_real(torch.fft.rfft2(sr - gt, norm=self.norm)).abs().mean()
