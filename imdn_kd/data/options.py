@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from fractions import Fraction
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -16,7 +17,7 @@ from imdn_kd.data.pairs import ImagePairs, exact_scale
 from imdn_kd.data.patches import Patches
 from imdn_kd.data.sinks import Format
 from imdn_kd.errors import InputError
-from imdn_kd.option_files import Options
+from imdn_kd.option_files import Count, Options
 from imdn_kd.registry import DATASETS
 
 
@@ -62,7 +63,7 @@ class PrepareOptions(Options):
     format: Format | None = None
     name: str | None = None
     output: str | None = None
-    manual_seed: int = Field(0, ge=0)
+    manual_seed: Count = Field(0, ge=0)
 
     @model_validator(mode="after")
     def _fits_together(self) -> PrepareOptions:
@@ -112,6 +113,14 @@ class IoBackend(Options):
     type: Literal["disk", "lmdb"] = "disk"
 
 
+class PatchStage(NamedTuple):
+    """Which patches are cut from an update on: their side in `gt`, px, and how many for each device."""
+
+    start: int
+    gt_size: int
+    batch_size: int
+
+
 class TrainDataOptions(Options):
     """`datasets.train`, in the words of BasicSR, for its own data and for stores.
 
@@ -125,15 +134,21 @@ class TrainDataOptions(Options):
         filename_tmpl: name of the low-quality image of original `{}`, less the suffix.
         io_backend: `disk` or `lmdb`.
         gt_size: side of the patches of the original, px.
+        gt_sizes: instead, sides that follow each other (progressive training), as in Restormer's option files.
+        mini_batch_sizes: the batch size for each of them.
+        iters: for how many updates each is used; the last one until the end.
         use_hflip: mirror half of the patches.
+        use_flip: older name of `use_hflip`.
         use_rot: turn patches by multiples of 90 degrees.
         use_channel_shuffle: put R, G and B in any order.
         use_inversion: show half of the patches as negatives.
         sampling: `image`: every image equally often; `area`: every place equally often.
         sharpness: how many places in an image are looked at for a patch, of which sharp ones are preferred; 1 is off.
         augment_on: `worker` or `device`.
+        color: `y` trains a network of one channel on Y.
         batch_size_per_gpu: patches in a batch, on each device.
-        num_worker_per_gpu: processes that read, for each device.
+        num_worker_per_gpu: threads that cut patches ahead, for each device; by default none for a store on the CPU,
+            one for a store on a GPU, and four where images are decoded.
         pin_memory: give memory that GPUs can fetch from.
         dataset_enlarge_ratio: accepted for BasicSR's sake; there are no epochs here.
         use_shuffle: likewise; the order is always random.
@@ -149,21 +164,26 @@ class TrainDataOptions(Options):
     meta_info_file: str | None = None
     filename_tmpl: str | None = None
     io_backend: IoBackend = IoBackend()
-    gt_size: int = Field(ge=1)
+    gt_size: Count = Field(ge=1)
+    gt_sizes: list[Count] = Field(default_factory=list)
+    mini_batch_sizes: list[Count] = Field(default_factory=list)
+    iters: list[Count] = Field(default_factory=list)
     use_hflip: bool = True
+    use_flip: bool | None = None
     use_rot: bool = True
     use_channel_shuffle: bool = False
     use_inversion: bool = False
     sampling: Literal["image", "area"] = "image"
-    sharpness: int = Field(1, ge=1)
+    sharpness: Count = Field(1, ge=1)
     augment_on: Literal["worker", "device"] = "worker"
-    batch_size_per_gpu: int = Field(ge=1)
-    num_worker_per_gpu: int = Field(0, ge=0)
+    color: Literal["y"] | None = None
+    batch_size_per_gpu: Count = Field(ge=1)
+    num_worker_per_gpu: Count | None = Field(None, ge=0)
     pin_memory: bool = True
-    dataset_enlarge_ratio: int | Literal["auto"] = 1
+    dataset_enlarge_ratio: Count | Literal["auto"] = 1
     use_shuffle: Literal[True] = True
     prefetch_mode: Literal["cpu", "cuda"] | None = None
-    num_prefetch_queue: int = Field(2, ge=1)
+    num_prefetch_queue: Count = Field(2, ge=1)
 
     @model_validator(mode="after")
     def _has_data(self) -> TrainDataOptions:
@@ -172,6 +192,21 @@ class TrainDataOptions(Options):
             if getattr(self, key) is None:
                 raise PydanticCustomError("no_data", f"{self.type} needs {key}")
         return self
+
+    @model_validator(mode="after")
+    def _stages_agree(self) -> TrainDataOptions:
+        if not len(self.gt_sizes) == len(self.mini_batch_sizes) == len(self.iters):
+            raise PydanticCustomError("stages", "gt_sizes, mini_batch_sizes and iters must be of one length")
+        if min((1, *self.gt_sizes, *self.mini_batch_sizes, *self.iters)) < 1:
+            raise PydanticCustomError("stages", "gt_sizes, mini_batch_sizes and iters must be 1 or more")
+        return self
+
+    def stages(self) -> list[PatchStage]:
+        """The patch sizes in their order, the first from update 0 on."""
+        if not self.gt_sizes:
+            return [PatchStage(0, self.gt_size, self.batch_size_per_gpu)]
+        starts = itertools.accumulate(self.iters[:-1], initial=0)
+        return list(itertools.starmap(PatchStage, zip(starts, self.gt_sizes, self.mini_batch_sizes, strict=True)))
 
     def open(self, scale: float, planes: tuple[str, ...] = ()) -> ImagePairs:
         """Open the data set for a factor.
@@ -193,18 +228,20 @@ class TrainDataOptions(Options):
         images: ImagePairs = DATASETS.build(spec)
         return images
 
-    def patches(self, images: ImagePairs, *, seed: int, rank: int = 0, world_size: int = 1) -> Patches:
-        """Patches of the data set, as these options ask for them."""
+    def patches(
+        self, images: ImagePairs, stage: PatchStage, *, seed: int, rank: int = 0, world_size: int = 1
+    ) -> Patches:
+        """Patches of the data set, as these options ask for them in one of their stages."""
         return Patches(
             images,
-            gt_size=self.gt_size,
-            batch_size=self.batch_size_per_gpu,
+            gt_size=stage.gt_size,
+            batch_size=stage.batch_size,
             seed=seed,
             rank=rank,
             world_size=world_size,
             sampling=self.sampling,
             sharpness=self.sharpness,
-            use_hflip=self.use_hflip,
+            use_hflip=self.use_hflip if self.use_flip is None else self.use_flip,
             use_rot=self.use_rot,
             use_channel_shuffle=self.use_channel_shuffle,
             use_inversion=self.use_inversion,

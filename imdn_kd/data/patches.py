@@ -218,6 +218,20 @@ def to_training(
     return {plane: images.to(dtype).div_(255 / white) for plane, images in planes.items()}
 
 
+def to_luma(images: Tensor) -> Tensor:
+    """Y of images, BT.601 from 16/255 to 235/255 and not rounded, as BasicSR's `color: y` trains on.
+
+    Args:
+        images: N x 3 x H x W, RGB in [0, 1].
+
+    Returns:
+        N x 1 x H x W, channels last.
+    """
+    weights = images.new_tensor([65.481, 128.553, 24.966]).view(1, 3, 1, 1)
+    luma = ((images * weights).sum(1, keepdim=True) + 16) / 255
+    return luma.contiguous(memory_format=torch.channels_last)
+
+
 def _below(count: int, word: int) -> int:
     """A whole number from 0 to `count` - 1 from 64 random bits."""
     return word * count >> 64

@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from imdn_kd.data.image_sets import DataSource
 from imdn_kd.evaluation.metrics import Protocol
-from imdn_kd.option_files import Options
+from imdn_kd.option_files import Count, Options
 
 
 class IoBackend(Options):
@@ -28,6 +28,7 @@ class DatasetOptions(Options):
         dataroot_lq: folder of the LR images; without it they are looked for beside the originals, or made.
         filename_tmpl: name of the LR image of original `{}`, less the suffix.
         io_backend: `disk`.
+        color: `y` in option files of networks that work on Y; the network itself says how many channels it takes.
     """
 
     name: str
@@ -36,6 +37,7 @@ class DatasetOptions(Options):
     dataroot_lq: str | None = None
     filename_tmpl: str | None = None
     io_backend: IoBackend = IoBackend()
+    color: Literal["y"] | None = None
 
     def source(self) -> DataSource:
         """The data set that is meant."""
@@ -58,16 +60,16 @@ class MetricOptions(Options):
     """`val.metrics.psnr` and `val.metrics.ssim`.
 
     Attributes:
-        type: the function of BasicSR.
+        type: the function of BasicSR. NIQE is not measured.
         crop_border: pixels cut from each border.
         test_y_channel: measure Y, not RGB.
-        better: which direction is better.
+        better: which direction is better; accepted for BasicSR's sake.
     """
 
-    type: Literal["calculate_psnr", "calculate_ssim"]
-    crop_border: int = Field(ge=0)
+    type: Literal["calculate_psnr", "calculate_ssim", "calculate_niqe"]
+    crop_border: Count = Field(ge=0)
     test_y_channel: bool = False
-    better: Literal["higher"] = "higher"
+    better: Literal["higher", "lower"] = "higher"
 
 
 class ValOptions(Options):
@@ -84,11 +86,25 @@ class ValOptions(Options):
 
     @model_validator(mode="after")
     def _agree(self) -> ValOptions:
-        if len({(metric.crop_border, metric.test_y_channel) for metric in self.metrics.values()}) > 1:
+        if len({(metric.crop_border, metric.test_y_channel) for metric in self._measured()}) > 1:
             raise PydanticCustomError(
                 "metrics_differ", "metrics differ in crop_border or test_y_channel; give all of them the same"
             )
         return self
+
+    def protocol(self, scale: int) -> Protocol:
+        """How images enlarged by a factor are measured."""
+        for metric in self._measured():
+            border = None if metric.crop_border == scale else metric.crop_border
+            return Protocol(space="y" if metric.test_y_channel else "rgb", shave=border)
+        return Protocol()
+
+    def ignored(self) -> list[str]:
+        """Names of the metrics that are not measured."""
+        return [name for name, metric in self.metrics.items() if metric.type == "calculate_niqe"]
+
+    def _measured(self) -> list[MetricOptions]:
+        return [metric for metric in self.metrics.values() if metric.type != "calculate_niqe"]
 
 
 class BenchmarkOptions(Options):
@@ -108,14 +124,14 @@ class BenchmarkOptions(Options):
     """
 
     name: str
-    scale: int = Field(ge=2)
+    scale: Count = Field(ge=2)
     datasets: dict[str, DatasetOptions] = Field(min_length=1)
     network_g: dict[str, Any] | None = None
     path: PathOptions = PathOptions()
     val: ValOptions = ValOptions()
     model_type: Literal["SRModel"] = "SRModel"
-    num_gpu: int | Literal["auto"] = "auto"
-    manual_seed: int | None = None
+    num_gpu: Count | Literal["auto"] = "auto"
+    manual_seed: Count | None = None
 
     @model_validator(mode="after")
     def _has_weights(self) -> BenchmarkOptions:
@@ -127,8 +143,4 @@ class BenchmarkOptions(Options):
 
     def protocol(self) -> Protocol:
         """How images are measured."""
-        if not self.val.metrics:
-            return Protocol()
-        metric = next(iter(self.val.metrics.values()))
-        border = None if metric.crop_border == self.scale else metric.crop_border
-        return Protocol(space="y" if metric.test_y_channel else "rgb", shave=border)
+        return self.val.protocol(self.scale)
