@@ -7,8 +7,10 @@ import sys
 import typer
 
 from imdn_kd.cli.benchmark import benchmark
+from imdn_kd.cli.options import options
 from imdn_kd.cli.prepare import prepare
 from imdn_kd.cli.profile import profile
+from imdn_kd.cli.train import train
 from imdn_kd.cli.upscale import upscale
 from imdn_kd.cli.verify import verify
 from imdn_kd.errors import InputError
@@ -21,16 +23,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (upscale, benchmark, profile, prepare, verify):
+for command in (train, upscale, benchmark, profile, prepare, verify):
     app.command()(command)
+app.add_typer(options, name="options")
 
 
 def main() -> None:
-    """Entry point of `imdn-kd`: what the user can mend becomes one line and exit code 2; Ctrl-C is exit code 130."""
+    """Entry point of `imdn-kd`: a line for each thing the user can mend and exit code 2; 130 after Ctrl-C."""
     try:
         code = app(standalone_mode=False)
     except InputError as error:
-        _complain(str(error))
+        for line in error.lines:
+            _complain(line)
         code = 2
     except OSError as error:
         # Files are checked where they are used; what is left are names and folders that cannot even be looked at.

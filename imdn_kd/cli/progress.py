@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 
 from rich.console import Console
@@ -83,3 +83,51 @@ class DownloadProgress:
         """Begin a bar; the result is called with the bytes that are there, and all of them if known."""
         task = self._bar.add_task(name, total=None)
         return lambda done, total: self._bar.update(task, completed=done, total=total)
+
+
+class TrainProgress:
+    """Updates, losses, rate and time left of a training run; messages appear above the bar.
+
+    Args:
+        total: updates in all.
+        shown: whether this process is the one that speaks.
+    """
+
+    def __init__(self, total: int, *, shown: bool) -> None:
+        self._console = Console(stderr=True)
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=self._console, disable=not (shown and self._console.is_terminal))
+        self._task = self._bar.add_task("", total=total, state="")
+        self._shown = shown
+
+    def __enter__(self) -> TrainProgress:
+        self._handler: logging.Handler = (
+            RichHandler(console=self._console, show_path=False, log_time_format="[%X]")
+            if self._console.is_terminal
+            else logging.StreamHandler()
+        )
+        self._handler.setLevel(logging.INFO if self._shown else logging.ERROR)
+        self._package = logging.getLogger("imdn_kd")
+        self._level = self._package.level
+        self._package.setLevel(logging.INFO)
+        self._package.addHandler(self._handler)
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+        self._package.removeHandler(self._handler)
+        self._package.setLevel(self._level)
+
+    def start(self, step: int) -> None:
+        """Say how many updates were done before, so that they do not count as speed."""
+        self._bar.reset(self._task, completed=step)
+        self._first, self._start = step, time.perf_counter()
+
+    def at(self, step: int, losses: Mapping[str, float], rate: float) -> None:
+        """Say how many updates are done, and the last losses and learning rate."""
+        speed = (step - self._first) / (time.perf_counter() - self._start)
+        values = " ".join(f"{name} {value:.4f}" for name, value in losses.items())
+        self._bar.update(self._task, completed=step, state=f"{values} lr {rate:.2e} {speed:.1f} it/s")

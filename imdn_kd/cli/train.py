@@ -1,0 +1,81 @@
+"""`imdn-kd train`."""
+
+from __future__ import annotations
+
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Launcher(str, Enum):
+    """Values of `imdn_kd.training.launch.Launcher`, repeated here since the command line must not import it."""
+
+    none = "none"
+    pytorch = "pytorch"
+    slurm = "slurm"
+
+
+def train(
+    options: Annotated[Path, typer.Option("-opt", "--options", metavar="FILE", help="Option file (.yml).")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Instead of what the file says, as train.optim_g.lr=1e-4."),
+    ] = None,
+    auto_resume: Annotated[
+        bool, typer.Option("--auto_resume", "--auto-resume", help="Go on from the newest state of the run.")
+    ] = False,
+    launcher: Annotated[
+        Launcher, typer.Option(help="Who started the processes; none: alone, accelerate launch, or torchrun.")
+    ] = Launcher.none,
+    root: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("experiments"),
+    check: Annotated[bool, typer.Option("--check", help="Say what is wrong or has no effect, and stop.")] = False,
+) -> None:
+    """Train a network as an option file says, in the words of BasicSR.
+
+    Ctrl-C saves and says how to go on. Leaves a folder in --root: models, states, curves, the log.
+
+    imdn-kd train -opt options/train/imdn_rtc_x2.yml
+    """
+    from imdn_kd.cli.progress import TrainProgress
+    from imdn_kd.evaluation.report import report_scores
+    from imdn_kd.option_files import read_options
+    from imdn_kd.training import launch, run
+    from imdn_kd.training.options import TrainOptions
+    from imdn_kd.training.trainer import DivergedError
+
+    launch.prepare_environment(launcher.value)
+    main = launch.rank() == 0
+    content = read_options(options, TrainOptions, overrides or ())
+    if check:
+        plan = run.check(content, root=root)
+        print(*plan.notes, f"{options}: can be trained", sep="\n")
+        return
+    with TrainProgress(content.train.total_iter, shown=main) as progress:
+        trainer = run.prepare(content, root=root, auto_resume=auto_resume, on_step=progress.at)
+        progress.start(trainer.step)
+        try:
+            outcome = trainer.run()
+        except DivergedError as error:
+            print(f"imdn-kd: {error}", file=sys.stderr)
+            raise typer.Exit(1) from error
+    if not main:
+        raise typer.Exit(0 if outcome.signal is None else 128 + outcome.signal)
+    if outcome.signal is not None:
+        print(f"imdn-kd: stopped after update {outcome.step}; go on with: {_again()}", file=sys.stderr)
+        raise typer.Exit(128 + outcome.signal)
+    if outcome.test:
+        report = report_scores(outcome.test)
+        report.show(as_json=False)
+        report.save(trainer.folder.path / "test.md")
+    for metric, best in outcome.best.items():
+        print(f"best {metric} on {content.val.select_on if content.val else ''}: {best['value']:.4f} at {best['step']}")
+    print(f"trained for {outcome.step} updates: {outcome.model}")
+
+
+def _again() -> str:
+    """The command that goes on."""
+    words = [word for word in sys.argv[1:] if word not in ("--auto_resume", "--auto-resume")]
+    return " ".join(["imdn-kd", *words, "--auto_resume"])

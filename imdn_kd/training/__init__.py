@@ -1,0 +1,1 @@
+"""Training: options, and what moves the weights."""

@@ -1,0 +1,117 @@
+"""Training states: everything that a run needs to go on exactly where it was, in files that are whole or absent."""
+
+from __future__ import annotations
+
+import logging
+import os
+import zipfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from imdn_kd.errors import InputError
+from imdn_kd.files import atomic_path
+
+FORMAT = "imdn_kd.state.1"
+SUFFIX = ".state"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class State:
+    """What is saved of a run after an update.
+
+    Learning rates, patches and other random numbers are functions of the number of updates, so they are not part of it.
+
+    Attributes:
+        step: updates done.
+        options: the options of the run, resolved, as plain values.
+        network: weights of the network.
+        optimizer: state of the optimiser.
+        ema: running average of the weights, if there is one.
+        scaler: state of the loss scaling of fp16, if it is used.
+        best: for each metric, the best value and the step at which it was reached.
+        validated: the last step at which validation was finished.
+        skipped: how many updates in a row were skipped, since their gradients were not finite.
+        window: sums of the losses since the last line of the log, by name, and their number.
+    """
+
+    step: int
+    options: dict[str, Any]
+    network: dict[str, Any]
+    optimizer: dict[str, Any]
+    ema: dict[str, Any] | None = None
+    scaler: dict[str, Any] | None = None
+    best: dict[str, dict[str, float]] = field(default_factory=dict)
+    validated: int = 0
+    skipped: int = 0
+    window: dict[str, Any] = field(default_factory=dict)
+
+
+def state_path(folder: Path, step: int) -> Path:
+    """Where the state after an update belongs."""
+    return folder / f"{step}{SUFFIX}"
+
+
+def save_state(folder: Path, state: State, *, keep_last: int) -> Path:
+    """Write a state, then remove old ones.
+
+    Args:
+        folder: of all states of the run.
+        state: what to write.
+        keep_last: how many states are kept, 0 for all.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    path = state_path(folder, state.step)
+    with atomic_path(path) as temporary:
+        torch.save({"format": FORMAT, **asdict(state)}, temporary)
+        # Through a power cut, too: the name must not be there before the content is.
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+    if keep_last:
+        for _, old in _states(folder)[:-keep_last]:
+            old.unlink(missing_ok=True)
+    return path
+
+
+def load_state(path: Path) -> State:
+    """Read a state; no code in it is run.
+
+    Raises:
+        InputError: there is none, it is damaged, or not of this program.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # PyTorch itself does not look at the checksums.
+            damaged = archive.testzip()
+        content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: there is no such training state") from error
+    except Exception as error:  # of whatever kind: zipfile and torch.load each have many
+        raise InputError(f"{path}: is damaged ({type(error).__name__}); go on from another state") from error
+    if content is None:
+        raise InputError(f"{path}: is damaged ({damaged}); go on from another state")
+    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+        raise InputError(f"{path}: is not a training state of imdn_kd; give one from training_states/ of a run of it")
+    return State(**content)
+
+
+def newest_state(folder: Path) -> State | None:
+    """The newest state in a folder that can be read; the log says which ones cannot."""
+    for _, path in reversed(_states(folder)):
+        try:
+            return load_state(path)
+        except InputError as error:
+            logger.warning("%s", str(error).replace("go on from another state", "going on from the one before"))
+    return None
+
+
+def _states(folder: Path) -> list[tuple[int, Path]]:
+    """States by step, the newest last."""
+    paths = folder.glob(f"*{SUFFIX}") if folder.is_dir() else ()
+    return sorted((int(path.stem), path) for path in paths if path.stem.isdecimal())

@@ -1,0 +1,117 @@
+"""What a run says: a log file, losses and scores as JSON lines, curves for TensorBoard or Weights & Biases."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from accelerate.tracking import GeneralTracker, TensorBoardTracker, WandBTracker
+
+from imdn_kd.data.journal import Journal
+from imdn_kd.evaluation.benchmark import SetScore
+from imdn_kd.training.options import LoggerOptions
+from imdn_kd.training.run_folder import RunFolder
+
+logger = logging.getLogger(__name__)
+
+
+class TrainLog:
+    """Writes down what happens, from an update on; what an interrupted run wrote beyond it is taken back.
+
+    To be used in a `with` block, by one process.
+
+    Args:
+        folder: of the run.
+        name: of the run.
+        options: what is wanted.
+        step: updates done.
+        validated: the last update whose validation was finished.
+    """
+
+    def __init__(self, folder: RunFolder, name: str, options: LoggerOptions, *, step: int, validated: int) -> None:
+        self._journal = Journal(folder.metrics, name)
+        self._journal.cut(sum(_happened(record, step, validated) for record in self._journal.records))
+        self._trackers = _trackers(folder.path, name, options, step)
+        stamp = time.strftime("%Y%m%d_%H%M%S")
+        self._file = logging.FileHandler(folder.path / f"train_{name}_{stamp}.log", encoding="utf-8")
+        self._file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s: %(message)s"))
+        # The file is to have everything, also where nobody has asked for these messages on the screen.
+        self._package = logging.getLogger("imdn_kd")
+        self._level = self._package.level
+
+    def __enter__(self) -> TrainLog:
+        self._package.addHandler(self._file)
+        self._package.setLevel(logging.INFO)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._package.removeHandler(self._file)
+        self._package.setLevel(self._level)
+        self._file.close()
+        for tracker in self._trackers:
+            tracker.finish()
+
+    def losses(self, step: int, losses: Mapping[str, float], *, rate: float, speed: float, left: float) -> None:
+        """Write down losses.
+
+        Args:
+            step: updates done.
+            losses: means since the last time, by name.
+            rate: learning rate.
+            speed: updates a second.
+            left: seconds that the rest will take.
+        """
+        values = ", ".join(f"{name} {value:.4e}" for name, value in losses.items())
+        logger.info("step %d: %s, lr %.3e, %.2f it/s, %s left", step, values, rate, speed, duration(left))
+        self._journal.add({"step": step, "lr": rate, "losses": dict(losses)})
+        curves = {f"losses/{name}": value for name, value in losses.items()}
+        self._track(step, {**curves, "lr": rate, "it_per_s": speed})
+
+    def scores(self, step: int, scores: Sequence[SetScore], *, final: bool = False) -> None:
+        """Write down scores of a validation, or of the test at the end."""
+        kind = "test" if final else "scores"
+        for score in scores:
+            logger.info("step %d: %s %s: %.3f dB, %.4f", step, kind, score.data, score.psnr, score.ssim)
+        figures = {score.data: {"psnr": score.psnr, "ssim": score.ssim} for score in scores}
+        self._journal.add({"step": step, kind: figures})
+        self._track(step, {f"{data}/{name}": value for data, both in figures.items() for name, value in both.items()})
+
+    def _track(self, step: int, values: Mapping[str, float]) -> None:
+        for tracker in self._trackers:
+            tracker.log(dict(values), step=step)
+
+
+def wandb_is_there() -> bool:
+    """Whether Weights & Biases is installed."""
+    return importlib.util.find_spec("wandb") is not None
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds as `1:02:03`."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def _happened(record: Mapping[str, Any], step: int, validated: int) -> bool:
+    """Whether a record is of what a state has seen."""
+    limit = step if "losses" in record else validated
+    return bool(record["step"] <= limit) and "test" not in record
+
+
+def _trackers(folder: Path, name: str, options: LoggerOptions, step: int) -> list[GeneralTracker]:
+    trackers: list[GeneralTracker] = []
+    if options.use_tb_logger:
+        trackers.append(TensorBoardTracker("tb_logger", folder, purge_step=step + 1))
+    if options.wandb.project:
+        resume = {} if options.wandb.resume_id is None else {"id": options.wandb.resume_id, "resume": "allow"}
+        trackers.append(WandBTracker(options.wandb.project, name=name, dir=str(folder), **resume))
+    for tracker in trackers:
+        tracker.start()
+    return trackers

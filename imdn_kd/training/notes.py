@@ -1,0 +1,100 @@
+"""Options that do nothing, or not quite what they do in BasicSR: said before training, never silently passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from imdn_kd.data.options import TrainDataOptions
+from imdn_kd.training.options import CosineOptions, MultiStepOptions, TrainOptions
+
+
+def notes(options: TrainOptions) -> list[str]:
+    """One line for each option whose meaning differs from BasicSR's or which has no effect in this file."""
+    return [*_old_names(options), *_data(options.datasets.train), *_course(options), *_measuring(options)]
+
+
+def _old_names(options: TrainOptions) -> Iterator[str]:
+    sections = (
+        ("datasets.train", options.datasets.train, {"use_flip": "use_hflip"}),
+        ("path", options.path, {"pretrain_model_g": "pretrain_network_g", "strict_load": "strict_load_g"}),
+    )
+    for place, section, names in sections:
+        for old, new in names.items():
+            if old in section.model_fields_set:
+                yield f"{place}.{old}: read as {new}, its name in BasicSR since 1.2"
+
+
+def _data(data: TrainDataOptions) -> Iterator[str]:
+    given = data.model_fields_set
+    for key in ("dataset_enlarge_ratio", "use_shuffle", "prefetch_mode"):
+        if key in given:
+            yield f"datasets.train.{key}: no effect; there are no epochs, every update draws its patches at random"
+    if "num_worker_per_gpu" in given:
+        yield "datasets.train.num_worker_per_gpu: threads rather than processes; which patches are cut is the same"
+    if "num_prefetch_queue" in given and data.num_worker_per_gpu == 0:
+        yield "datasets.train.num_prefetch_queue: no effect, since num_worker_per_gpu is 0"
+    elsewhere = {
+        "StoreDataset": ("dataroot_gt", "dataroot_lq", "meta_info_file", "filename_tmpl", "io_backend"),
+        "PairedImageDataset": ("dataroot",),
+    }
+    for key in elsewhere[data.type]:
+        if key in given:
+            yield f"datasets.train.{key}: no effect with {data.type}"
+    if data.type == "PairedImageDataset" and data.io_backend.type == "lmdb":
+        for key in ("meta_info_file", "filename_tmpl"):
+            if key in given:
+                yield f"datasets.train.{key}: no effect with LMDB, whose two sides have the same keys, all of them used"
+    if data.gt_sizes:
+        yield "datasets.train.gt_size and batch_size_per_gpu: no effect beside gt_sizes and mini_batch_sizes"
+
+
+def _course(options: TrainOptions) -> Iterator[str]:
+    train = options.train
+    total = train.total_iter
+    if isinstance(train.scheduler, MultiStepOptions):
+        late = [step for step in (*train.scheduler.milestones, *train.scheduler.restarts) if step >= total]
+        if late:
+            yield f"train.scheduler: what is to happen at {', '.join(map(str, late))} comes after total_iter, {total}"
+    if isinstance(train.scheduler, CosineOptions):
+        covered = sum(train.scheduler.periods)
+        if covered < total:
+            yield f"train.scheduler.periods: end at {covered}; the rate stays at its last value until {total}"
+        elif covered > total:
+            yield f"train.scheduler.periods: end at {covered}, after total_iter, {total}"
+    if train.warmup_iter >= total:
+        yield f"train.warmup_iter: {train.warmup_iter} updates, so training ends while the rate still rises"
+    for stage in options.datasets.train.stages():
+        if stage.start >= total:
+            yield f"datasets.train.gt_sizes: patches of {stage.gt_size} px would come at {stage.start}, after the end"
+    if isinstance(options.num_gpu, int) and options.num_gpu > 1:
+        yield (
+            f"num_gpu: {options.num_gpu} GPUs need as many processes; start with "
+            f"torchrun --nproc_per_node {options.num_gpu} -m imdn_kd train ..."
+        )
+    for key in options.dist_params.model_fields_set:
+        yield f"dist_params.{key}: no effect; the launcher says how processes find each other"
+    if options.model_type == "SwinIRModel":
+        yield "model_type: SwinIRModel is trained as SRModel; images are padded to its windows by repeating their edges"
+
+
+def _measuring(options: TrainOptions) -> Iterator[str]:
+    val, measured = options.val, options.datasets.measured("val")
+    if val is None:
+        if measured:
+            yield "datasets.val: never scored, since there is no section val; give val.val_freq"
+        return
+    if not measured:
+        yield "val: nothing is scored during training, since datasets has no val"
+    for key in ("pbar", "suffix"):
+        if key in val.model_fields_set:
+            yield f"val.{key}: no effect"
+    for name in val.ignored():
+        yield f"val.metrics.{name}: not measured; there are PSNR and SSIM"
+    if measured and val.select_on is None:
+        yield "val.select_on: not given, so no weights are kept as the best ones; name a data set that is not reported"
+    if val.select_on is not None and val.select_on_benchmark:
+        yield "val.select_on_benchmark: figures of the set that weights are selected on look better than they are"
+    if val.val_freq > options.train.total_iter:
+        yield f"val.val_freq: {val.val_freq} is more than total_iter, so nothing is scored during training"
+    if any(dataset.color for dataset in options.datasets.measured("val")):
+        yield "datasets.val.color: a network of one channel enlarges R, G and B one after the other, and Y is compared"

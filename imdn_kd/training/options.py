@@ -1,0 +1,320 @@
+"""Option files of `imdn-kd train`: the training options of BasicSR, and what it lacks, checked against a schema."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from imdn_kd.data.options import TrainDataOptions
+from imdn_kd.evaluation.metrics import Protocol
+from imdn_kd.evaluation.options import DatasetOptions, ValOptions
+from imdn_kd.option_files import Count, Options
+
+PHASES = ("val", "test")
+"""How the names of data sets begin that are measured: during training, and at its end."""
+
+
+class DatasetsOptions(Options):
+    """`datasets`: `train`, and any number of data sets to measure on.
+
+    Those called `val`, `val_2`, `val_kodak`, ... are scored every `val.val_freq` updates; those called `test`,
+    `test_1`, ... once, at the end, with the weights that were selected.
+
+    Attributes:
+        train: what is trained on.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, DatasetOptions]
+
+    train: TrainDataOptions
+
+    @model_validator(mode="after")
+    def _known_phases(self) -> DatasetsOptions:
+        for key in self.__pydantic_extra__:
+            if not key.startswith(PHASES):
+                raise PydanticCustomError(
+                    "phase",
+                    "'{key}' is not used; call data sets train, val, val_2, ... or test, test_2, ...",
+                    {"key": key},
+                )
+        return self
+
+    def measured(self, phase: Literal["val", "test"]) -> list[DatasetOptions]:
+        """The data sets of a phase, in the order of the file."""
+        return [dataset for key, dataset in self.__pydantic_extra__.items() if key.startswith(phase)]
+
+
+class NetworkOptions(Options):
+    """`network_g`: a network by name, with its own options.
+
+    Attributes:
+        type: one of ours (`imdn`, `imdn_s`, `imdn_l`, `imdn_rtc`, `IMDN`, ...), or of BasicSR (`EDSR`, `RCAN`, ...).
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+
+    def spec(self) -> dict[str, Any]:
+        """What the registry builds from."""
+        return self.model_dump()
+
+
+class PathOptions(Options):
+    """`path`.
+
+    Attributes:
+        pretrain_network_g: weights to start from: a model file, or the name of a student.
+        param_key_g: which of the weights in a checkpoint of BasicSR; by default the averaged ones if there are any.
+        strict_load_g: refuse weights that do not fit; with false, what fits is taken and the rest is named.
+        resume_state: training state to go on from, instead of what --auto_resume finds.
+        pretrain_model_g: older name of `pretrain_network_g`.
+        strict_load: older name of `strict_load_g`.
+    """
+
+    pretrain_network_g: str | None = None
+    param_key_g: Literal["params", "params_ema"] | None = None
+    strict_load_g: bool = True
+    resume_state: str | None = None
+    pretrain_model_g: str | None = None
+    strict_load: bool | None = None
+
+    @property
+    def pretrained(self) -> str | None:
+        """The weights to start from."""
+        return self.pretrain_network_g or self.pretrain_model_g
+
+    @property
+    def strict(self) -> bool:
+        """Whether these must fit."""
+        return self.strict_load_g if self.strict_load is None else self.strict_load
+
+
+class OptimOptions(Options):
+    """`train.optim_g`: an optimiser of PyTorch, with its own options.
+
+    Attributes:
+        type: its name in `torch.optim`, as `Adam`.
+        lr: learning rate.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = "Adam"
+    lr: float = Field(gt=0)
+
+    def settings(self) -> dict[str, Any]:
+        """What its constructor takes."""
+        return self.model_dump(exclude={"type"})
+
+
+class MultiStepOptions(Options):
+    """`train.scheduler`: the rate is multiplied at milestones.
+
+    Attributes:
+        type: `MultiStepLR`, or `MultiStepRestartLR`, the same.
+        milestones: after how many updates.
+        gamma: by how much.
+        restarts: after how many updates the rate goes back to the first one.
+        restart_weights: times this, one for each restart.
+    """
+
+    type: Literal["MultiStepLR", "MultiStepRestartLR"]
+    milestones: list[Count]
+    gamma: float = Field(0.1, gt=0)
+    restarts: list[Count] = Field(default_factory=lambda: [0])
+    restart_weights: list[float] = Field(default_factory=lambda: [1.0])
+
+
+class CosineOptions(Options):
+    """`train.scheduler`: the rate falls along a cosine, again and again.
+
+    Attributes:
+        type: `CosineAnnealingRestartLR`.
+        periods: updates of each fall.
+        restart_weights: part of the first rate where each begins.
+        eta_min: rate where each ends.
+    """
+
+    type: Literal["CosineAnnealingRestartLR"]
+    periods: list[Count]
+    restart_weights: list[float] = Field(default_factory=lambda: [1.0])
+    eta_min: float = Field(0, ge=0)
+
+
+Scheduler = Annotated[MultiStepOptions | CosineOptions, Field(discriminator="type")]
+
+
+class LossOptions(Options):
+    """`train.pixel_opt` and `train.fft_opt`: a loss between result and original, with its own options.
+
+    Attributes:
+        type: `L1Loss`, `MSELoss`, `CharbonnierLoss` or `FFTLoss`.
+        loss_weight: factor of the loss in the sum.
+        reduction: `mean`: other ones would make the step depend on the size of the batch.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    loss_weight: float = Field(1.0, gt=0)
+    reduction: Literal["mean"] = "mean"
+
+    def spec(self) -> dict[str, Any]:
+        """What the registry builds from."""
+        return self.model_dump(exclude={"loss_weight", "reduction"})
+
+
+class TrainingOptions(Options):
+    """`train`.
+
+    Attributes:
+        total_iter: updates in all.
+        warmup_iter: updates in which the learning rate rises from 0; -1 is none.
+        optim_g: the optimiser.
+        scheduler: the course of the learning rate; without it the rate is constant.
+        ema_decay: of the running average of the weights, which is what is validated and saved; 0 is none.
+        pixel_opt: loss between the pixels.
+        fft_opt: loss between the spectra, in addition.
+        precision: `fp32`, or mixed precision with `bf16` or `fp16` (GPU only).
+        channels_last: memory layout of the network, faster in most cases.
+        compile: compile the network (torch.compile): a minute or more at the start, then faster on GPUs.
+        grad_clip: largest norm of the gradient; larger ones are scaled down. None is no limit.
+        accumulation: batches for an update, whose gradients are averaged.
+        max_skipped: updates are skipped where the gradient is not finite; so many in a row end the training.
+    """
+
+    total_iter: Count = Field(ge=1)
+    warmup_iter: Count = Field(-1, ge=-1)
+    optim_g: OptimOptions
+    scheduler: Scheduler | None = None
+    ema_decay: float = Field(0, ge=0, lt=1)
+    pixel_opt: LossOptions | None = None
+    fft_opt: LossOptions | None = None
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    channels_last: bool = True
+    compile: bool = False
+    grad_clip: float | None = Field(None, gt=0)
+    accumulation: Count = Field(1, ge=1)
+    max_skipped: Count = Field(20, ge=1)
+
+    @model_validator(mode="after")
+    def _has_loss(self) -> TrainingOptions:
+        if not self.losses():
+            raise PydanticCustomError("no_loss", "there is no loss; give pixel_opt")
+        return self
+
+    def losses(self) -> dict[str, LossOptions]:
+        """The losses by the names under which they are logged, those of BasicSR."""
+        named = {"l_pix": self.pixel_opt, "l_fft": self.fft_opt}
+        return {name: loss for name, loss in named.items() if loss is not None}
+
+
+class ValidationOptions(ValOptions):
+    """`val`.
+
+    Attributes:
+        val_freq: updates from one validation to the next.
+        save_img: keep the results in `experiments/NAME/visualization`.
+        metrics: how images are measured; without it, by the protocol of published tables.
+        pbar: accepted for BasicSR's sake.
+        suffix: likewise; the update stands in the names of saved images.
+        select_on: name of the data set by whose figures the best weights are kept.
+        select_on_benchmark: allow this to be one that results are reported on, which makes these look better than
+            they are.
+    """
+
+    val_freq: Count = Field(ge=1)
+    pbar: bool | None = None
+    suffix: str | None = None
+    select_on: str | None = None
+    select_on_benchmark: bool = False
+
+
+class WandbOptions(Options):
+    """`logger.wandb`.
+
+    Attributes:
+        project: name of the project; without it, wandb is not used.
+        resume_id: the run to go on with.
+    """
+
+    project: str | None = None
+    resume_id: str | None = None
+
+
+class LoggerOptions(Options):
+    """`logger`.
+
+    Attributes:
+        print_freq: updates from one line of the log to the next.
+        save_checkpoint_freq: updates from one checkpoint to the next.
+        keep_last: how many training states are kept, 0 for all; models are always kept.
+        use_tb_logger: write curves for TensorBoard.
+        wandb: Weights & Biases.
+    """
+
+    print_freq: Count = Field(default=100, ge=1)
+    save_checkpoint_freq: Count = Field(default=5000, ge=1)
+    keep_last: Count = Field(default=3, ge=0)
+    use_tb_logger: bool = True
+    wandb: WandbOptions = WandbOptions()
+
+
+class DistOptions(Options):
+    """`dist_params`: accepted for BasicSR's sake; the launcher says how processes find each other.
+
+    Attributes:
+        backend: not used: NCCL on GPUs, Gloo on CPUs.
+        port: not used.
+    """
+
+    backend: str | None = None
+    port: Count | None = None
+
+
+class TrainOptions(Options):
+    """A whole option file.
+
+    Attributes:
+        name: of the run, and of its folder in `experiments`.
+        scale: the factor.
+        datasets: what is trained and measured on.
+        network_g: the network.
+        path: weights to begin with.
+        train: how it is trained.
+        val: how it is measured meanwhile; without it, not at all.
+        logger: what is written when.
+        manual_seed: of all random numbers.
+        num_gpu: 0 for the CPU; otherwise a GPU for each process, if there are any.
+        model_type: those of BasicSR that are trained with losses between pixels.
+        find_unused_parameters: for networks of which a part has no gradient, when several processes train.
+        dist_params: accepted for BasicSR's sake.
+    """
+
+    name: str = Field(min_length=1)
+    scale: Count = Field(ge=1)
+    datasets: DatasetsOptions
+    network_g: NetworkOptions
+    train: TrainingOptions
+    path: PathOptions = PathOptions()
+    val: ValidationOptions | None = None
+    logger: LoggerOptions = LoggerOptions()
+    manual_seed: Count = Field(0, ge=0)
+    num_gpu: Count | Literal["auto"] = "auto"
+    model_type: Literal["SRModel", "SwinIRModel"] = "SRModel"
+    find_unused_parameters: bool = False
+    dist_params: DistOptions = DistOptions()
+
+    @model_validator(mode="after")
+    def _name_is_a_folder(self) -> TrainOptions:
+        if self.name in (".", "..") or set(self.name) & set("/\\\0"):
+            raise PydanticCustomError("name", "name is to be that of a folder, without slashes")
+        return self
+
+    def protocol(self) -> Protocol:
+        """How images are measured."""
+        return Protocol() if self.val is None else self.val.protocol(self.scale)

@@ -1,0 +1,203 @@
+"""Everything that an option file names, opened and compared before any work; all that is wrong is reported at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from imdn_kd.archs.network import Facts, SRNetwork
+from imdn_kd.data.image_sets import ImageSet, find_set
+from imdn_kd.data.pairs import ImagePairs
+from imdn_kd.distill.distiller import Term
+from imdn_kd.errors import InputError
+from imdn_kd.evaluation.options import DatasetOptions
+from imdn_kd.files import check_folder
+from imdn_kd.inference.device import choose_dtype
+from imdn_kd.inference.weights import load_weights
+from imdn_kd.registry import ARCHS, LOSSES
+from imdn_kd.training.batches import Batches
+from imdn_kd.training.log import wandb_is_there
+from imdn_kd.training.notes import notes
+from imdn_kd.training.options import CosineOptions, MultiStepOptions, TrainOptions
+from imdn_kd.training.schedule import (
+    Factor,
+    check_optimizer,
+    constant,
+    cosine_restarts,
+    multistep,
+    warm_up,
+)
+from imdn_kd.training.validation import reported_on
+
+Made = TypeVar("Made")
+
+
+@dataclass
+class Plan:
+    """What a run is made of.
+
+    Attributes:
+        network: with its first weights, on the CPU.
+        images: what patches are cut from.
+        terms: of the loss.
+        factor: course of the learning rate.
+        val: data sets that are scored during training.
+        test: data sets that are scored at the end.
+        notes: what the user should know of the options.
+    """
+
+    network: SRNetwork
+    images: ImagePairs
+    terms: list[Term]
+    factor: Factor
+    val: list[ImageSet]
+    test: list[ImageSet]
+    notes: list[str] = field(default_factory=list)
+
+
+def make_plan(options: TrainOptions, *, device: torch.device, root: Path) -> Plan:
+    """Open everything that the options name.
+
+    Args:
+        options: of the run.
+        device: where it is to run.
+        root: folder of all runs.
+
+    Raises:
+        InputError: with a line for everything that is wrong.
+    """
+    problems = _Problems()
+    torch.manual_seed(options.manual_seed)  # of the first weights
+    network = problems.of("network_g", lambda: _network(options))
+    data = options.datasets.train
+    images = problems.of("datasets.train", lambda: data.open(options.scale))
+    if images is not None:
+        problems.of("datasets.train", lambda: Batches(data, images, seed=options.manual_seed))
+    terms = [
+        Term(name, loss, weight)
+        for name, loss, weight in (
+            (name, problems.of(f"train.{name}", lambda given=given: LOSSES.build(given.spec())), given.loss_weight)  # type: ignore[misc]
+            for name, given in options.train.losses().items()
+        )
+        if loss is not None
+    ]
+    optim = options.train.optim_g
+    with problems.at("train.optim_g"):
+        check_optimizer(optim.type, optim.settings())
+    factor = problems.of("train.scheduler", lambda: _factor(options))
+    val, test = ([*_sets(options, phase, problems)] for phase in ("val", "test"))
+    problems.lines += _selection(options, val, test)
+    if network is not None:
+        problems.lines += _sizes(options, network.facts)
+    more = notes(options)
+    if network is not None and options.path.pretrained is not None:
+        more += _pretrain(options, network, problems)
+    with problems.at("train.precision"):
+        choose_dtype(options.train.precision, device)
+    if options.path.resume_state is not None and not Path(options.path.resume_state).is_file():
+        problems.lines.append(f"path.resume_state: {options.path.resume_state}: there is no such file")
+    if options.logger.wandb.project and not wandb_is_there():
+        problems.lines.append("logger.wandb: is not installed; pip install wandb, or leave the project out")
+    if options.num_gpu != 0 and device.type == "cpu":
+        more.append("num_gpu: there is no GPU here; the run is on the CPU")
+    with problems.at("--root"):
+        check_folder(root / options.name)
+    if problems.lines or network is None or images is None or factor is None:
+        raise InputError(*problems.lines)
+    return Plan(network, images, terms, factor, val, test, more)
+
+
+class _Problems:
+    """Collects what is wrong, each with the option that it belongs to."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    @contextmanager
+    def at(self, option: str) -> Iterator[None]:
+        try:
+            yield
+        except InputError as error:
+            self.lines += [f"{option}: {line}" for line in error.lines]
+
+    def of(self, option: str, make: Callable[[], Made]) -> Made | None:
+        with self.at(option):
+            return make()
+        return None
+
+
+def _network(options: TrainOptions) -> SRNetwork:
+    network: SRNetwork = ARCHS.build(options.network_g.spec())
+    if network.facts.scale != options.scale:
+        raise InputError(f"{options.network_g.type} enlarges x{network.facts.scale}, but scale is {options.scale}")
+    return network
+
+
+def _factor(options: TrainOptions) -> Factor:
+    scheduler = options.train.scheduler
+    factor = constant()
+    if isinstance(scheduler, MultiStepOptions):
+        factor = multistep(scheduler.milestones, scheduler.gamma, scheduler.restarts, scheduler.restart_weights)
+    elif isinstance(scheduler, CosineOptions):
+        ratio = scheduler.eta_min / options.train.optim_g.lr
+        factor = cosine_restarts(scheduler.periods, scheduler.restart_weights, ratio)
+    return warm_up(factor, options.train.warmup_iter)
+
+
+def _sizes(options: TrainOptions, facts: Facts) -> Iterator[str]:
+    channels = 1 if options.datasets.train.color == "y" else 3
+    if facts.num_in_ch != channels:
+        yield f"network_g: takes images of {facts.num_in_ch} channels, but training images have {channels}"
+    for stage in options.datasets.train.stages():
+        side = stage.gt_size // options.scale
+        if side % facts.size_multiple or side < facts.min_size:
+            needed = f"at least {facts.min_size} px and a multiple of {facts.size_multiple}"
+            yield f"datasets.train.gt_size: {stage.gt_size} gives inputs of {side} px, but the network needs {needed}"
+
+
+def _sets(options: TrainOptions, phase: Any, problems: _Problems) -> Iterator[ImageSet]:  # noqa: ANN401
+    measured = options.datasets.measured(phase)
+    for name, count in Counter(dataset.name for dataset in measured).items():
+        if count > 1:
+            problems.lines.append(f"datasets.{phase}: {count} data sets are called {name}; give them different names")
+    for dataset in measured:
+        images = problems.of(f"datasets.{phase}", lambda dataset=dataset: _open(dataset, options.scale))  # type: ignore[misc]
+        if images is not None:
+            yield images
+
+
+def _open(dataset: DatasetOptions, scale: int) -> ImageSet:
+    images = find_set(dataset.source(), scale)
+    for pair in images.pairs:
+        images.load(pair)
+    return images
+
+
+def _selection(options: TrainOptions, val: Sequence[ImageSet], test: Sequence[ImageSet]) -> Iterator[str]:
+    if options.val is None or options.val.select_on is None:
+        return
+    name = options.val.select_on
+    known = [dataset.name for dataset in options.datasets.measured("val")]
+    if name not in known:
+        yield f"val.select_on: no data set for validation is called {name!r} (there: {', '.join(known) or 'none'})"
+    chosen = next((images for images in val if images.name == name), None)
+    if chosen is not None and not options.val.select_on_benchmark and reported_on(chosen, test):
+        yield (
+            f"val.select_on: {name} is a data set that results are reported on, and weights selected on it would "
+            "flatter them; select on other photographs, or set val.select_on_benchmark: true"
+        )
+
+
+def _pretrain(options: TrainOptions, network: SRNetwork, problems: _Problems) -> list[str]:
+    path = str(options.path.pretrained)
+    left = problems.of(
+        "path.pretrain_network_g",
+        lambda: load_weights(network, path, key=options.path.param_key_g, strict=options.path.strict),
+    )
+    return [f"path.pretrain_network_g: not loaded: {line}" for line in left or ()]

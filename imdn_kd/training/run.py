@@ -1,0 +1,127 @@
+"""From options to a trainer that is ready to run: checks first, then the folder, then the state to go on from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
+
+from imdn_kd.data.store import StoreDataset
+from imdn_kd.errors import InputError
+from imdn_kd.inference.device import choose_device
+from imdn_kd.training.checkpoint import State, load_state, newest_state
+from imdn_kd.training.options import TrainOptions
+from imdn_kd.training.plan import Plan, make_plan
+from imdn_kd.training.run_folder import RunFolder
+from imdn_kd.training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+
+def check(options: TrainOptions, *, root: Path | str = "experiments") -> Plan:
+    """Open everything that the options name, and begin nothing.
+
+    Raises:
+        InputError: with a line for everything that is wrong.
+    """
+    return make_plan(options, device=_device(options), root=Path(root))
+
+
+def prepare(
+    options: TrainOptions,
+    *,
+    root: Path | str = "experiments",
+    auto_resume: bool = False,
+    on_step: Callable[[int, Mapping[str, float], float], None] = lambda step, losses, rate: None,
+) -> Trainer:
+    """Make a trainer and the folder of its run.
+
+    Args:
+        options: of the run.
+        root: folder of all runs; this one's is called by its name. One of that name that is not to be gone on with is
+            kept under another name.
+        auto_resume: go on from the newest state in the folder, if there is one.
+        on_step: see `Trainer`.
+
+    Raises:
+        InputError: with a line for everything that is wrong; then nothing was written.
+    """
+    folder = RunFolder(Path(root) / options.name)
+    plan = check(options, root=root)
+    state = _state(options, folder, auto_resume=auto_resume)
+    accelerator = _accelerator(options)
+    if accelerator.is_main_process:
+        archived = folder.begin(resumed=auto_resume or options.path.resume_state is not None)
+        if archived is not None:
+            logger.info("the run that was in %s is kept as %s", folder.path, archived.name)
+        entry = {"step": 0 if state is None else state.step, "options": options.model_dump(mode="json")}
+        folder.note({**entry, "processes": accelerator.num_processes, "data": _manifest(plan)})
+    accelerator.wait_for_everyone()
+    if state is not None:
+        logger.info("going on after update %d", state.step)
+    return Trainer(options, plan, folder, accelerator, state=state, on_step=on_step)
+
+
+def _device(options: TrainOptions) -> torch.device:
+    return choose_device("cpu" if options.num_gpu == 0 else "auto")
+
+
+def _accelerator(options: TrainOptions) -> Accelerator:
+    # Accelerate remembers the first settings of a process; another run in the same process may have others.
+    AcceleratorState._reset_state()
+    precision = "no" if options.train.precision == "fp32" else options.train.precision
+    unused = DistributedDataParallelKwargs(find_unused_parameters=options.find_unused_parameters)
+    return Accelerator(cpu=_device(options).type == "cpu", mixed_precision=precision, kwargs_handlers=[unused])
+
+
+def _state(options: TrainOptions, folder: RunFolder, *, auto_resume: bool) -> State | None:
+    if options.path.resume_state is not None:
+        state: State | None = load_state(Path(options.path.resume_state))
+    else:
+        state = newest_state(folder.states) if auto_resume else None
+    if state is None:
+        return None
+    now = options.model_dump(mode="json")
+    for key in ("network_g", "scale"):
+        if state.options[key] != now[key]:
+            raise InputError(
+                f"{folder.path}: was trained with {key} {state.options[key]}, now it is {now[key]}; "
+                "use another name, or train without --auto_resume"
+            )
+    if state.step > options.train.total_iter:
+        raise InputError(
+            f"{folder.path}: has {state.step} updates, more than total_iter, {options.train.total_iter}; give more"
+        )
+    for line in _differences(state.options, now):
+        logger.warning("not as when the run was begun: %s", line)
+    return state
+
+
+def _differences(before: Any, now: Any, place: str = "") -> Iterator[str]:  # noqa: ANN401 - plain values
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in {**before, **now}:
+            yield from _differences(before.get(key), now.get(key), f"{place}.{key}" if place else str(key))
+    elif before != now and place != "path.resume_state":
+        yield f"{place} is {now}, was {before}"
+
+
+def _manifest(plan: Plan) -> dict[str, Any]:
+    """What the run was trained and measured on."""
+    images = plan.images
+    train: dict[str, Any] = {"images": len(images)}
+    if isinstance(images, StoreDataset):
+        train |= {"store": str(images.store.path), "sha256": images.store.checksum}
+    else:
+        train |= {"first": images.name(0), "last": images.name(len(images) - 1)}
+    sets = {"val": plan.val, "test": plan.test}
+    measured = {
+        phase: [{"name": each.name, "images": len(each.pairs), "lr": each.lr_source} for each in found]
+        for phase, found in sets.items()
+    }
+    return {"train": train, **measured}

@@ -1,0 +1,118 @@
+"""The folder of a run, `experiments/NAME`: what lies where, and the record of how the run was made."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from imdn_kd.errors import InputError
+from imdn_kd.files import atomic_path, remove_leftovers
+
+_PACKAGES = ("imdn_kd", "torch", "numpy", "accelerate", "basicsr", "pillow", "scikit-image", "safetensors")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths in the folder of a run, those of BasicSR.
+
+    Attributes:
+        path: the folder itself.
+    """
+
+    path: Path
+
+    @property
+    def models(self) -> Path:
+        """`net_g_ITER.pth` as in BasicSR, and model files: `net_g_latest.safetensors` and the best ones."""
+        return self.path / "models"
+
+    @property
+    def states(self) -> Path:
+        """`ITER.state`: everything that training needs to go on."""
+        return self.path / "training_states"
+
+    @property
+    def visualization(self) -> Path:
+        """Enlarged images, in a folder for each update at which they were made."""
+        return self.path / "visualization"
+
+    @property
+    def metrics(self) -> Path:
+        """Losses and scores, a JSON record a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def record(self) -> Path:
+        """Options, versions and data, for each time that the run was begun or gone on with."""
+        return self.path / "run.json"
+
+    def begin(self, *, resumed: bool) -> Path | None:
+        """Make the folder; a run that is there already is renamed, unless it is to be resumed.
+
+        Returns:
+            What an older run is called now, if there was one.
+
+        Raises:
+            InputError: the folder cannot be made.
+        """
+        archived = None
+        try:
+            if self.path.exists() and not resumed:
+                stamp = time.strftime("%Y%m%d_%H%M%S")
+                archived = self.path.with_name(f"{self.path.name}_archived_{stamp}")
+                self.path.rename(archived)
+            for folder in (self.models, self.states):
+                folder.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.path)
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot write there ({error.strerror}); choose another --root") from error
+        return archived
+
+    def note(self, entry: Mapping[str, Any]) -> None:
+        """Add an entry to the record, with the time, versions, machine and git state."""
+        try:
+            entries = json.loads(self.record.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            entries = []
+        entries.append({**entry, **_surroundings()})
+        with atomic_path(self.record) as temporary:
+            temporary.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
+
+
+def _surroundings() -> dict[str, Any]:
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "time": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        "command": sys.argv,
+        "versions": {"python": platform.python_version(), **versions},
+        "machine": {"system": platform.platform(), "gpus": gpus, "threads": torch.get_num_threads()},
+        "git": _git_state(),
+    }
+
+
+def _git_state() -> dict[str, Any] | None:
+    """Commit of the working folder and whether it has changes; None outside a checkout or without git."""
+    try:
+        commit, changes = (
+            subprocess.run(["git", *words], capture_output=True, text=True, check=True, timeout=10).stdout  # noqa: S603, S607
+            for words in (("rev-parse", "HEAD"), ("status", "--porcelain"))
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit.strip(), "changed": bool(changes.strip())}

@@ -1,0 +1,318 @@
+"""The training loop: one update after the other, from any state to the end."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from imdn_kd.archs.network import SRNetwork
+from imdn_kd.data.patches import Batch
+from imdn_kd.distill.distiller import Distiller
+from imdn_kd.evaluation.benchmark import SetScore
+from imdn_kd.inference.model_file import load_model
+from imdn_kd.training.averaging import running_average
+from imdn_kd.training.batches import Batches
+from imdn_kd.training.checkpoint import State, save_state
+from imdn_kd.training.diagnosis import why_not_finite
+from imdn_kd.training.interrupt import Interrupt
+from imdn_kd.training.log import TrainLog
+from imdn_kd.training.models import LATEST, best_name, save_checkpoint, save_described
+from imdn_kd.training.options import TrainOptions
+from imdn_kd.training.plan import Plan
+from imdn_kd.training.run_folder import RunFolder
+from imdn_kd.training.schedule import make_optimizer, restore, set_rates
+from imdn_kd.training.validation import validate
+from imdn_kd.training.window import LossWindow
+
+METRICS = ("psnr", "ssim")
+
+logger = logging.getLogger(__name__)
+
+
+class DivergedError(RuntimeError):
+    """Training cannot go on, since gradients are not finite any more; the message says where that begins."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        step: updates done.
+        signal: what ended it early, if something did.
+        best: for each metric, the best value on the set that weights were selected on, and its step.
+        test: scores of the selected weights on the test sets; empty if it ended early.
+        model: the model file with these weights.
+    """
+
+    step: int
+    signal: int | None
+    best: Mapping[str, Mapping[str, float]]
+    test: Sequence[SetScore]
+    model: Path
+
+
+class Trainer:
+    """Trains a network as an option file asks for.
+
+    Args:
+        options: of the run.
+        plan: what these name, opened.
+        folder: of the run; it exists.
+        accelerator: device, precision and processes.
+        state: to go on from; None to begin.
+        on_step: called after each update with their number, the losses of the last line of the log, and the learning
+            rate.
+    """
+
+    def __init__(
+        self,
+        options: TrainOptions,
+        plan: Plan,
+        folder: RunFolder,
+        accelerator: Accelerator,
+        *,
+        state: State | None = None,
+        on_step: Callable[[int, Mapping[str, float], float], None] = lambda step, losses, rate: None,
+    ) -> None:
+        self.options, self.plan, self.folder, self.accelerator = options, plan, folder, accelerator
+        self._on_step = on_step
+        train, device = options.train, accelerator.device
+        network: SRNetwork = plan.network.train()
+        if state is not None:
+            network.load_state_dict(state.network)
+        # Accelerate puts mixed precision into the network's own forward; copies made before that stay as they were.
+        self._judged = copy.deepcopy(network).eval()
+        self.ema = running_average(network, train.ema_decay, device) if train.ema_decay else None
+        if train.channels_last:
+            network.to(memory_format=torch.channels_last)
+        if train.compile:
+            network.compile()
+        self.network = network
+        for term in plan.terms:
+            term.loss.to(device)
+        self.distiller = Distiller(accelerator.prepare_model(network), plan.terms)
+        optimizer = make_optimizer(network.parameters(), train.optim_g.type, **train.optim_g.settings())
+        if state is not None:
+            restore(optimizer, state.optimizer)
+            if self.ema is not None and state.ema is not None:
+                self.ema.load_state_dict(state.ema)
+            if accelerator.scaler is not None and state.scaler is not None:
+                accelerator.scaler.load_state_dict(state.scaler)
+        self.optimizer = accelerator.prepare_optimizer(optimizer)
+        self.step = 0 if state is None else state.step
+        self.best = {} if state is None else state.best
+        self._validated = 0 if state is None else state.validated
+        self._skipped = 0 if state is None else state.skipped
+        self._window = LossWindow(None if state is None else state.window)
+        self._recent: Mapping[str, float] = {}
+        self._batches = Batches(
+            options.datasets.train,
+            plan.images,
+            seed=options.manual_seed,
+            rank=accelerator.process_index,
+            world_size=accelerator.num_processes,
+            accumulation=train.accumulation,
+        )
+
+    def run(self) -> Outcome:
+        """Train to the end, or until a signal comes: then the state is saved first.
+
+        Raises:
+            DivergedError: too many updates in a row had to be skipped.
+            InputError: a file cannot be read or written any more.
+        """
+        options, total = self.options, self.options.train.total_iter
+        with ExitStack() as stack:
+            self._interrupt = stack.enter_context(Interrupt())
+            self._log = stack.enter_context(self._open_log()) if self.accelerator.is_main_process else None
+            self._begin_clock()
+            stopped = not self._validate_if_due()
+            for batches in self._batches.updates(self.step, total, self.accelerator.device):
+                if stopped:
+                    break
+                self._update(batches)
+                if self.step % options.logger.print_freq == 0 or self.step == total:
+                    self._write_losses()
+                stopped = not self._validate_if_due() or self._asked_to_stop()
+                if self.step % options.logger.save_checkpoint_freq == 0 or self.step == total or stopped:
+                    self._save()
+            return self._end(self._interrupt.received if stopped else None)
+
+    def _update(self, batches: Sequence[Batch]) -> None:
+        """One step of the optimiser, over one or more batches."""
+        train = self.options.train
+        set_rates(self.optimizer, self.plan.factor(self.step))
+        # Whatever is drawn inside networks depends on the update alone, as the patches do.
+        torch.manual_seed(_seed_of(self.options.manual_seed, self.step, self.accelerator.process_index))
+        losses: dict[str, Tensor] = {}
+        for number, batch in enumerate(batches, 1):
+            # Processes need not exchange gradients before they are complete.
+            alone = number < len(batches)
+            with self.accelerator.no_sync(self.distiller.student) if alone else nullcontext():
+                parts = {name: loss / len(batches) for name, loss in self.distiller.losses(batch).items()}
+                self.accelerator.backward(torch.stack(list(parts.values())).sum())
+            losses = {name: losses[name] + part.detach() if losses else part.detach() for name, part in parts.items()}
+        norm = self.accelerator.clip_grad_norm_(self.network.parameters(), train.grad_clip or float("inf"))
+        finite = bool(torch.isfinite(norm))
+        self._skipped = 0 if finite else self._skipped + 1
+        if self._skipped >= train.max_skipped:
+            where = why_not_finite(self.network, batches[-1]["lq"], batches[-1]["gt"], losses)
+            raise DivergedError(
+                f"stopped before update {self.step + 1}: {self._skipped} in a row had gradients that are not finite; "
+                f"{where}"
+            )
+        # The scaler of fp16 has to hear of an overflow, and skips the step itself.
+        if finite or self.accelerator.scaler is not None:
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        if finite:
+            if self.ema is not None:
+                self.ema.update_parameters(self.network)
+            self._window.add(losses)
+        else:
+            logger.warning("update %d was skipped: its gradients are not finite", self.step)
+        self._on_step(self.step, self._recent, self.optimizer.param_groups[0]["lr"])
+
+    def _write_losses(self) -> None:
+        self._recent = self._window.take(self.accelerator)
+        seconds, updates = time.perf_counter() - self._clock, self.step - self._clock_step
+        speed = updates / seconds
+        if self._log is not None and self._recent:
+            left = (self.options.train.total_iter - self.step) / speed
+            rate = self.optimizer.param_groups[0]["lr"]
+            self._log.losses(self.step, self._recent, rate=rate, speed=speed, left=left)
+        self._begin_clock()
+
+    def _begin_clock(self) -> None:
+        self._clock, self._clock_step = time.perf_counter(), self.step
+
+    def _asked_to_stop(self) -> bool:
+        """Whether a signal has come to any of the processes."""
+        if self.accelerator.num_processes == 1:
+            return self._interrupt.received is not None
+        if self._interrupt.received is not None:
+            self.accelerator.set_trigger()
+        return bool(self.accelerator.check_trigger())
+
+    def _validate_if_due(self) -> bool:
+        """Score the network if it is time; False if a signal came meanwhile, so that it is not finished."""
+        val, step = self.options.val, self.step
+        due = val is not None and (step % val.val_freq == 0 or step == self.options.train.total_iter)
+        if val is None or not due or not self.plan.val or self._validated >= step:
+            return True
+        folder = self.folder.visualization / str(step) if val.save_img else None
+        try:
+            scores = self._score(self._judge(), self.plan.val, save=folder)
+        except _StoppedError:
+            return False
+        if self._log is not None:
+            self._log.scores(step, scores)
+        chosen = next((score for score in scores if score.data == val.select_on), None)
+        for metric in METRICS if chosen is not None else ():
+            value = getattr(chosen, metric)
+            if metric not in self.best or value > self.best[metric]["value"]:
+                self.best[metric] = {"value": value, "step": step}
+                self._save_model(best_name(metric), {f"{score.data} PSNR / SSIM": _both(score) for score in scores})
+        self._validated = step
+        self._begin_clock()
+        return True
+
+    def _judge(self) -> SRNetwork:
+        """The weights that count, in a network without mixed precision: the averaged ones if there are any."""
+        source = self.network if self.ema is None else self.ema.module
+        self._judged.load_state_dict(source.state_dict())
+        return self._judged
+
+    def _score(self, network: SRNetwork, sets: Sequence[Any], save: Path | None = None) -> list[SetScore]:
+        def on_image(_: int) -> None:
+            # With several processes all of them have to finish: they wait for each other's figures.
+            if self.accelerator.num_processes == 1 and self._interrupt.received is not None:
+                raise _StoppedError
+
+        protocol, name = self.options.protocol(), self.options.name
+        return validate(network, sets, self.accelerator, name=name, protocol=protocol, save=save, on_image=on_image)
+
+    def _save(self) -> None:
+        """Write a state, the weights of this update, and the model file of the latest ones."""
+        window = self._window.state(self.accelerator)
+        if not self.accelerator.is_main_process:
+            return
+        scaler = self.accelerator.scaler
+        state = State(
+            step=self.step,
+            options=self.options.model_dump(mode="json"),
+            network=self.network.state_dict(),
+            optimizer=self.optimizer.optimizer.state_dict(),
+            ema=None if self.ema is None else self.ema.state_dict(),
+            scaler=None if scaler is None else scaler.state_dict(),
+            best=self.best,
+            validated=self._validated,
+            skipped=self._skipped,
+            window=window,
+        )
+        save_state(self.folder.states, state, keep_last=self.options.logger.keep_last)
+        averaged = None if self.ema is None else self.ema.module.state_dict()
+        save_checkpoint(self.folder.models, self.step, self.network.state_dict(), averaged)
+        self._judge()
+        self._save_model(LATEST, {})
+
+    def _save_model(self, file: str, scores: Mapping[str, str]) -> None:
+        """Write the weights that were judged last."""
+        if not self.accelerator.is_main_process:
+            return
+        train = self.options.datasets.train
+        training = {
+            "name": self.options.name,
+            "updates": self.step,
+            "batch": self.accelerator.num_processes * self.options.train.accumulation * train.batch_size_per_gpu,
+            "gt_size": train.gt_size,
+            "data": train.name,
+            "seed": self.options.manual_seed,
+            **scores,
+        }
+        save_described(self.folder.models / file, self._judged, training)
+
+    def _end(self, signal: int | None) -> Outcome:
+        """Test the selected weights, if training is complete."""
+        best = self.folder.models / best_name(METRICS[0])
+        model = best if METRICS[0] in self.best else self.folder.models / LATEST
+        test: list[SetScore] = []
+        if signal is None and self.plan.test:
+            self.accelerator.wait_for_everyone()
+            try:
+                test = self._score(load_model(model).network, self.plan.test)
+            except _StoppedError:
+                signal = self._interrupt.received
+            else:
+                if self._log is not None:
+                    self._log.scores(self.step, test, final=True)
+        return Outcome(self.step, signal, self.best, test, model)
+
+    def _open_log(self) -> TrainLog:
+        options = self.options
+        return TrainLog(self.folder, options.name, options.logger, step=self.step, validated=self._validated)
+
+
+class _StoppedError(Exception):
+    """A signal came during validation."""
+
+
+def _seed_of(seed: int, step: int, rank: int) -> int:
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0])
+
+
+def _both(score: SetScore) -> str:
+    return f"{score.psnr:.3f} / {score.ssim:.4f}"
