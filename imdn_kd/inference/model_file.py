@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from imdn_kd import zoo
@@ -70,7 +70,8 @@ def save_model(path: Path | str, model: ModelFile, *, dtype: torch.dtype | None 
         stored = dtype if dtype is not None and value.is_floating_point() else value.dtype
         weights[key] = value.to("cpu", stored).contiguous()
     with atomic_path(path) as temporary:
-        save_file(weights, temporary, metadata=metadata)
+        # Not save_file, which leaves temporary files of its own when the process is killed.
+        temporary.write_bytes(save(weights, metadata))
 
 
 def load_model(path: Path | str) -> ModelFile:

@@ -137,6 +137,7 @@ class Trainer:
         with ExitStack() as stack:
             self._interrupt = stack.enter_context(Interrupt())
             self._log = stack.enter_context(self._open_log()) if self.accelerator.is_main_process else None
+            self._introduce()
             self._begin_clock()
             stopped = not self._validate_if_due()
             for batches in self._batches.updates(self.step, total, self.accelerator.device):
@@ -149,6 +150,19 @@ class Trainer:
                 if self.step % options.logger.save_checkpoint_freq == 0 or self.step == total or stopped:
                     self._save()
             return self._end(self._interrupt.received if stopped else None)
+
+    def _introduce(self) -> None:
+        """Say at the head of the log what is trained, on what, and what the user should know of the options."""
+        options, accelerator = self.options, self.accelerator
+        parameters = sum(parameter.numel() for parameter in self.network.parameters())
+        logger.info(
+            "%s x%d with %s parameters, on %d images, in %d process%s on %s in %s, from update %d to %d",
+            *(options.network_g.type, options.scale, f"{parameters:,}", len(self.plan.images)),
+            *(accelerator.num_processes, "es" if accelerator.num_processes > 1 else "", accelerator.device.type),
+            *(options.train.precision, self.step, options.train.total_iter),
+        )
+        for line in self.plan.notes:
+            logger.info("%s", line)
 
     def _update(self, batches: Sequence[Batch]) -> None:
         """One step of the optimiser, over one or more batches."""

@@ -56,9 +56,7 @@ def validate(
         everyones: list[ImageScore] = gather_object(list(mine))
         by_name = {image.name: image for image in everyones}
         ordered = tuple(by_name[pair.name] for pair in images.pairs)
-        scores.append(
-            SetScore(name, images.scale, images.name, images.lr_source, model.run, protocol, images=ordered)
-        )
+        scores.append(SetScore(name, images.scale, images.name, images.lr_source, model.run, protocol, images=ordered))
     return scores
 
 
