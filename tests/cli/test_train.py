@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from tests.cli.run import run
+from tests.training.small_runs import content, flat, make_data, merged, metrics, state_file, with_validation
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def file(data, tmp_path):
+    """An option file, with a set to select on and one to test on."""
+    changes = with_validation(data, select_on="held_out", select_on_benchmark=True)
+    changes["datasets"]["test"] = {"name": "tested", "dataroot_gt": str(data / "held_out")}
+    path = tmp_path / "run.yml"
+    path.write_text(yaml.safe_dump(content(data, changes), sort_keys=False))
+    return path
+
+
+def test_trains_tests_and_says_where_the_model_is(file, tmp_path, capfd):
+    result = run(capfd, "train", "-opt", file, "--root", tmp_path)
+    model = tmp_path / "run" / "models" / "net_g_best_psnr.safetensors"
+
+    assert result.code == 0
+    assert re.search(r"\| run +\| x2 +\| tested +\| 2 ", result.out)
+    assert re.search(r"best psnr on held_out: \d+\.\d{4} at 12\n", result.out)
+    assert result.out.rstrip().endswith(f"trained for 12 updates: {model}")
+    assert (tmp_path / "run" / "test.md").read_text() in result.out
+    assert "step 12: l_pix" in result.err
+    assert run(capfd, "profile", "--model", model, "--runs", 0).code == 0
+
+
+def test_check_says_what_has_no_effect_and_begins_nothing(file, tmp_path, capfd):
+    result = run(
+        capfd, "train", "-opt", file, "--root", tmp_path / "runs", "--check", "--set", "dist_params.port=29500"
+    )
+
+    assert result.code == 0
+    assert "dist_params.port: no effect" in result.out
+    assert result.out.endswith(f"{file}: can be trained\n")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_notes_of_a_run_are_told_and_kept(file, tmp_path, capfd):
+    result = run(capfd, "train", "-opt", file, "--root", tmp_path, "--set", "dist_params.port=29500")
+    (log,) = (tmp_path / "run").glob("*.log")
+
+    assert "dist_params.port: no effect" in result.err
+    assert "dist_params.port: no effect" in log.read_text()
+
+
+def test_everything_that_is_wrong_is_told_at_once_and_nothing_is_left(file, tmp_path, capfd):
+    mistakes = ["scale=4", "val.select_on=absent", "datasets.val.dataroot_gt=nowhere", "train.optim_g.betta=1"]
+    words = [word for mistake in mistakes for word in ("--set", mistake)]
+    result = run(capfd, "train", "-opt", file, "--root", tmp_path / "runs", *words)
+
+    assert result.code == 2
+    assert not result.out
+    lines = result.err.splitlines()
+    assert all(line.startswith("imdn-kd: ") for line in lines)
+    for part in ("scale is 4", "'absent'", "nowhere", "'betta'", "x4"):
+        assert any(part in line for line in lines), part
+    assert not (tmp_path / "runs").exists()
+
+
+def test_overrides_hold(file, tmp_path, capfd):
+    result = run(capfd, "train", "-opt", file, "--root", tmp_path, "--set", "train.optim_g.lr=5e-4", "--set", "name=b")
+
+    assert result.code == 0
+    assert metrics(tmp_path, "b")[0]["lr"] == 5e-4
+
+
+def test_a_run_that_diverges_is_one_line_and_exit_code_1(file, tmp_path, capfd):
+    words = ("--set", "train.optim_g.lr=1e30", "--set", "train.max_skipped=2", "--set", "train.ema_decay=0")
+    result = run(capfd, "train", "-opt", file, "--root", tmp_path, *words)
+
+    assert result.code == 1
+    assert re.search(r"^imdn-kd: stopped before update \d+: 2 in a row .* not finite", result.err, re.MULTILINE)
+    assert "Traceback" not in result.err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_with_the_command_that_goes_on(file, tmp_path, number):
+    long = merged(
+        yaml.safe_load(file.read_text()), {"train": {"total_iter": 10**6}, "val": None, "datasets": {"val": None}}
+    )
+    file.write_text(yaml.safe_dump(long))
+    command = [sys.executable, "-m", "imdn_kd", "train", "-opt", file.name, "--root", "runs"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "step 6:" in line:
+            break
+    process.send_signal(number)
+    rest = process.stderr.read()
+    assert process.wait(60) == 128 + number
+    match = re.search(r"stopped after update (\d+); go on with: imdn-kd (.*)\n", rest)
+    assert match, rest
+    step = int(match[1])
+    assert state_file(tmp_path / "runs", step)["step"] == step
+    words = [*shlex.split(match[2]), "--set", f"train.total_iter={step + 1}"]
+    again = subprocess.run(
+        [sys.executable, "-m", "imdn_kd", *words], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert again.returncode == 0, again.stderr
+    assert f"going on after update {step}" in again.stderr
+    assert state_file(tmp_path / "runs", step + 1)["step"] == step + 1
+
+
+def test_a_read_only_root_is_told_before_the_work(file, tmp_path, capfd):
+    (tmp_path / "blocked").write_text("a file")
+    result = run(capfd, "train", "-opt", file, "--root", tmp_path / "blocked")
+
+    assert result.code == 2
+    assert "cannot write there" in result.err
+
+
+def test_weights_of_another_factor_are_taken_as_far_as_they_fit(file, data, tmp_path, capfd):
+    run(capfd, "train", "-opt", file, "--root", tmp_path)
+    model = tmp_path / "run" / "models" / "net_g_latest.safetensors"
+    words = ("--set", f"path.pretrain_network_g={model}", "--set", "name=wider")
+    wider = ("--set", "network_g.num_block=3")
+    refused = run(capfd, "train", "-opt", file, "--root", tmp_path, *words, *wider)
+    assert refused.code == 2
+    assert "strict_load_g: false" in refused.err
+    loose = ("--set", "path.strict_load_g=false", "--set", "train.total_iter=1", "--set", "train.optim_g.lr=1e-30")
+    result = run(capfd, "train", "-opt", file, "--root", tmp_path, *words, *wider, *loose)
+
+    assert result.code == 0
+    assert re.search(r"path.pretrain_network_g: not loaded: IMDB3\.", result.err)
+    before, after = (state_file(tmp_path, *which) for which in ((12, "run"), (1, "wider")))
+    assert flat(before["ema"]["module.IMDB1.c1.weight"]) == flat(after["network"]["IMDB1.c1.weight"])

@@ -1,0 +1,230 @@
+"""A run that is stopped in any way and gone on with ends as one that was left alone: bit for bit."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import random
+import signal
+import time
+
+import pytest
+import torch
+from torch.nn import functional
+
+from imdn_kd.archs.imdn import IMDN
+from imdn_kd.errors import InputError
+from imdn_kd.inference.model_file import load_model
+from imdn_kd.training import trainer as module
+from imdn_kd.training.run import prepare
+from tests.training.small_runs import flat, metrics, small_options, state_file, train, with_validation
+
+UPDATES = 40
+EVERYTHING = {
+    "datasets": {"train": {"gt_sizes": [16, 32], "mini_batch_sizes": [4, 2], "iters": [17, 23]}},
+    "train": {"total_iter": UPDATES, "accumulation": 2, "warmup_iter": 6, "grad_clip": 1.0},
+    "logger": {"print_freq": 3, "save_checkpoint_freq": 4, "use_tb_logger": True, "keep_last": 2},
+}
+
+
+def everything(data):
+    changes = with_validation(data, select_on="held_out", val_freq=10)
+    return small_options(
+        data,
+        {**EVERYTHING, "datasets": {**EVERYTHING["datasets"], **changes["datasets"]}, "val": changes["val"]},
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data, tmp_path_factory):
+    root = tmp_path_factory.mktemp("undisturbed")
+    train(everything(data), root)
+    return root
+
+
+def assert_same(root, other):
+    assert flat(state_file(root, UPDATES)) == flat(state_file(other, UPDATES))
+    assert metrics(root) == metrics(other)
+    for metric in ("psnr", "ssim"):
+        models = [load_model(each / "run" / "models" / f"net_g_best_{metric}.safetensors") for each in (root, other)]
+        assert models[0].training == models[1].training
+        assert flat(models[0].network.state_dict()) == flat(models[1].network.state_dict())
+    assert not list((root / "run").rglob(".*"))
+
+
+def go_on(data, root):
+    torch.set_num_threads(1)
+    train(everything(data), root, auto_resume=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killed_at_random_moments(data, tmp_path, undisturbed):
+    """SIGKILL leaves no time for anything, so it may hit in the middle of a file."""
+    draw = random.Random(0)
+    start = time.perf_counter()
+    go_on(data, tmp_path / "whole")  # tells how long it takes here
+    whole = time.perf_counter() - start
+    context = multiprocessing.get_context("fork")
+    kills = 0
+    for attempt in range(40):
+        process = context.Process(target=go_on, args=(data, tmp_path))
+        process.start()
+        # Later attempts get more time, so that the run ends on a busy machine too.
+        process.join(draw.uniform(0.05, 0.5 + attempt / 20) * whole)
+        if not process.is_alive():
+            break
+        process.kill()
+        process.join()
+        kills += 1
+    assert process.exitcode == 0
+    assert kills >= 3
+    assert_same(tmp_path, undisturbed)
+
+
+def stop_at(step, number):
+    def on_step(done, losses, rate):
+        if done == step:
+            os.kill(os.getpid(), number)
+
+    return on_step
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_ends_the_run(data, tmp_path, undisturbed, number):
+    for step in (7, 20, 39):
+        _, outcome = train(everything(data), tmp_path, auto_resume=True, on_step=stop_at(step, number))
+        assert (outcome.step, outcome.signal) == (step, number)
+        assert state_file(tmp_path, step)["step"] == step
+        assert not outcome.test
+    _, outcome = train(everything(data), tmp_path, auto_resume=True)
+
+    assert (outcome.step, outcome.signal) == (UPDATES, None)
+    assert_same(tmp_path, undisturbed)
+
+
+def test_a_signal_during_validation_does_not_wait_for_its_end(data, tmp_path, undisturbed, monkeypatch):
+    real = module.validate
+
+    def interrupted(*args, on_image, **keywords):
+        os.kill(os.getpid(), signal.SIGINT)
+        return real(*args, on_image=on_image, **keywords)
+
+    monkeypatch.setattr(module, "validate", interrupted)
+    _, outcome = train(everything(data), tmp_path)
+    assert (outcome.step, outcome.signal) == (10, signal.SIGINT)
+    assert not any("scores" in record for record in metrics(tmp_path))
+    monkeypatch.undo()
+    train(everything(data), tmp_path, auto_resume=True)
+
+    assert_same(tmp_path, undisturbed)
+
+
+def test_the_second_signal_ends_at_once(data, tmp_path):
+    def twice(done, losses, rate):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(small_options(data), tmp_path, on_step=twice)
+
+
+def test_signals_are_handled_as_before_afterwards(data, tmp_path):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    train(small_options(data), tmp_path)
+
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_what_a_network_draws_is_the_same_after_a_resume(data, tmp_path, monkeypatch):
+    forward = IMDN.forward
+    monkeypatch.setattr(
+        IMDN, "forward", lambda self, image: forward(self, functional.dropout(image, 0.3, self.training))
+    )
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    options = small_options(data)
+    train(options, whole)
+    torch.rand(1000)  # whatever else uses random numbers
+    train(options, parts, on_step=stop_at(5, signal.SIGTERM))
+    train(options, parts, auto_resume=True)
+
+    assert flat(state_file(whole, 12)) == flat(state_file(parts, 12))
+
+
+def test_a_damaged_newest_state_falls_back_to_the_one_before(data, tmp_path, undisturbed, caplog):
+    train(everything(data), tmp_path, on_step=stop_at(30, signal.SIGTERM))
+    newest = tmp_path / "run" / "training_states" / "30.state"
+    content = bytearray(newest.read_bytes())
+    weight = state_file(tmp_path, 30)["network"]["IMDB1.c1.bias"]
+    content[content.index(weight.numpy().tobytes()) + 10] ^= 1  # one bit in the middle of a weight
+    newest.write_bytes(content)
+    with caplog.at_level(logging.INFO):
+        train(everything(data), tmp_path, auto_resume=True)
+
+    assert "30.state: is damaged" in caplog.text
+    assert "going on after update 28" in caplog.text
+    assert_same(tmp_path, undisturbed)
+
+
+def test_a_finished_run_has_nothing_more_to_do(data, tmp_path):
+    train(small_options(data), tmp_path)
+    before = (tmp_path / "run" / "training_states" / "12.state").stat().st_mtime_ns
+    _, outcome = train(small_options(data), tmp_path, auto_resume=True)
+
+    assert outcome.step == 12
+    assert (tmp_path / "run" / "training_states" / "12.state").stat().st_mtime_ns == before
+
+
+def test_more_updates_can_be_asked_for_later(data, tmp_path):
+    constant = {"scheduler": None}
+    train(small_options(data, {"train": {**constant, "total_iter": 30}}), tmp_path / "whole")
+    for total in (12, 30):
+        train(small_options(data, {"train": {**constant, "total_iter": total}}), tmp_path / "parts", auto_resume=True)
+
+    assert flat(state_file(tmp_path / "whole", 30)) == flat(state_file(tmp_path / "parts", 30))
+
+
+def test_a_changed_rate_holds_from_then_on_and_is_told(data, tmp_path, caplog):
+    train(small_options(data), tmp_path, on_step=stop_at(6, signal.SIGTERM))
+    trainer = prepare(small_options(data, {"train": {"optim_g": {"lr": 1e-5}}}), root=tmp_path, auto_resume=True)
+    trainer.run()
+
+    assert "train.optim_g.lr is 1e-05, was 0.002" in caplog.text
+    assert metrics(tmp_path)[-1]["lr"] == pytest.approx(1e-5 / 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"network_g": {"num_feat": 12}}, "was trained with network_g"),
+        ({"train": {"total_iter": 5}}, "more than total_iter, 5"),
+    ],
+)
+def test_a_run_of_something_else_is_not_gone_on_with(data, tmp_path, changes, message):
+    train(small_options(data), tmp_path)
+    with pytest.raises(InputError, match=message):
+        prepare(small_options(data, changes), root=tmp_path, auto_resume=True)
+
+
+def test_a_state_can_be_named(data, tmp_path):
+    train(small_options(data), tmp_path)
+    state = tmp_path / "run" / "training_states" / "4.state"
+    before = flat(state_file(tmp_path, 12))
+    trainer = prepare(small_options(data, {"path": {"resume_state": str(state)}}), root=tmp_path)
+    assert trainer.step == 4
+    trainer.run()
+
+    after = flat(state_file(tmp_path, 12))
+    assert {key for key in before if before[key] != after.get(key)} == {".options.path.resume_state"}
+
+
+def test_a_run_of_the_same_name_is_kept_under_another(data, tmp_path, caplog):
+    train(small_options(data), tmp_path)
+    first = flat(state_file(tmp_path, 12))
+    with caplog.at_level(logging.INFO):
+        train(small_options(data, {"manual_seed": 1}), tmp_path)
+    (archived,) = tmp_path.glob("run_archived_*")
+
+    assert "is kept as run_archived_" in caplog.text
+    assert flat(torch.load(archived / "training_states" / "12.state", weights_only=True)) == first
+    assert flat(state_file(tmp_path, 12)) != first

@@ -1,0 +1,306 @@
+"""The loop against one that was written by hand, and what it leaves."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from imdn_kd.evaluation.benchmark import benchmark, open_contestants
+from imdn_kd.inference.model_file import load_model
+from imdn_kd.inference.weights import read_weights
+from imdn_kd.registry import ARCHS
+from imdn_kd.training import plan
+from imdn_kd.training import trainer as module
+from imdn_kd.training.averaging import running_average
+from imdn_kd.training.run import check, prepare
+from imdn_kd.training.trainer import DivergedError
+from tests.training.small_runs import (
+    bare_loop,
+    flat,
+    metrics,
+    small_options,
+    state_file,
+    train,
+    with_validation,
+)
+
+GOLDEN = Path(__file__).with_name("golden_curve.json")
+
+
+def losses_of(root):
+    return [record["losses"]["l_pix"] for record in metrics(root) if "losses" in record]
+
+
+def test_golden_loss_curve(data, tmp_path):
+    """A change that moves this curve changes what every user gets: say so in the changelog.
+
+    The curve was made by `bare_loop`, not by the trainer.
+    """
+    changes = {"train": {"total_iter": 30}, "logger": {"print_freq": 1}}
+    options = small_options(data, changes)
+    train(options, tmp_path)
+
+    assert losses_of(tmp_path) == pytest.approx(json.loads(GOLDEN.read_text()), rel=1e-4)
+
+
+VARIANTS = {
+    "plain": ({}, None),
+    "accumulation": ({"train": {"accumulation": 3}}, None),
+    "clipped": ({"train": {"grad_clip": 0.05}}, 0.05),
+    "warm-up": ({"train": {"warmup_iter": 5}}, None),
+    "contiguous": ({"train": {"channels_last": False}}, None),
+    "progressive": (
+        {"datasets": {"train": {"gt_sizes": [16, 32], "mini_batch_sizes": [8, 2], "iters": [5, 7]}}},
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_updates_are_those_of_a_loop_written_by_hand(data, tmp_path, name):
+    changes, clip = VARIANTS[name]
+    options = small_options(data, {**changes, "logger": {"print_freq": 1}})
+    warm_up = options.train.warmup_iter
+
+    def rate(step):
+        return 2e-3 * ((step + 1) / warm_up if step + 1 < warm_up else 0.5 if step >= 8 else 1.0)
+
+    losses, weights = bare_loop(options, check(options, root=tmp_path).images, 12, rate=rate, clip=clip)
+    trainer, outcome = train(options, tmp_path)
+
+    assert outcome.step == 12
+    assert losses_of(tmp_path) == pytest.approx(losses, rel=1e-5)
+    for key, value in trainer.network.state_dict().items():
+        torch.testing.assert_close(value, weights[key], rtol=1e-4, atol=1e-5)
+
+
+def test_a_line_of_the_log_is_the_mean_since_the_last_one(data, tmp_path):
+    for name, freq in (("each", 1), ("third", 3)):
+        train(small_options(data, {"logger": {"print_freq": freq}}), tmp_path / name)
+    each, third = (losses_of(tmp_path / name) for name in ("each", "third"))
+
+    assert third == pytest.approx([sum(each[k : k + 3]) / 3 for k in range(0, 12, 3)], rel=1e-12)
+
+
+def test_mixed_precision_trains_as_fp32_does_nearly_and_is_judged_in_fp32(data, tmp_path):
+    changes = {**with_validation(data), "logger": {"print_freq": 1}}
+    for precision in ("fp32", "bf16"):
+        trainer, _ = train(small_options(data, {**changes, "train": {"precision": precision}}), tmp_path / precision)
+    lq = torch.rand(1, 3, 8, 8)
+
+    assert losses_of(tmp_path / "bf16") == pytest.approx(losses_of(tmp_path / "fp32"), rel=0.02)
+    assert losses_of(tmp_path / "bf16") != losses_of(tmp_path / "fp32")
+    seen = []
+    layer = trainer.network.get_submodule("IMDB1.c1")
+    layer.register_forward_hook(lambda layer, args, output: seen.append(output.dtype))
+    trainer.network(lq)
+    trainer._judge().get_submodule("IMDB1.c1").register_forward_hook(lambda *args: seen.append(args[2].dtype))
+    trainer._judged(lq)
+    assert seen == [torch.bfloat16, torch.float32]
+
+
+def test_two_losses_are_logged_apart_and_summed(data, tmp_path):
+    fft = {"train": {"fft_opt": {"type": "FFTLoss", "loss_weight": 0.05}}, "logger": {"print_freq": 1}}
+    trainer, _ = train(small_options(data, fft), tmp_path)
+    record = metrics(tmp_path)[0]["losses"]
+    torch.manual_seed(0)
+    network = ARCHS.build(trainer.options.network_g.spec())
+    (batch,) = next(trainer._batches.updates(0, 1, torch.device("cpu")))
+    difference = network(batch["lq"]) - batch["gt"]
+
+    assert record["l_pix"] == pytest.approx(difference.abs().mean().item(), rel=1e-5)
+    spectrum = torch.view_as_real(torch.fft.rfft2(difference)).abs().mean().item()
+    assert record["l_fft"] == pytest.approx(0.05 * spectrum, rel=1e-5)
+
+
+def test_the_average_follows_parameters_and_buffers_and_leaves_whole_numbers_whole():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor([1.0]))
+            self.register_buffer("statistics", torch.tensor([5.0]))
+            self.register_buffer("index", torch.arange(300))
+
+    network = Net()
+    average = running_average(network, 0.9, torch.device("cpu"))
+    average.update_parameters(network)
+    with torch.no_grad():
+        network.weight.fill_(2.0)
+        network.statistics.fill_(6.0)
+    for _ in range(2):
+        average.update_parameters(network)
+
+    assert average.module.weight.item() == pytest.approx(2 - 0.9**2)
+    assert average.module.statistics.item() == pytest.approx(6 - 0.9**2)
+    assert torch.equal(average.module.index, torch.arange(300))
+
+
+def test_the_average_is_what_is_saved(data, tmp_path):
+    trainer, outcome = train(small_options(data), tmp_path)
+    models = tmp_path / "run" / "models"
+    params, averaged = (read_weights(models / "net_g_12.pth", key) for key in ("params", "params_ema"))
+
+    assert isinstance(trainer.ema, AveragedModel)
+    assert flat(params) == flat(trainer.network.state_dict())
+    assert flat(averaged) == flat(trainer.ema.module.state_dict())
+    assert flat(params) != flat(averaged)
+    assert flat(load_model(outcome.model).network.state_dict()) == flat(averaged)
+
+
+def test_without_an_average_the_weights_themselves_are(data, tmp_path):
+    trainer, outcome = train(small_options(data, {"train": {"ema_decay": None}}), tmp_path)
+
+    assert flat(load_model(outcome.model).network.state_dict()) == flat(trainer.network.state_dict())
+    assert list(torch.load(tmp_path / "run" / "models" / "net_g_12.pth")) == ["params"]
+
+
+def scores_of(monkeypatch, values):
+    """Let validation give these values, one after the other, instead of measuring."""
+    real = module.validate
+    left = iter(values)
+
+    def fake(*args, **keywords):
+        value = next(left)
+        scores = real(*args, **keywords)
+        images = [dataclasses.replace(image, psnr=value[0], ssim=value[1]) for image in scores[0].images]
+        return [dataclasses.replace(scores[0], images=tuple(images))]
+
+    monkeypatch.setattr(module, "validate", fake)
+
+
+def test_the_best_weights_are_kept_for_each_metric(data, tmp_path, monkeypatch):
+    scores_of(monkeypatch, [(20, 0.5), (30, 0.4), (25, 0.6)])
+    _, outcome = train(small_options(data, with_validation(data, select_on="held_out")), tmp_path)
+    models = tmp_path / "run" / "models"
+
+    assert outcome.best == {"psnr": {"value": 30, "step": 8}, "ssim": {"value": 0.6, "step": 12}}
+    assert outcome.model == models / "net_g_best_psnr.safetensors"
+    for metric, step in (("psnr", 8), ("ssim", 12)):
+        model = load_model(models / f"net_g_best_{metric}.safetensors")
+        assert flat(model.network.state_dict()) == flat(read_weights(models / f"net_g_{step}.pth", "params_ema"))
+        assert model.training["updates"] == step
+
+
+def test_nothing_is_selected_unless_a_set_is_named(data, tmp_path):
+    _, outcome = train(small_options(data, with_validation(data)), tmp_path)
+
+    assert not outcome.best
+    assert outcome.model.name == "net_g_latest.safetensors"
+
+
+def test_test_sets_are_scored_once_with_the_selected_weights(data, tmp_path, monkeypatch):
+    changes = with_validation(data, select_on="held_out")
+    changes["datasets"]["test"] = {"name": "other", "dataroot_gt": str(data / "held_out" / "HR")}
+    changes["val"]["select_on_benchmark"] = True  # the same photographs
+    _, outcome = train(small_options(data, changes), tmp_path)
+    (score,) = outcome.test
+
+    best = max(record["scores"]["held_out"]["psnr"] for record in metrics(tmp_path) if "scores" in record)
+    assert score.psnr == pytest.approx(best, abs=1e-9)
+    assert [record["test"] for record in metrics(tmp_path) if "test" in record] == [
+        {"other": {"psnr": score.psnr, "ssim": score.ssim}}
+    ]
+
+
+def test_validation_gives_what_the_benchmark_gives_for_the_model_file(data, tmp_path):
+    _, outcome = train(small_options(data, with_validation(data, select_on="held_out")), tmp_path)
+    (score,) = benchmark(open_contestants([outcome.model], device="cpu"), [data / "held_out"])
+
+    assert score.psnr == outcome.best["psnr"]["value"]
+
+
+def test_enlarged_images_are_kept_if_asked_for(data, tmp_path):
+    train(small_options(data, with_validation(data, save_img=True)), tmp_path)
+    images = (tmp_path / "run" / "visualization").rglob("*.png")
+
+    assert sorted(str(path.relative_to(tmp_path / "run" / "visualization")) for path in images) == [
+        f"{step}/x2/held_out/{number}_run.png" for step in (12, 4, 8) for number in (0, 1)
+    ]
+
+
+class Spoilt(nn.Module):
+    """L1 that is not finite in some of its calls."""
+
+    def __init__(self, calls):
+        super().__init__()
+        self.calls = calls
+        self.count = 0
+
+    def forward(self, sr, gt):
+        self.count += 1
+        loss = (sr - gt).abs().mean()
+        return loss * float("nan") if self.count in self.calls else loss
+
+
+def spoil(monkeypatch, calls):
+    monkeypatch.setattr(plan.LOSSES, "build", lambda spec: Spoilt(calls))
+
+
+def test_an_update_with_a_gradient_that_is_not_finite_is_skipped(data, tmp_path, monkeypatch, caplog):
+    changes = {"logger": {"print_freq": 1, "save_checkpoint_freq": 1}}
+    spoil(monkeypatch, {5})
+    train(small_options(data, changes), tmp_path)
+    before, after, later = (state_file(tmp_path, step) for step in (4, 5, 6))
+
+    assert flat(before["network"]) == flat(after["network"])
+    assert flat(before["ema"]) == flat(after["ema"])
+    assert flat(before["optimizer"]["state"]) == flat(after["optimizer"]["state"])
+    assert flat(later["network"]) != flat(after["network"])
+    assert (after["skipped"], later["skipped"]) == (1, 0)
+    assert [record["step"] for record in metrics(tmp_path) if "losses" in record] == [1, 2, 3, 4, *range(6, 13)]
+    assert "update 5 was skipped" in caplog.text
+
+
+def test_too_many_of_them_in_a_row_end_the_run_with_the_cause(data, tmp_path, monkeypatch):
+    spoil(monkeypatch, {2, 5, 6, 7, 8, 9})
+    with pytest.raises(DivergedError, match=r"before update 7: 3 in a row .* l_pix is nan"):
+        train(small_options(data, {"train": {"max_skipped": 3}}), tmp_path)
+
+
+def test_a_weight_that_is_not_finite_is_named(data, tmp_path):
+    trainer = prepare(small_options(data, {"train": {"max_skipped": 1}}), root=tmp_path)
+    with torch.no_grad():
+        trainer.network.get_submodule("IMDB2.c3").bias[0] = float("inf")
+    with pytest.raises(DivergedError, match=r"IMDB2\.c3\.bias"):
+        trainer.run()
+
+
+def test_curves_for_tensorboard(data, tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    changes = {**with_validation(data), "logger": {"use_tb_logger": True}}
+    train(small_options(data, changes), tmp_path)
+    events = accumulator.EventAccumulator(str(tmp_path / "run" / "tb_logger"))
+    events.Reload()
+
+    assert {"losses/l_pix", "lr", "it_per_s", "held_out/psnr", "held_out/ssim"} <= set(events.Tags()["scalars"])
+    curve = {event.step: event.value for event in events.Scalars("losses/l_pix")}
+    expected = {r["step"]: r["losses"]["l_pix"] for r in metrics(tmp_path) if "losses" in r}
+    assert curve == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_run_says_how_it_was_made(data, tmp_path):
+    options = small_options(data, with_validation(data))
+    trainer, _ = train(options, tmp_path)
+    (entry,) = json.loads((tmp_path / "run" / "run.json").read_text())
+
+    assert entry["options"] == options.model_dump(mode="json")
+    assert torch.__version__.startswith(entry["versions"]["torch"].split("+")[0])
+    assert entry["data"]["train"]["sha256"] == trainer.plan.images.store.checksum
+    assert entry["data"]["val"] == [{"name": "held_out", "images": 2, "lr": "MATLAB bicubic"}]
+    assert {"git", "machine", "command", "time"} <= entry.keys()
+    assert "step 12: l_pix" in next((tmp_path / "run").glob("train_run_*.log")).read_text()
+
+
+def test_a_network_of_one_channel_trains_on_y(data, tmp_path):
+    changes = {"datasets": {"train": {"color": "y"}}, "network_g": {"num_in_ch": 1}}
+    trainer, _ = train(small_options(data, changes | {"logger": {"print_freq": 1}}), tmp_path)
+    (batch,) = next(trainer._batches.updates(0, 1, torch.device("cpu")))
+
+    assert batch["lq"].shape == (4, 1, 16, 16)
+    assert 16 / 255 <= batch["gt"].min() < batch["gt"].max() <= 235 / 255
