@@ -19,7 +19,7 @@ import torch
 from imdn_kd.archs import IMDN
 from imdn_kd.inference.cropping import AdaptiveCropping, tensor_bytes
 from imdn_kd.inference.upscaler import Upscaler
-from tests import bench_data
+from tests import bench_data, bench_training
 from tests.official import official
 from tests.shared_data import SHARED, read_rgb
 
@@ -118,6 +118,16 @@ def patches() -> None:
     bench_data.patch_rate(compare)
 
 
+def training() -> None:
+    """Updates of the trainer, against a bare loop."""
+    bench_training.against_bare_loop()
+
+
+def training_basicsr() -> None:
+    """Updates of the trainer, against BasicSR's pipeline."""
+    bench_training.against_basicsr()
+
+
 _LARGE = """
 import sys, time, resource
 import numpy as np
@@ -158,7 +168,11 @@ def seams() -> None:
 
 
 BENCHMARKS = {
-    f.__name__: f for f in (upscale_fp32, upscale_bf16, exact_cropping, resizing, patches, large_image, seams)
+    f.__name__: f
+    for f in (
+        *(upscale_fp32, upscale_bf16, exact_cropping, resizing, patches, training, training_basicsr),
+        *(large_image, seams),
+    )
 }
 ON_REQUEST = ("large_image", "seams")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from enum import Enum
 from pathlib import Path
@@ -40,8 +41,12 @@ def train(
     imdn-kd train -opt options/train/imdn_rtc_x2.yml
     """
     from imdn_kd.cli.progress import TrainProgress
+    from imdn_kd.errors import InputError
     from imdn_kd.evaluation.report import report_scores
     from imdn_kd.option_files import read_options
+
+    if importlib.util.find_spec("accelerate") is None:
+        raise InputError("training needs packages that are not installed; pip install 'imdn_kd[train]'")
     from imdn_kd.training import launch, run
     from imdn_kd.training.options import TrainOptions
     from imdn_kd.training.trainer import DivergedError

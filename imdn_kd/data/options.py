@@ -154,6 +154,7 @@ class TrainDataOptions(Options):
         use_shuffle: likewise; the order is always random.
         prefetch_mode: likewise; workers always read ahead.
         num_prefetch_queue: batches that each worker reads ahead.
+        persistent_workers: accepted for BasicSR's sake; workers live as long as the run.
     """
 
     name: str = "train"
@@ -184,6 +185,7 @@ class TrainDataOptions(Options):
     use_shuffle: Literal[True] = True
     prefetch_mode: Literal["cpu", "cuda"] | None = None
     num_prefetch_queue: Count = Field(2, ge=1)
+    persistent_workers: bool | None = None
 
     @model_validator(mode="after")
     def _has_data(self) -> TrainDataOptions:

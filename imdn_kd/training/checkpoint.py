@@ -1,4 +1,4 @@
-"""Training states: everything that a run needs to go on exactly where it was, in files that are whole or absent."""
+"""Checkpoints, in files that are whole or absent: training states, from which a run goes on, and bare weights."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from imdn_kd.errors import InputError
 from imdn_kd.files import atomic_path
 
 FORMAT = "imdn_kd.state.1"
 SUFFIX = ".state"
+
+Weights = dict[str, Tensor]
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +80,27 @@ def save_state(folder: Path, state: State, *, keep_last: int) -> Path:
         for _, old in _states(folder)[:-keep_last]:
             old.unlink(missing_ok=True)
     return path
+
+
+def save_weights(folder: Path, step: int, params: Weights, params_ema: Weights | None) -> None:
+    """Write `net_g_STEP.pth`, from which BasicSR can read the weights as well.
+
+    Args:
+        folder: of all models of the run.
+        step: updates done.
+        params: of the network.
+        params_ema: their running average, if there is one.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    sides = {"params": params} | ({} if params_ema is None else {"params_ema": params_ema})
+    content = {
+        side: {key: value.detach().cpu().contiguous() for key, value in weights.items()}
+        for side, weights in sides.items()
+    }
+    with atomic_path(folder / f"net_g_{step}.pth") as temporary:
+        torch.save(content, temporary)
 
 
 def load_state(path: Path) -> State:

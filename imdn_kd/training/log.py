@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -88,9 +88,12 @@ class TrainLog:
             tracker.log(dict(values), step=step)
 
 
-def wandb_is_there() -> bool:
-    """Whether Weights & Biases is installed."""
-    return importlib.util.find_spec("wandb") is not None
+def missing_trackers(options: LoggerOptions) -> Iterator[str]:
+    """One line for each thing to log to that is not installed."""
+    if options.use_tb_logger and importlib.util.find_spec("tensorboard") is None:
+        yield "use_tb_logger: tensorboard is not installed; pip install tensorboard, or set this to false"
+    if options.wandb.project and importlib.util.find_spec("wandb") is None:
+        yield "wandb.project: wandb is not installed; pip install wandb, or leave this out"
 
 
 def duration(seconds: float) -> str:

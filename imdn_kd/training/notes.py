@@ -8,9 +8,30 @@ from imdn_kd.data.options import TrainDataOptions
 from imdn_kd.training.options import CosineOptions, MultiStepOptions, TrainOptions
 
 
-def notes(options: TrainOptions) -> list[str]:
-    """One line for each option whose meaning differs from BasicSR's or which has no effect in this file."""
-    return [*_old_names(options), *_data(options.datasets.train), *_course(options), *_measuring(options)]
+def notes(options: TrainOptions, processes: int = 1) -> list[str]:
+    """One line for each option whose meaning differs from BasicSR's or which has no effect in this file.
+
+    Args:
+        options: of the run.
+        processes: how many train together.
+    """
+    parts = (_old_names(options), _data(options.datasets.train), _course(options), _measuring(options))
+    return [*_run(options, processes), *(line for part in parts for line in part)]
+
+
+def _run(options: TrainOptions, processes: int) -> Iterator[str]:
+    if "debug" in options.name:
+        yield "name: 'debug' in it has no effect; BasicSR would validate and save every 8 updates"
+    if isinstance(options.num_gpu, int) and options.num_gpu > 1 and processes == 1:
+        yield (
+            f"num_gpu: {options.num_gpu} GPUs need as many processes, and batches are those of one GPU; start with "
+            f"torchrun --nproc_per_node {options.num_gpu} -m imdn_kd train ..."
+        )
+    for key in ("backend", "port"):
+        if key in options.dist_params.model_fields_set:
+            yield f"dist_params.{key}: no effect; the launcher says how processes find each other"
+    if options.model_type == "SwinIRModel":
+        yield "model_type: SwinIRModel is trained as SRModel; images are padded to its windows by repeating their edges"
 
 
 def _old_names(options: TrainOptions) -> Iterator[str]:
@@ -21,14 +42,20 @@ def _old_names(options: TrainOptions) -> Iterator[str]:
     for place, section, names in sections:
         for old, new in names.items():
             if old in section.model_fields_set:
-                yield f"{place}.{old}: read as {new}, its name in BasicSR since 1.2"
+                yield f"{place}.{old}: read as {new}, as BasicSR calls it now"
+    start = options.path.pretrained
+    if start is not None and options.path.param_key_g is None and not start.endswith(".safetensors"):
+        yield "path.param_key_g: not given, so params_ema is taken if it is there; BasicSR takes params"
 
 
 def _data(data: TrainDataOptions) -> Iterator[str]:
     given = data.model_fields_set
-    for key in ("dataset_enlarge_ratio", "use_shuffle", "prefetch_mode"):
+    for key in ("dataset_enlarge_ratio", "use_shuffle"):
         if key in given:
             yield f"datasets.train.{key}: no effect; there are no epochs, every update draws its patches at random"
+    for key in ("prefetch_mode", "persistent_workers"):
+        if getattr(data, key) is not None:
+            yield f"datasets.train.{key}: no effect; threads cut patches ahead, for as long as the run lasts"
     if "num_worker_per_gpu" in given:
         yield "datasets.train.num_worker_per_gpu: threads rather than processes; which patches are cut is the same"
     if "num_prefetch_queue" in given and data.num_worker_per_gpu == 0:
@@ -66,15 +93,6 @@ def _course(options: TrainOptions) -> Iterator[str]:
     for stage in options.datasets.train.stages():
         if stage.start >= total:
             yield f"datasets.train.gt_sizes: patches of {stage.gt_size} px would come at {stage.start}, after the end"
-    if isinstance(options.num_gpu, int) and options.num_gpu > 1:
-        yield (
-            f"num_gpu: {options.num_gpu} GPUs need as many processes; start with "
-            f"torchrun --nproc_per_node {options.num_gpu} -m imdn_kd train ..."
-        )
-    for key in options.dist_params.model_fields_set:
-        yield f"dist_params.{key}: no effect; the launcher says how processes find each other"
-    if options.model_type == "SwinIRModel":
-        yield "model_type: SwinIRModel is trained as SRModel; images are padded to its windows by repeating their edges"
 
 
 def _measuring(options: TrainOptions) -> Iterator[str]:
@@ -97,4 +115,4 @@ def _measuring(options: TrainOptions) -> Iterator[str]:
     if val.val_freq > options.train.total_iter:
         yield f"val.val_freq: {val.val_freq} is more than total_iter, so nothing is scored during training"
     if any(dataset.color for dataset in options.datasets.measured("val")):
-        yield "datasets.val.color: a network of one channel enlarges R, G and B one after the other, and Y is compared"
+        yield "datasets.val.color: no effect; a network of one channel enlarges R, G and B one after the other"

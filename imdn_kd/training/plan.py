@@ -22,7 +22,7 @@ from imdn_kd.inference.device import choose_dtype
 from imdn_kd.inference.weights import load_weights
 from imdn_kd.registry import ARCHS, LOSSES
 from imdn_kd.training.batches import Batches
-from imdn_kd.training.log import wandb_is_there
+from imdn_kd.training.log import missing_trackers
 from imdn_kd.training.notes import notes
 from imdn_kd.training.options import CosineOptions, MultiStepOptions, TrainOptions
 from imdn_kd.training.schedule import (
@@ -102,8 +102,7 @@ def make_plan(options: TrainOptions, *, device: torch.device, root: Path) -> Pla
         choose_dtype(options.train.precision, device)
     if options.path.resume_state is not None and not Path(options.path.resume_state).is_file():
         problems.lines.append(f"path.resume_state: {options.path.resume_state}: there is no such file")
-    if options.logger.wandb.project and not wandb_is_there():
-        problems.lines.append("logger.wandb: is not installed; pip install wandb, or leave the project out")
+    problems.lines += [f"logger.{line}" for line in missing_trackers(options.logger)]
     if options.num_gpu != 0 and device.type == "cpu":
         more.append("num_gpu: there is no GPU here; the run is on the CPU")
     with problems.at("--root"):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import logging
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,22 +19,18 @@ from imdn_kd.archs.network import SRNetwork
 from imdn_kd.data.patches import Batch
 from imdn_kd.distill.distiller import Distiller
 from imdn_kd.evaluation.benchmark import SetScore
-from imdn_kd.inference.model_file import load_model
 from imdn_kd.training.averaging import running_average
 from imdn_kd.training.batches import Batches
-from imdn_kd.training.checkpoint import State, save_state
+from imdn_kd.training.checkpoint import State, save_state, save_weights
 from imdn_kd.training.diagnosis import why_not_finite
 from imdn_kd.training.interrupt import Interrupt
+from imdn_kd.training.judge import Judge
 from imdn_kd.training.log import TrainLog
-from imdn_kd.training.models import LATEST, best_name, save_checkpoint, save_described
 from imdn_kd.training.options import TrainOptions
 from imdn_kd.training.plan import Plan
 from imdn_kd.training.run_folder import RunFolder
 from imdn_kd.training.schedule import make_optimizer, restore, set_rates
-from imdn_kd.training.validation import validate
 from imdn_kd.training.window import LossWindow
-
-METRICS = ("psnr", "ssim")
 
 logger = logging.getLogger(__name__)
 
@@ -92,8 +87,8 @@ class Trainer:
         network: SRNetwork = plan.network.train()
         if state is not None:
             network.load_state_dict(state.network)
-        # Accelerate puts mixed precision into the network's own forward; copies made before that stay as they were.
-        self._judged = copy.deepcopy(network).eval()
+        # Accelerate puts mixed precision into the network's own forward: copies are to be made before that.
+        self._judge = Judge(network, options, folder, accelerator, {} if state is None else state.best)
         self.ema = running_average(network, train.ema_decay, device) if train.ema_decay else None
         if train.channels_last:
             network.to(memory_format=torch.channels_last)
@@ -112,7 +107,6 @@ class Trainer:
                 accelerator.scaler.load_state_dict(state.scaler)
         self.optimizer = accelerator.prepare_optimizer(optimizer)
         self.step = 0 if state is None else state.step
-        self.best = {} if state is None else state.best
         self._validated = 0 if state is None else state.validated
         self._skipped = 0 if state is None else state.skipped
         self._window = LossWindow(None if state is None else state.window)
@@ -149,7 +143,8 @@ class Trainer:
                 stopped = not self._validate_if_due() or self._asked_to_stop()
                 if self.step % options.logger.save_checkpoint_freq == 0 or self.step == total or stopped:
                     self._save()
-            return self._end(self._interrupt.received if stopped else None)
+            # The signal may have come to another process.
+            return self._end((self._interrupt.received or signal.SIGTERM) if stopped else None)
 
     def _introduce(self) -> None:
         """Say at the head of the log what is trained, on what, and what the user should know of the options."""
@@ -228,36 +223,27 @@ class Trainer:
         if val is None or not due or not self.plan.val or self._validated >= step:
             return True
         folder = self.folder.visualization / str(step) if val.save_img else None
+        self._judge.take(self._weights())
         try:
-            scores = self._score(self._judge(), self.plan.val, save=folder)
+            scores = self._judge.score(self.plan.val, self._look_up, save=folder)
         except _StoppedError:
             return False
         if self._log is not None:
             self._log.scores(step, scores)
-        chosen = next((score for score in scores if score.data == val.select_on), None)
-        for metric in METRICS if chosen is not None else ():
-            value = getattr(chosen, metric)
-            if metric not in self.best or value > self.best[metric]["value"]:
-                self.best[metric] = {"value": value, "step": step}
-                self._save_model(best_name(metric), {f"{score.data} PSNR / SSIM": _both(score) for score in scores})
+        self._judge.keep_best(step, scores)
         self._validated = step
         self._begin_clock()
         return True
 
-    def _judge(self) -> SRNetwork:
-        """The weights that count, in a network without mixed precision: the averaged ones if there are any."""
-        source = self.network if self.ema is None else self.ema.module
-        self._judged.load_state_dict(source.state_dict())
-        return self._judged
+    def _look_up(self, _: int) -> None:
+        """Between two images, leave validation if a signal has come."""
+        # Several processes have to finish, since they wait for each other's figures.
+        if self.accelerator.num_processes == 1 and self._interrupt.received is not None:
+            raise _StoppedError
 
-    def _score(self, network: SRNetwork, sets: Sequence[Any], save: Path | None = None) -> list[SetScore]:
-        def on_image(_: int) -> None:
-            # With several processes all of them have to finish: they wait for each other's figures.
-            if self.accelerator.num_processes == 1 and self._interrupt.received is not None:
-                raise _StoppedError
-
-        protocol, name = self.options.protocol(), self.options.name
-        return validate(network, sets, self.accelerator, name=name, protocol=protocol, save=save, on_image=on_image)
+    def _weights(self) -> dict[str, Tensor]:
+        """The weights that count: the averaged ones if there are any."""
+        return (self.network if self.ema is None else self.ema.module).state_dict()
 
     def _save(self) -> None:
         """Write a state, the weights of this update, and the model file of the latest ones."""
@@ -272,48 +258,30 @@ class Trainer:
             optimizer=self.optimizer.optimizer.state_dict(),
             ema=None if self.ema is None else self.ema.state_dict(),
             scaler=None if scaler is None else scaler.state_dict(),
-            best=self.best,
+            best=self._judge.best,
             validated=self._validated,
             skipped=self._skipped,
             window=window,
         )
         save_state(self.folder.states, state, keep_last=self.options.logger.keep_last)
-        averaged = None if self.ema is None else self.ema.module.state_dict()
-        save_checkpoint(self.folder.models, self.step, self.network.state_dict(), averaged)
-        self._judge()
-        self._save_model(LATEST, {})
+        averaged = None if self.ema is None else self._weights()
+        save_weights(self.folder.models, self.step, self.network.state_dict(), averaged)
+        self._judge.take(self._weights())
+        self._judge.keep_latest(self.step)
 
-    def _save_model(self, file: str, scores: Mapping[str, str]) -> None:
-        """Write the weights that were judged last."""
-        if not self.accelerator.is_main_process:
-            return
-        train = self.options.datasets.train
-        training = {
-            "name": self.options.name,
-            "updates": self.step,
-            "batch": self.accelerator.num_processes * self.options.train.accumulation * train.batch_size_per_gpu,
-            "gt_size": train.gt_size,
-            "data": train.name,
-            "seed": self.options.manual_seed,
-            **scores,
-        }
-        save_described(self.folder.models / file, self._judged, training)
-
-    def _end(self, signal: int | None) -> Outcome:
+    def _end(self, stopped_by: int | None) -> Outcome:
         """Test the selected weights, if training is complete."""
-        best = self.folder.models / best_name(METRICS[0])
-        model = best if METRICS[0] in self.best else self.folder.models / LATEST
         test: list[SetScore] = []
-        if signal is None and self.plan.test:
+        if stopped_by is None and self.plan.test:
             self.accelerator.wait_for_everyone()
             try:
-                test = self._score(load_model(model).network, self.plan.test)
+                test = self._judge.score_selected(self.plan.test, self._look_up)
             except _StoppedError:
-                signal = self._interrupt.received
+                stopped_by = self._interrupt.received
             else:
                 if self._log is not None:
                     self._log.scores(self.step, test, final=True)
-        return Outcome(self.step, signal, self.best, test, model)
+        return Outcome(self.step, stopped_by, self._judge.best, test, self._judge.selected)
 
     def _open_log(self) -> TrainLog:
         options = self.options
@@ -326,7 +294,3 @@ class _StoppedError(Exception):
 
 def _seed_of(seed: int, step: int, rank: int) -> int:
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0])
-
-
-def _both(score: SetScore) -> str:
-    return f"{score.psnr:.3f} / {score.ssim:.4f}"

@@ -40,9 +40,9 @@ BASE: dict[str, Any] = {
 }
 
 
-def make_data(folder: Path) -> Path:
+def make_data(folder: Path, scale: float = 2.0) -> Path:
     """`sample.store` and a set of two small photographs, `held_out`."""
-    options = PrepareOptions(source="sample", scale=[2.0])
+    options = PrepareOptions(source="sample", scale=[scale])
     write(options, open_source(options, root=folder), root=folder)
     for seed in (0, 1):
         write_image(folder / "held_out" / "HR" / f"{seed}.png", Picture(picture((36, 40), seed)))

@@ -16,7 +16,7 @@ from torch.nn import functional
 from imdn_kd.archs.imdn import IMDN
 from imdn_kd.errors import InputError
 from imdn_kd.inference.model_file import load_model
-from imdn_kd.training import trainer as module
+from imdn_kd.training import judge as module
 from imdn_kd.training.run import prepare
 from tests.training.small_runs import flat, metrics, small_options, state_file, train, with_validation
 

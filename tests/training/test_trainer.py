@@ -15,8 +15,8 @@ from imdn_kd.evaluation.benchmark import benchmark, open_contestants
 from imdn_kd.inference.model_file import load_model
 from imdn_kd.inference.weights import read_weights
 from imdn_kd.registry import ARCHS
+from imdn_kd.training import judge as module
 from imdn_kd.training import plan
-from imdn_kd.training import trainer as module
 from imdn_kd.training.averaging import running_average
 from imdn_kd.training.run import check, prepare
 from imdn_kd.training.trainer import DivergedError
@@ -100,8 +100,9 @@ def test_mixed_precision_trains_as_fp32_does_nearly_and_is_judged_in_fp32(data, 
     layer = trainer.network.get_submodule("IMDB1.c1")
     layer.register_forward_hook(lambda layer, args, output: seen.append(output.dtype))
     trainer.network(lq)
-    trainer._judge().get_submodule("IMDB1.c1").register_forward_hook(lambda *args: seen.append(args[2].dtype))
-    trainer._judged(lq)
+    judged = trainer._judge._network
+    judged.get_submodule("IMDB1.c1").register_forward_hook(lambda *args: seen.append(args[2].dtype))
+    judged(lq)
     assert seen == [torch.bfloat16, torch.float32]
 
 

@@ -1,0 +1,102 @@
+"""The weights that count: how good they are, which were the best, and the model files that hold them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from torch import Tensor
+
+from imdn_kd.archs.network import SRNetwork
+from imdn_kd.data.image_sets import ImageSet
+from imdn_kd.evaluation.benchmark import SetScore
+from imdn_kd.inference.model_file import ModelFile, load_model, save_model
+from imdn_kd.training.options import TrainOptions
+from imdn_kd.training.run_folder import RunFolder
+from imdn_kd.training.validation import validate
+
+METRICS = ("psnr", "ssim")
+
+Best = dict[str, dict[str, float]]
+"""For each metric, the best `value` and the `step` at which it was reached."""
+
+
+class Judge:
+    """Holds weights in a network of its own, which no mixed precision or compilation has touched.
+
+    Args:
+        network: copied.
+        options: of the run.
+        folder: of the run; model files are written there by the main process alone.
+        accelerator: the processes.
+        best: what was reached before.
+    """
+
+    def __init__(
+        self, network: SRNetwork, options: TrainOptions, folder: RunFolder, accelerator: Accelerator, best: Best
+    ) -> None:
+        self._network = copy.deepcopy(network).eval()
+        self._options, self._folder, self._accelerator = options, folder, accelerator
+        self.best = best
+
+    def take(self, weights: Mapping[str, Tensor]) -> None:
+        """Take the weights that are to be judged."""
+        self._network.load_state_dict(weights)
+
+    def score(
+        self, sets: Sequence[ImageSet], on_image: Callable[[int], None], *, save: Path | None = None
+    ) -> list[SetScore]:
+        """Score the weights; see `validate`."""
+        return self._score(self._network, sets, on_image, save)
+
+    def score_selected(self, sets: Sequence[ImageSet], on_image: Callable[[int], None]) -> list[SetScore]:
+        """Score the weights of the model file that the run results in."""
+        return self._score(load_model(self.selected).network, sets, on_image, None)
+
+    @property
+    def selected(self) -> Path:
+        """The model file that the run results in: the best one if there was a selection, otherwise the latest."""
+        return self._file(f"best_{METRICS[0]}" if METRICS[0] in self.best else "latest")
+
+    def keep_best(self, step: int, scores: Sequence[SetScore]) -> None:
+        """Write model files if the weights are the best so far, on the set that is named for selection."""
+        name = None if self._options.val is None else self._options.val.select_on
+        for chosen in (score for score in scores if score.data == name):
+            for metric in METRICS:
+                value: float = getattr(chosen, metric)
+                if metric not in self.best or value > self.best[metric]["value"]:
+                    self.best[metric] = {"value": value, "step": step}
+                    self._save(f"best_{metric}", step, scores)
+
+    def keep_latest(self, step: int) -> None:
+        """Write a model file of the weights, whatever they are worth."""
+        self._save("latest", step, ())
+
+    def _score(
+        self, network: SRNetwork, sets: Sequence[ImageSet], on_image: Callable[[int], None], save: Path | None
+    ) -> list[SetScore]:
+        protocol, name = self._options.protocol(), self._options.name
+        return validate(network, sets, self._accelerator, name=name, protocol=protocol, save=save, on_image=on_image)
+
+    def _file(self, which: str) -> Path:
+        return self._folder.models / f"net_g_{which}.safetensors"
+
+    def _save(self, which: str, step: int, scores: Sequence[SetScore]) -> None:
+        if not self._accelerator.is_main_process:
+            return
+        data = self._options.datasets.train
+        training: dict[str, Any] = {
+            "name": self._options.name,
+            "updates": step,
+            "batch": self._accelerator.num_processes * self._options.train.accumulation * data.batch_size_per_gpu,
+            "gt_size": data.gt_size,
+            "data": data.name,
+            "seed": self._options.manual_seed,
+        }
+        training |= {f"{score.data} PSNR / SSIM": f"{score.psnr:.3f} / {score.ssim:.4f}" for score in scores}
+        lines = "\n".join(f"- {key}: {value}" for key, value in training.items())
+        card = f"# {self._options.name}\n\nTrained with imdn_kd.\n\n{lines}\n"
+        save_model(self._file(which), ModelFile(self._network, training=training, card=card))
