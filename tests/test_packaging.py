@@ -42,7 +42,7 @@ FLOORS = (
     ("imdn_kd.distill", "imdn_kd.inference", "imdn_kd.data"),
     ("imdn_kd.integrations",),
     ("imdn_kd.training", "imdn_kd.evaluation"),
-    ("imdn_kd.cli", "imdn_kd.demo", "imdn_kd.__main__"),
+    ("imdn_kd.cli", "imdn_kd.__main__"),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 
