@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
@@ -81,8 +82,7 @@ class Patches:
         for name in ("batch_size", "world_size", "sharpness"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; give a whole number from 1 up")
-        if not 0 <= self.rank < self.world_size:
-            raise InputError(f"rank is {self.rank} of {self.world_size}; give 0 to {self.world_size - 1}")
+        self._check_share()
         if not 0 <= self.seed <= 2**63:
             raise InputError(f"seed is {self.seed}; give a whole number from 0 to 2**63")
         for name, known in (("sampling", get_args(Sampling)), ("augment_on", get_args(AugmentOn))):
@@ -135,6 +135,17 @@ class Patches:
         batch = {plane: torch.from_numpy(array).permute(0, 3, 1, 2) for plane, array in arrays.items()}
         return batch | {"codes": codes} if self.augment_on == "device" else batch
 
+    def share(self, rank: int, world_size: int) -> Patches:
+        """Return the same patches for one of several processes; nothing is looked through again.
+
+        Raises:
+            InputError: there is no such process.
+        """
+        other = copy.copy(self)
+        other.rank, other.world_size = rank, world_size
+        other._check_share()
+        return other
+
     def loader(
         self, start: int, stop: int, *, workers: int = 0, pin_memory: bool = False, prefetch: int = 2
     ) -> Iterator[Batch]:
@@ -168,6 +179,10 @@ class Patches:
         if not workers:
             return map(cut, steps)
         return in_order(cut, steps, workers=workers, ahead=1 + workers * prefetch, name="patches")
+
+    def _check_share(self) -> None:
+        if not 0 <= self.rank < self.world_size:
+            raise InputError(f"rank is {self.rank} of {self.world_size}; give 0 to {self.world_size - 1}")
 
     def _words(self, step: int) -> npt.NDArray[np.uint64]:
         """A row of random words for each sample: image, augmentation, which position to keep, and the positions."""

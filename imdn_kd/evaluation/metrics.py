@@ -28,6 +28,8 @@ _WINDOWS: dict[Window, str] = {
     "uniform7": "SSIM window uniform 7x7",
 }
 
+_SIDES: dict[Window, int] = {"gaussian11": 11, "uniform7": 7}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
@@ -124,13 +126,18 @@ def ssim(sr: Image, hr: Image, scale: float, protocol: Protocol = PROTOCOLS["sta
     from skimage.metrics import structural_similarity
 
     a, b = _comparable(sr, hr, scale, protocol)
-    options: dict[str, Any] = {"win_size": 7}
+    options: dict[str, Any] = {"win_size": _SIDES[protocol.ssim_window]}
     if protocol.ssim_window == "gaussian11":
-        options = {"win_size": 11, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
-    if min(a.shape[:2]) < options["win_size"]:
+        options |= {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    if not is_measurable(sr.shape[:2], scale, protocol):
         return math.nan
     measure: Any = structural_similarity  # scikit-image is only partly typed
     return float(measure(a, b, data_range=255, channel_axis=2 if a.ndim == 3 else None, **options))
+
+
+def is_measurable(size: tuple[int, ...], scale: float, protocol: Protocol = PROTOCOLS["standard"]) -> bool:
+    """Whether an image of (height, width) px has room for a window of SSIM between the borders that are cut."""
+    return min(size) - 2 * protocol.border(scale) >= _SIDES[protocol.ssim_window]
 
 
 def _comparable(sr: Image, hr: Image, scale: float, protocol: Protocol) -> tuple[Values, Values]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterator
 
@@ -15,14 +16,12 @@ DECODING_THREADS = 4
 
 
 class Batches:
-    """The batches of all updates; which ones depends on the options, the seed and the share of the process alone.
+    """The batches of all updates, of a process that trains alone; which ones depends on the options and the seed.
 
     Args:
         options: what is cut from, in which sizes.
         images: opened.
         seed: of the patches.
-        rank: number of this process.
-        world_size: how many processes there are.
         accumulation: batches for an update.
 
     Raises:
@@ -35,16 +34,20 @@ class Batches:
         images: ImagePairs,
         *,
         seed: int,
-        rank: int = 0,
-        world_size: int = 1,
         accumulation: int = 1,
     ) -> None:
+        self.images = images
         self._options = options
         self._accumulation = accumulation
         self._stages: list[tuple[PatchStage, Patches]] = [
-            (stage, options.patches(images, stage, seed=seed, rank=rank, world_size=world_size))
-            for stage in options.stages()
+            (stage, options.patches(images, stage, seed=seed)) for stage in options.stages()
         ]
+
+    def share(self, rank: int, world_size: int) -> Batches:
+        """Return the batches of one of several processes."""
+        other = copy.copy(self)
+        other._stages = [(stage, patches.share(rank, world_size)) for stage, patches in self._stages]
+        return other
 
     def updates(self, start: int, stop: int, device: torch.device) -> Iterator[list[Batch]]:
         """Yield the batches of the updates `start` to `stop` - 1: for each, as many as are accumulated.

@@ -113,6 +113,6 @@ def _measuring(options: TrainOptions) -> Iterator[str]:
     if val.select_on is not None and val.select_on_benchmark:
         yield "val.select_on_benchmark: figures of the set that weights are selected on look better than they are"
     if val.val_freq > options.train.total_iter:
-        yield f"val.val_freq: {val.val_freq} is more than total_iter, so nothing is scored during training"
+        yield f"val.val_freq: {val.val_freq} is more than total_iter, so there are no scores before the end"
     if any(dataset.color for dataset in options.datasets.measured("val")):
         yield "datasets.val.color: no effect; a network of one channel enlarges R, G and B one after the other"

@@ -13,9 +13,9 @@ import torch
 
 from imdn_kd.archs.network import Facts, SRNetwork
 from imdn_kd.data.image_sets import ImageSet, find_set
-from imdn_kd.data.pairs import ImagePairs
 from imdn_kd.distill.distiller import Term
 from imdn_kd.errors import InputError
+from imdn_kd.evaluation.metrics import is_measurable
 from imdn_kd.evaluation.options import DatasetOptions
 from imdn_kd.files import check_folder
 from imdn_kd.inference.device import choose_dtype
@@ -44,7 +44,7 @@ class Plan:
 
     Attributes:
         network: with its first weights, on the CPU.
-        images: what patches are cut from.
+        batches: what it is trained on.
         terms: of the loss.
         factor: course of the learning rate.
         val: data sets that are scored during training.
@@ -53,7 +53,7 @@ class Plan:
     """
 
     network: SRNetwork
-    images: ImagePairs
+    batches: Batches
     terms: list[Term]
     factor: Factor
     val: list[ImageSet]
@@ -75,10 +75,7 @@ def make_plan(options: TrainOptions, *, device: torch.device, root: Path) -> Pla
     problems = _Problems()
     torch.manual_seed(options.manual_seed)  # of the first weights
     network = problems.of("network_g", lambda: _network(options))
-    data = options.datasets.train
-    images = problems.of("datasets.train", lambda: data.open(options.scale))
-    if images is not None:
-        problems.of("datasets.train", lambda: Batches(data, images, seed=options.manual_seed))
+    batches = problems.of("datasets.train", lambda: _batches(options))
     terms = [
         Term(name, loss, weight)
         for name, loss, weight in (
@@ -107,9 +104,9 @@ def make_plan(options: TrainOptions, *, device: torch.device, root: Path) -> Pla
         more.append("num_gpu: there is no GPU here; the run is on the CPU")
     with problems.at("--root"):
         check_folder(root / options.name)
-    if problems.lines or network is None or images is None or factor is None:
+    if problems.lines or network is None or batches is None or factor is None:
         raise InputError(*problems.lines)
-    return Plan(network, images, terms, factor, val, test, more)
+    return Plan(network, batches, terms, factor, val, test, more)
 
 
 class _Problems:
@@ -136,6 +133,12 @@ def _network(options: TrainOptions) -> SRNetwork:
     if network.facts.scale != options.scale:
         raise InputError(f"{options.network_g.type} enlarges x{network.facts.scale}, but scale is {options.scale}")
     return network
+
+
+def _batches(options: TrainOptions) -> Batches:
+    data = options.datasets.train
+    images = data.open(options.scale)
+    return Batches(data, images, seed=options.manual_seed, accumulation=options.train.accumulation)
 
 
 def _factor(options: TrainOptions) -> Factor:
@@ -166,15 +169,17 @@ def _sets(options: TrainOptions, phase: Any, problems: _Problems) -> Iterator[Im
         if count > 1:
             problems.lines.append(f"datasets.{phase}: {count} data sets are called {name}; give them different names")
     for dataset in measured:
-        images = problems.of(f"datasets.{phase}", lambda dataset=dataset: _open(dataset, options.scale))  # type: ignore[misc]
+        images = problems.of(f"datasets.{phase}", lambda dataset=dataset: _open(dataset, options))  # type: ignore[misc]
         if images is not None:
             yield images
 
 
-def _open(dataset: DatasetOptions, scale: int) -> ImageSet:
-    images = find_set(dataset.source(), scale)
+def _open(dataset: DatasetOptions, options: TrainOptions) -> ImageSet:
+    images = find_set(dataset.source(), options.scale)
     for pair in images.pairs:
-        images.load(pair)
+        hr, _ = images.load(pair)
+        if not is_measurable(hr.shape[:2], options.scale, options.protocol()):
+            raise InputError(f"{pair.hr}: {hr.shape[1]}x{hr.shape[0]} px are too few to be measured; remove it")
     return images
 
 

@@ -113,7 +113,7 @@ def _differences(before: Any, now: Any, place: str = "") -> Iterator[str]:  # no
 
 def _manifest(plan: Plan) -> dict[str, Any]:
     """What the run was trained and measured on."""
-    images = plan.images
+    images = plan.batches.images
     train: dict[str, Any] = {"images": len(images)}
     if isinstance(images, StoreDataset):
         train |= {"store": str(images.store.path), "sha256": images.store.checksum}

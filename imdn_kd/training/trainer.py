@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +18,9 @@ from torch import Tensor
 from imdn_kd.archs.network import SRNetwork
 from imdn_kd.data.patches import Batch
 from imdn_kd.distill.distiller import Distiller
+from imdn_kd.errors import InputError
 from imdn_kd.evaluation.benchmark import SetScore
 from imdn_kd.training.averaging import running_average
-from imdn_kd.training.batches import Batches
 from imdn_kd.training.checkpoint import State, save_state, save_weights
 from imdn_kd.training.diagnosis import why_not_finite
 from imdn_kd.training.interrupt import Interrupt
@@ -111,14 +111,7 @@ class Trainer:
         self._skipped = 0 if state is None else state.skipped
         self._window = LossWindow(None if state is None else state.window)
         self._recent: Mapping[str, float] = {}
-        self._batches = Batches(
-            options.datasets.train,
-            plan.images,
-            seed=options.manual_seed,
-            rank=accelerator.process_index,
-            world_size=accelerator.num_processes,
-            accumulation=train.accumulation,
-        )
+        self._batches = plan.batches.share(accelerator.process_index, accelerator.num_processes)
 
     def run(self) -> Outcome:
         """Train to the end, or until a signal comes: then the state is saved first.
@@ -134,10 +127,9 @@ class Trainer:
             self._introduce()
             self._begin_clock()
             stopped = not self._validate_if_due()
-            for batches in self._batches.updates(self.step, total, self.accelerator.device):
-                if stopped:
-                    break
-                self._update(batches)
+            updates = self._batches.updates(self.step, total, self.accelerator.device)
+            while self.step < total and not stopped:
+                self._update(self._next(updates))
                 if self.step % options.logger.print_freq == 0 or self.step == total:
                     self._write_losses()
                 stopped = not self._validate_if_due() or self._asked_to_stop()
@@ -152,12 +144,21 @@ class Trainer:
         parameters = sum(parameter.numel() for parameter in self.network.parameters())
         logger.info(
             "%s x%d with %s parameters, on %d images, in %d process%s on %s in %s, from update %d to %d",
-            *(options.network_g.type, options.scale, f"{parameters:,}", len(self.plan.images)),
+            *(options.network_g.type, options.scale, f"{parameters:,}", len(self.plan.batches.images)),
             *(accelerator.num_processes, "es" if accelerator.num_processes > 1 else "", accelerator.device.type),
             *(options.train.precision, self.step, options.train.total_iter),
         )
         for line in self.plan.notes:
             logger.info("%s", line)
+
+    def _next(self, updates: Iterator[list[Batch]]) -> list[Batch]:
+        """The batches of the next update; what was trained is saved before an image that is damaged ends the run."""
+        try:
+            return next(updates)
+        except InputError:
+            self._save()
+            logger.info("saved after update %d", self.step)
+            raise
 
     def _update(self, batches: Sequence[Batch]) -> None:
         """One step of the optimiser, over one or more batches."""

@@ -406,3 +406,14 @@ def test_small_images_are_left_out_and_named(sampling, caplog):
 
 def test_no_image_is_large_enough():
     assert "no image is so large" in error_of(ArrayPairs([noise(5, 300)]), gt_size=12)
+
+
+def test_a_share_is_what_patches_made_for_that_process_are():
+    whole = Patches(some(), gt_size=12, batch_size=2, seed=3)
+    share = whole.share(1, 3)
+    same = Patches(some(), gt_size=12, batch_size=2, seed=3, rank=1, world_size=3)
+
+    assert all(torch.equal(share[5][name], same[5][name]) for name in same[5])
+    assert whole.rank == 0
+    with pytest.raises(InputError, match="rank is 3 of 3"):
+        whole.share(3, 3)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from imdn_kd.data.resize import imresize
 from imdn_kd.errors import InputError
-from imdn_kd.evaluation.metrics import PROTOCOLS, Protocol, psnr, ssim
+from imdn_kd.evaluation.metrics import PROTOCOLS, Protocol, is_measurable, psnr, ssim
 from tests.basicsr_compat import import_basicsr
 from tests.reference import metrics as reference
 from tests.shared_data import needs_shared, set5_pairs
@@ -177,3 +177,11 @@ def test_descriptions_are_one_line_each_and_differ():
 def test_import_is_light():
     code = "import sys, imdn_kd.evaluation.metrics; assert not {'scipy', 'skimage', 'torch', 'PIL'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_what_is_measurable_is_what_has_figures(protocol, scale):
+    for side in range(1, 24):
+        image = np.zeros((side, 40, 3), np.uint8)
+        assert is_measurable((side, 40), scale, protocol) == (not math.isnan(ssim(image, image, scale, protocol)))

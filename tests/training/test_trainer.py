@@ -11,7 +11,10 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from imdn_kd.data.resize import imresize
+from imdn_kd.errors import InputError
 from imdn_kd.evaluation.benchmark import benchmark, open_contestants
+from imdn_kd.inference.imageio import Picture, write_image
 from imdn_kd.inference.model_file import load_model
 from imdn_kd.inference.weights import read_weights
 from imdn_kd.registry import ARCHS
@@ -20,6 +23,7 @@ from imdn_kd.training import plan
 from imdn_kd.training.averaging import running_average
 from imdn_kd.training.run import check, prepare
 from imdn_kd.training.trainer import DivergedError
+from tests.fake_set import picture
 from tests.training.small_runs import (
     bare_loop,
     flat,
@@ -71,7 +75,7 @@ def test_updates_are_those_of_a_loop_written_by_hand(data, tmp_path, name):
     def rate(step):
         return 2e-3 * ((step + 1) / warm_up if step + 1 < warm_up else 0.5 if step >= 8 else 1.0)
 
-    losses, weights = bare_loop(options, check(options, root=tmp_path).images, 12, rate=rate, clip=clip)
+    losses, weights = bare_loop(options, check(options, root=tmp_path).batches.images, 12, rate=rate, clip=clip)
     trainer, outcome = train(options, tmp_path)
 
     assert outcome.step == 12
@@ -292,7 +296,7 @@ def test_the_run_says_how_it_was_made(data, tmp_path):
 
     assert entry["options"] == options.model_dump(mode="json")
     assert torch.__version__.startswith(entry["versions"]["torch"].split("+")[0])
-    assert entry["data"]["train"]["sha256"] == trainer.plan.images.store.checksum
+    assert entry["data"]["train"]["sha256"] == trainer.plan.batches.images.store.checksum
     assert entry["data"]["val"] == [{"name": "held_out", "images": 2, "lr": "MATLAB bicubic"}]
     assert {"git", "machine", "command", "time"} <= entry.keys()
     assert "step 12: l_pix" in next((tmp_path / "run").glob("train_run_*.log")).read_text()
@@ -305,3 +309,31 @@ def test_a_network_of_one_channel_trains_on_y(data, tmp_path):
 
     assert batch["lq"].shape == (4, 1, 16, 16)
     assert 16 / 255 <= batch["gt"].min() < batch["gt"].max() <= 235 / 255
+
+
+def test_what_was_trained_is_saved_before_a_damaged_image_ends_the_run(data, tmp_path):
+    folder = tmp_path / "files"
+    for seed in range(6):
+        pixels = picture((64, 64), seed)
+        write_image(folder / "gt" / f"{seed}.png", Picture(pixels))
+        write_image(folder / "lq" / f"{seed}.png", Picture(imresize(pixels, 1 / 2)))
+    damaged = folder / "gt" / "5.png"
+    damaged.write_bytes(damaged.read_bytes()[:600])
+    files = {"type": "PairedImageDataset", "dataroot_gt": str(folder / "gt"), "dataroot_lq": str(folder / "lq")}
+    changes = {
+        "datasets": {"train": {**files, "dataroot": None, "batch_size_per_gpu": 1}},
+        "train": {"total_iter": 60},
+        "logger": {"save_checkpoint_freq": 1000},
+    }
+    trainer = prepare(small_options(data, changes), root=tmp_path)
+    with pytest.raises(InputError, match="damaged or cut short"):
+        trainer.run()
+
+    assert 0 < trainer.step < 60
+    assert state_file(tmp_path, trainer.step)["step"] == trainer.step
+
+
+def test_images_that_are_too_small_are_named_once(data, tmp_path, caplog):
+    train(small_options(data, {"datasets": {"train": {"gt_size": 400}}, "train": {"total_iter": 1}}), tmp_path)
+
+    assert caplog.text.count("smaller than the patches") == 1
