@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import os
 from fractions import Fraction
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -31,6 +32,9 @@ def _check_scale(scale: float) -> float:
 
 Scale = Annotated[float, AfterValidator(_check_scale)]
 
+
+Place = Annotated[str, AfterValidator(os.path.expanduser)]
+"""A path, in which `~/` is the home of the user, as BasicSR reads it too."""
 
 PATH_SOURCES = ("folder", "lmdb", "store")
 
@@ -159,10 +163,10 @@ class TrainDataOptions(Options):
 
     name: str = "train"
     type: Literal["PairedImageDataset", "StoreDataset"]
-    dataroot: str | None = None
-    dataroot_gt: str | None = None
-    dataroot_lq: str | None = None
-    meta_info_file: str | None = None
+    dataroot: Place | None = None
+    dataroot_gt: Place | None = None
+    dataroot_lq: Place | None = None
+    meta_info_file: Place | None = None
     filename_tmpl: str | None = None
     io_backend: IoBackend = IoBackend()
     gt_size: Count = Field(ge=1)
@@ -193,6 +197,12 @@ class TrainDataOptions(Options):
         for key in wanted:
             if getattr(self, key) is None:
                 raise PydanticCustomError("no_data", f"{self.type} needs {key}")
+        return self
+
+    @model_validator(mode="after")
+    def _flips_agree(self) -> TrainDataOptions:
+        if {"use_flip", "use_hflip"} <= self.model_fields_set:
+            raise PydanticCustomError("twice", "use_flip is the older name of use_hflip; give use_hflip alone")
         return self
 
     @model_validator(mode="after")

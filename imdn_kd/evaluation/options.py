@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from imdn_kd.data.image_sets import DataSource
+from imdn_kd.data.options import Place
 from imdn_kd.evaluation.metrics import Protocol
 from imdn_kd.option_files import Count, Options
 
@@ -33,8 +34,8 @@ class DatasetOptions(Options):
 
     name: str
     type: Literal["PairedImageDataset"] = "PairedImageDataset"
-    dataroot_gt: str | None = None
-    dataroot_lq: str | None = None
+    dataroot_gt: Place | None = None
+    dataroot_lq: Place | None = None
     filename_tmpl: str | None = None
     io_backend: IoBackend = IoBackend()
     color: Literal["y"] | None = None
@@ -52,7 +53,7 @@ class PathOptions(Options):
         strict_load_g: weights always have to fit.
     """
 
-    pretrain_network_g: str | None = None
+    pretrain_network_g: Place | None = None
     strict_load_g: Literal[True] = True
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from imdn_kd.data.options import TrainDataOptions
+from imdn_kd.data.options import Place, TrainDataOptions
 from imdn_kd.evaluation.metrics import Protocol
 from imdn_kd.evaluation.options import DatasetOptions, ValOptions
 from imdn_kd.option_files import Count, Options
+from imdn_kd.option_problems import UNKNOWN
 
 PHASES = ("val", "test")
 """How the names of data sets begin that are measured: during training, and at its end."""
@@ -31,20 +34,31 @@ class DatasetsOptions(Options):
 
     train: TrainDataOptions
 
-    @model_validator(mode="after")
-    def _known_phases(self) -> DatasetsOptions:
-        for key in self.__pydantic_extra__:
-            if not key.startswith(PHASES):
-                raise PydanticCustomError(
-                    "phase",
-                    "'{key}' is not used; call data sets train, val, val_2, ... or test, test_2, ...",
-                    {"key": key},
-                )
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _known_phases(cls, content: Any) -> Any:  # noqa: ANN401 - whatever YAML holds
+        """Tell of other keys before what is in them is judged as if it were a data set to measure on."""
+        keys = map(str, content) if isinstance(content, dict) else ()
+        strange = [key for key in keys if key != "train" and not key.startswith(PHASES)]
+        if strange:
+            raise _wrong({key: _strange(key) for key in strange}, content)
+        return content
 
     def measured(self, phase: Literal["val", "test"]) -> list[DatasetOptions]:
         """The data sets of a phase, in the order of the file."""
         return [dataset for key, dataset in self.__pydantic_extra__.items() if key.startswith(phase)]
+
+
+def _strange(key: str) -> PydanticCustomError:
+    near = difflib.get_close_matches(key, ("train", *PHASES), n=1, cutoff=0.7)
+    hint = f"did you mean {near[0]!r}?" if near else "data sets are called train, val, val_2, ... or test, test_2, ..."
+    return PydanticCustomError(UNKNOWN, "no option is called '{key}'; {hint}", {"key": key, "hint": hint})
+
+
+def _wrong(problems: Mapping[str, PydanticCustomError | str], content: Any) -> ValidationError:  # noqa: ANN401
+    """What is wrong with keys of a section, for validators that see it as it stands in the file."""
+    details = [InitErrorDetails(type=problem, loc=(key,), input=content) for key, problem in problems.items()]
+    return ValidationError.from_exception_data("options", details)
 
 
 class NetworkOptions(Options):
@@ -75,12 +89,19 @@ class PathOptions(Options):
         strict_load: older name of `strict_load_g`.
     """
 
-    pretrain_network_g: str | None = None
+    pretrain_network_g: Place | None = None
     param_key_g: Literal["params", "params_ema"] | None = None
     strict_load_g: bool = True
-    resume_state: str | None = None
-    pretrain_model_g: str | None = None
+    resume_state: Place | None = None
+    pretrain_model_g: Place | None = None
     strict_load: bool | None = None
+
+    @model_validator(mode="after")
+    def _given_once(self) -> PathOptions:
+        for old, new in (("pretrain_model_g", "pretrain_network_g"), ("strict_load", "strict_load_g")):
+            if {old, new} <= self.model_fields_set:
+                raise PydanticCustomError("twice", f"{old} is the older name of {new}; give {new} alone")
+        return self
 
     @property
     def pretrained(self) -> str | None:
@@ -147,6 +168,11 @@ class CosineOptions(Options):
 
 Scheduler = Annotated[MultiStepOptions | CosineOptions, Field(discriminator="type")]
 
+SCHEDULERS = ("MultiStepLR", "MultiStepRestartLR", "CosineAnnealingRestartLR")
+
+LOSSES = {"l_pix": "pixel_opt", "l_fft": "fft_opt"}
+"""The options of losses, by the names under which these are logged, those of BasicSR."""
+
 
 class LossOptions(Options):
     """`train.pixel_opt` and `train.fft_opt`: a loss between result and original, with its own options.
@@ -201,6 +227,14 @@ class TrainingOptions(Options):
     accumulation: Count = Field(1, ge=1)
     max_skipped: Count = Field(20, ge=1)
 
+    @field_validator("scheduler", mode="before")
+    @classmethod
+    def _known_scheduler(cls, value: Any) -> Any:  # noqa: ANN401 - whatever YAML holds
+        if isinstance(value, dict) and value.get("type") not in SCHEDULERS:
+            known = PydanticCustomError("scheduler", "is to be {one}", {"one": " or ".join(SCHEDULERS)})
+            raise _wrong({"type": known if "type" in value else "missing"}, value)
+        return value
+
     @model_validator(mode="after")
     def _has_loss(self) -> TrainingOptions:
         if not self.losses():
@@ -208,8 +242,8 @@ class TrainingOptions(Options):
         return self
 
     def losses(self) -> dict[str, LossOptions]:
-        """The losses by the names under which they are logged, those of BasicSR."""
-        named = {"l_pix": self.pixel_opt, "l_fft": self.fft_opt}
+        """The losses that are asked for, by the names in `LOSSES`."""
+        named = {name: getattr(self, option) for name, option in LOSSES.items()}
         return {name: loss for name, loss in named.items() if loss is not None}
 
 
@@ -295,7 +329,7 @@ class TrainOptions(Options):
         dist_params: accepted for BasicSR's sake.
     """
 
-    name: str = Field(min_length=1)
+    name: str
     scale: Count = Field(ge=1)
     datasets: DatasetsOptions
     network_g: NetworkOptions
@@ -303,17 +337,37 @@ class TrainOptions(Options):
     path: PathOptions = PathOptions()
     val: ValidationOptions | None = None
     logger: LoggerOptions = LoggerOptions()
-    manual_seed: Count = Field(0, ge=0)
+    manual_seed: Count = Field(0, ge=0, le=2**63)
     num_gpu: Count | Literal["auto"] = "auto"
     model_type: Literal["SRModel", "SwinIRModel"] = "SRModel"
     find_unused_parameters: bool = False
     dist_params: DistOptions = DistOptions()
 
-    @model_validator(mode="after")
-    def _name_is_a_folder(self) -> TrainOptions:
-        if self.name in (".", "..") or set(self.name) & set("/\\\0"):
-            raise PydanticCustomError("name", "name is to be that of a folder, without slashes")
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _trained_here(cls, content: Any) -> Any:  # noqa: ANN401 - whatever YAML holds
+        """Refuse files of BasicSR's other models as a whole: hardly one of their options would be known."""
+        kind = content.get("model_type") if isinstance(content, dict) else None
+        if isinstance(kind, str) and kind.endswith("Model") and kind not in ("SRModel", "SwinIRModel"):
+            message = "{kind} is not trained here, but SRModel and SwinIRModel: pixel losses alone; use BasicSR for it"
+            raise _wrong({"model_type": PydanticCustomError("model_type", message, {"kind": kind})}, content)
+        return content
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_a_folder(cls, name: str) -> str:
+        # 255 bytes are the limit of file systems; names of log files are longer than that of the run.
+        if name in ("", ".", "..") or set(name) & set("/\\\0") or len(name.encode()) > 200:
+            raise PydanticCustomError("name", "is to be the name of a folder: no slashes, 200 bytes at most")
+        return name
+
+    @field_validator("num_gpu", mode="before")
+    @classmethod
+    def _num_gpu_counts(cls, value: Any) -> Any:  # noqa: ANN401 - whatever YAML holds
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value != "auto" and not (number and value >= 0 and float(value).is_integer()):
+            raise PydanticCustomError("num_gpu", "give the number of GPUs, 0 for the CPU, or auto")
+        return value
 
     def protocol(self) -> Protocol:
         """How images are measured."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,8 +24,10 @@ from imdn_kd.inference.device import choose_dtype
 from imdn_kd.inference.weights import load_weights
 from imdn_kd.registry import ARCHS, LOSSES
 from imdn_kd.training.batches import Batches
+from imdn_kd.training.checkpoint import load_state
 from imdn_kd.training.log import missing_trackers
 from imdn_kd.training.notes import notes
+from imdn_kd.training.options import LOSSES as LOSS_OPTIONS
 from imdn_kd.training.options import CosineOptions, MultiStepOptions, TrainOptions
 from imdn_kd.training.schedule import (
     Factor,
@@ -79,7 +83,7 @@ def make_plan(options: TrainOptions, *, device: torch.device, root: Path) -> Pla
     terms = [
         Term(name, loss, weight)
         for name, loss, weight in (
-            (name, problems.of(f"train.{name}", lambda given=given: LOSSES.build(given.spec())), given.loss_weight)  # type: ignore[misc]
+            (name, problems.of(f"train.{LOSS_OPTIONS[name]}", partial(LOSSES.build, given.spec())), given.loss_weight)
             for name, given in options.train.losses().items()
         )
         if loss is not None
@@ -92,16 +96,23 @@ def make_plan(options: TrainOptions, *, device: torch.device, root: Path) -> Pla
     problems.lines += _selection(options, val, test)
     if network is not None:
         problems.lines += _sizes(options, network.facts)
-    more = notes(options)
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    more = notes(options, processes)
     if network is not None and options.path.pretrained is not None:
         more += _pretrain(options, network, problems)
     with problems.at("train.precision"):
         choose_dtype(options.train.precision, device)
-    if options.path.resume_state is not None and not Path(options.path.resume_state).is_file():
-        problems.lines.append(f"path.resume_state: {options.path.resume_state}: there is no such file")
+    if options.path.resume_state is not None:
+        with problems.at("path.resume_state"):
+            load_state(Path(options.path.resume_state))
     problems.lines += [f"logger.{line}" for line in missing_trackers(options.logger)]
     if options.num_gpu != 0 and device.type == "cpu":
         more.append("num_gpu: there is no GPU here; the run is on the CPU")
+    gpus = torch.cuda.device_count()
+    if options.num_gpu == "auto" and gpus > 1 and processes == 1:
+        more.append(
+            f"num_gpu: one of {gpus} GPUs is used; all with torchrun --nproc_per_node {gpus} -m imdn_kd train ..."
+        )
     with problems.at("--root"):
         check_folder(root / options.name)
     if problems.lines or network is None or batches is None or factor is None:
@@ -157,7 +168,9 @@ def _sizes(options: TrainOptions, facts: Facts) -> Iterator[str]:
     if facts.num_in_ch != channels:
         yield f"network_g: takes images of {facts.num_in_ch} channels, but training images have {channels}"
     for stage in options.datasets.train.stages():
-        side = stage.gt_size // options.scale
+        side, rest = divmod(stage.gt_size, options.scale)
+        if rest:
+            continue  # told with the data
         if side % facts.size_multiple or side < facts.min_size:
             needed = f"at least {facts.min_size} px and a multiple of {facts.size_multiple}"
             yield f"datasets.train.gt_size: {stage.gt_size} gives inputs of {side} px, but the network needs {needed}"
@@ -165,6 +178,9 @@ def _sizes(options: TrainOptions, facts: Facts) -> Iterator[str]:
 
 def _sets(options: TrainOptions, phase: Any, problems: _Problems) -> Iterator[ImageSet]:  # noqa: ANN401
     measured = options.datasets.measured(phase)
+    if measured and options.scale == 1:
+        problems.lines.append(f"datasets.{phase}: at scale 1 nothing is scored; leave it out, and select_on as well")
+        return
     for name, count in Counter(dataset.name for dataset in measured).items():
         if count > 1:
             problems.lines.append(f"datasets.{phase}: {count} data sets are called {name}; give them different names")
