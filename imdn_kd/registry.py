@@ -72,11 +72,15 @@ class Registry(Generic[T]):
         if not any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
             for key in keywords:
                 if key not in accepted:
-                    raise InputError(f"the {self.kind} {name!r} has no option {key!r}; it takes: {', '.join(accepted)}")
+                    raise InputError(
+                        f"the {self.kind} {name!r} has no option {key!r}; it takes: {', '.join(accepted) or 'none'}"
+                    )
         named = [p for p in accepted.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
         missing = next((p.name for p in named if p.default is p.empty and p.name not in keywords), None)
         if missing is not None:
-            raise InputError(f"the {self.kind} {name!r} needs the option {missing!r}; it takes: {', '.join(accepted)}")
+            raise InputError(
+                f"the {self.kind} {name!r} needs the option {missing!r}; it takes: {', '.join(accepted) or 'none'}"
+            )
         try:
             return builder(**keywords)
         except (TypeError, ValueError, RuntimeError) as error:

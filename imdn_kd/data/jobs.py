@@ -98,9 +98,8 @@ def _scales(options: PrepareOptions) -> tuple[Fraction, ...]:
 
 def _default_format(options: PrepareOptions) -> Format:
     """Sets to measure by are read from folders; all others are there to train on."""
-    if options.source in NAMED_SETS and not options.source.startswith("div2k"):
-        return "folder"
-    return "folder" if options.source == "sample_valid" else "store"
+    trained_on = options.source not in NAMED_SETS or options.source == "div2k"
+    return "store" if trained_on and options.source != "sample_valid" else "folder"
 
 
 def _refuse_overlap(options: PrepareOptions, target: Path) -> None:

@@ -24,11 +24,13 @@ from imdn_kd.inference.device import choose_dtype
 from imdn_kd.inference.weights import load_weights
 from imdn_kd.registry import ARCHS, LOSSES
 from imdn_kd.training.batches import Batches
-from imdn_kd.training.checkpoint import load_state
+from imdn_kd.training.checkpoint import State
 from imdn_kd.training.log import missing_trackers
 from imdn_kd.training.notes import notes
 from imdn_kd.training.options import LOSSES as LOSS_OPTIONS
 from imdn_kd.training.options import CosineOptions, MultiStepOptions, TrainOptions
+from imdn_kd.training.resume import changes, state_to_go_on_from
+from imdn_kd.training.run_folder import RunFolder
 from imdn_kd.training.schedule import (
     Factor,
     check_optimizer,
@@ -53,6 +55,7 @@ class Plan:
         factor: course of the learning rate.
         val: data sets that are scored during training.
         test: data sets that are scored at the end.
+        state: what is gone on from; None to begin.
         notes: what the user should know of the options.
     """
 
@@ -62,21 +65,26 @@ class Plan:
     factor: Factor
     val: list[ImageSet]
     test: list[ImageSet]
+    state: State | None = None
     notes: list[str] = field(default_factory=list)
 
 
-def make_plan(options: TrainOptions, *, device: torch.device, root: Path) -> Plan:
+def make_plan(options: TrainOptions, *, device: torch.device, root: Path, auto_resume: bool = False) -> Plan:
     """Open everything that the options name.
 
     Args:
         options: of the run.
         device: where it is to run.
         root: folder of all runs.
+        auto_resume: go on from the newest state of the run, if there is one.
 
     Raises:
         InputError: with a line for everything that is wrong.
     """
     problems = _Problems()
+    named = "--auto_resume" if options.path.resume_state is None else "path.resume_state"
+    folder = RunFolder(root / options.name)
+    state = problems.of(named, lambda: state_to_go_on_from(options, folder, auto_resume=auto_resume))
     torch.manual_seed(options.manual_seed)  # of the first weights
     network = problems.of("network_g", lambda: _network(options))
     batches = problems.of("datasets.train", lambda: _batches(options))
@@ -98,13 +106,12 @@ def make_plan(options: TrainOptions, *, device: torch.device, root: Path) -> Pla
         problems.lines += _sizes(options, network.facts)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     more = notes(options, processes)
-    if network is not None and options.path.pretrained is not None:
+    if state is not None:
+        more += changes(state, options)
+    elif network is not None and options.path.pretrained is not None:
         more += _pretrain(options, network, problems)
     with problems.at("train.precision"):
         choose_dtype(options.train.precision, device)
-    if options.path.resume_state is not None:
-        with problems.at("path.resume_state"):
-            load_state(Path(options.path.resume_state))
     problems.lines += [f"logger.{line}" for line in missing_trackers(options.logger)]
     if options.num_gpu != 0 and device.type == "cpu":
         more.append("num_gpu: there is no GPU here; the run is on the CPU")
@@ -114,10 +121,10 @@ def make_plan(options: TrainOptions, *, device: torch.device, root: Path) -> Pla
             f"num_gpu: one of {gpus} GPUs is used; all with torchrun --nproc_per_node {gpus} -m imdn_kd train ..."
         )
     with problems.at("--root"):
-        check_folder(root / options.name)
+        check_folder(folder.path)
     if problems.lines or network is None or batches is None or factor is None:
         raise InputError(*problems.lines)
-    return Plan(network, batches, terms, factor, val, test, more)
+    return Plan(network, batches, terms, factor, val, test, state, more)
 
 
 class _Problems:

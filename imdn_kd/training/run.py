@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 
 from imdn_kd.data.store import StoreDataset
-from imdn_kd.errors import InputError
 from imdn_kd.inference.device import choose_device
-from imdn_kd.training.checkpoint import State, load_state, newest_state
 from imdn_kd.training.options import TrainOptions
 from imdn_kd.training.plan import Plan, make_plan
 from imdn_kd.training.run_folder import RunFolder
@@ -53,19 +51,16 @@ def prepare(
         InputError: with a line for everything that is wrong; then nothing was written.
     """
     folder = RunFolder(Path(root) / options.name)
-    plan = check(options, root=root)
-    state = _state(options, folder, auto_resume=auto_resume)
+    plan = make_plan(options, device=_device(options), root=Path(root), auto_resume=auto_resume)
     accelerator = _accelerator(options)
     if accelerator.is_main_process:
         archived = folder.begin(resumed=auto_resume or options.path.resume_state is not None)
         if archived is not None:
             logger.info("the run that was in %s is kept as %s", folder.path, archived.name)
-        entry = {"step": 0 if state is None else state.step, "options": options.model_dump(mode="json")}
+        entry = {"step": 0 if plan.state is None else plan.state.step, "options": options.model_dump(mode="json")}
         folder.note({**entry, "processes": accelerator.num_processes, "data": _manifest(plan)})
     accelerator.wait_for_everyone()
-    if state is not None:
-        logger.info("going on after update %d", state.step)
-    return Trainer(options, plan, folder, accelerator, state=state, on_step=on_step)
+    return Trainer(options, plan, folder, accelerator, on_step=on_step)
 
 
 def _device(options: TrainOptions) -> torch.device:
@@ -78,37 +73,6 @@ def _accelerator(options: TrainOptions) -> Accelerator:
     precision = "no" if options.train.precision == "fp32" else options.train.precision
     unused = DistributedDataParallelKwargs(find_unused_parameters=options.find_unused_parameters)
     return Accelerator(cpu=_device(options).type == "cpu", mixed_precision=precision, kwargs_handlers=[unused])
-
-
-def _state(options: TrainOptions, folder: RunFolder, *, auto_resume: bool) -> State | None:
-    if options.path.resume_state is not None:
-        state: State | None = load_state(Path(options.path.resume_state))
-    else:
-        state = newest_state(folder.states) if auto_resume else None
-    if state is None:
-        return None
-    now = options.model_dump(mode="json")
-    for key in ("network_g", "scale"):
-        if state.options[key] != now[key]:
-            raise InputError(
-                f"{folder.path}: was trained with {key} {state.options[key]}, now it is {now[key]}; "
-                "use another name, or train without --auto_resume"
-            )
-    if state.step > options.train.total_iter:
-        raise InputError(
-            f"{folder.path}: has {state.step} updates, more than total_iter, {options.train.total_iter}; give more"
-        )
-    for line in _differences(state.options, now):
-        logger.warning("not as when the run was begun: %s", line)
-    return state
-
-
-def _differences(before: Any, now: Any, place: str = "") -> Iterator[str]:  # noqa: ANN401 - plain values
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        for key in {**before, **now}:
-            yield from _differences(before.get(key), now.get(key), f"{place}.{key}" if place else str(key))
-    elif before != now and place != "path.resume_state":
-        yield f"{place} is {now}, was {before}"
 
 
 def _manifest(plan: Plan) -> dict[str, Any]:

@@ -66,7 +66,6 @@ class Trainer:
         plan: what these name, opened.
         folder: of the run; it exists.
         accelerator: device, precision and processes.
-        state: to go on from; None to begin.
         on_step: called after each update with their number, the losses of the last line of the log, and the learning
             rate.
     """
@@ -78,12 +77,11 @@ class Trainer:
         folder: RunFolder,
         accelerator: Accelerator,
         *,
-        state: State | None = None,
         on_step: Callable[[int, Mapping[str, float], float], None] = lambda step, losses, rate: None,
     ) -> None:
         self.options, self.plan, self.folder, self.accelerator = options, plan, folder, accelerator
         self._on_step = on_step
-        train, device = options.train, accelerator.device
+        train, device, state = options.train, accelerator.device, plan.state
         network: SRNetwork = plan.network.train()
         if state is not None:
             network.load_state_dict(state.network)

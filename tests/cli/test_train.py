@@ -117,7 +117,7 @@ def test_a_signal_ends_with_the_command_that_goes_on(file, tmp_path, number):
         [sys.executable, "-m", "imdn_kd", *words], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert again.returncode == 0, again.stderr
-    assert f"going on after update {step}" in again.stderr
+    assert f"from update {step} to {step + 1}" in again.stderr
     assert state_file(tmp_path / "runs", step + 1)["step"] == step + 1
 
 

@@ -162,7 +162,7 @@ def test_a_damaged_newest_state_falls_back_to_the_one_before(data, tmp_path, und
         train(everything(data), tmp_path, auto_resume=True)
 
     assert "30.state: is damaged" in caplog.text
-    assert "going on after update 28" in caplog.text
+    assert "from update 28 to 40" in caplog.text
     assert_same(tmp_path, undisturbed)
 
 
@@ -182,6 +182,17 @@ def test_more_updates_can_be_asked_for_later(data, tmp_path):
         train(small_options(data, {"train": {**constant, "total_iter": total}}), tmp_path / "parts", auto_resume=True)
 
     assert flat(state_file(tmp_path / "whole", 30)) == flat(state_file(tmp_path / "parts", 30))
+
+
+def test_weights_to_begin_with_are_not_needed_any_more(data, tmp_path):
+    train(small_options(data), tmp_path / "first")
+    begin = tmp_path / "first" / "run" / "models" / "net_g_12.pth"
+    options = small_options(data, {"path": {"pretrain_network_g": str(begin)}})
+    train(options, tmp_path, on_step=stop_at(6, signal.SIGTERM))
+    begin.unlink()
+    _, outcome = train(options, tmp_path, auto_resume=True)
+
+    assert outcome.step == 12
 
 
 def test_a_changed_rate_holds_from_then_on_and_is_told(data, tmp_path, caplog):

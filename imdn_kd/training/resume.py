@@ -1,0 +1,57 @@
+"""Which state a run goes on from, and whether it is of this run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from imdn_kd.errors import InputError
+from imdn_kd.training.checkpoint import State, load_state, newest_state
+from imdn_kd.training.options import TrainOptions
+from imdn_kd.training.run_folder import RunFolder
+
+
+def state_to_go_on_from(options: TrainOptions, folder: RunFolder, *, auto_resume: bool) -> State | None:
+    """Return the state that is named, or the newest of the run; None if it is to begin.
+
+    Args:
+        options: of the run.
+        folder: of the run, which need not exist.
+        auto_resume: whether the newest state is wanted.
+
+    Raises:
+        InputError: the state is damaged, of another network, or beyond the end of the run.
+    """
+    if options.path.resume_state is not None:
+        state: State | None = load_state(Path(options.path.resume_state))
+    else:
+        state = newest_state(folder.states) if auto_resume else None
+    if state is None:
+        return None
+    now = options.model_dump(mode="json")
+    for key in ("network_g", "scale"):
+        if state.options[key] != now[key]:
+            raise InputError(
+                f"{folder.path}: was trained with {key} {state.options[key]}, now it is {now[key]}; "
+                "use another name, or train without --auto_resume"
+            )
+    if state.step > options.train.total_iter:
+        raise InputError(
+            f"{folder.path}: has {state.step} updates, more than total_iter, {options.train.total_iter}; give more"
+        )
+    return state
+
+
+def changes(state: State, options: TrainOptions) -> Iterator[str]:
+    """One line for each option that is not as it was when the state was saved."""
+    for line in _differences(state.options, options.model_dump(mode="json")):
+        yield f"not as before: {line}"
+
+
+def _differences(before: Any, now: Any, place: str = "") -> Iterator[str]:  # noqa: ANN401 - plain values
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in {**before, **now}:
+            yield from _differences(before.get(key), now.get(key), f"{place}.{key}" if place else str(key))
+    elif before != now and place != "path.resume_state":
+        yield f"{place} is {now}, was {before}"
