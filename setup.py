@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent
 VERSION = re.findall(r'^__version__ = "(.+)"$', (ROOT / "imdn_kd/__init__.py").read_text(encoding="utf-8"), re.M)[0]
 
 CORE = [
-    "torch>=2.4",
+    "torch>=2.6",
     "numpy>=1.26",
     "scipy>=1.11.4",
     "pillow>=10.3",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import shlex
 import sys
 from enum import Enum
 from pathlib import Path
@@ -82,5 +84,7 @@ def train(
 
 def _again() -> str:
     """The command that goes on."""
+    if "RANK" in os.environ:
+        return "the same command with --auto_resume"
     words = [word for word in sys.argv[1:] if word not in ("--auto_resume", "--auto-resume")]
-    return " ".join(["imdn-kd", *words, "--auto_resume"])
+    return shlex.join(["imdn-kd", *words, "--auto_resume"])

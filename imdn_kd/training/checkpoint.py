@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import zipfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def save_state(folder: Path, state: State, *, keep_last: int) -> Path:
     """
     path = state_path(folder, state.step)
     with atomic_path(path) as temporary:
-        torch.save({"format": FORMAT, **asdict(state)}, temporary)
+        temporary.write_bytes(_serialised({"format": FORMAT, **vars(state)}))
         # Through a power cut, too: the name must not be there before the content is.
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
@@ -100,7 +101,14 @@ def save_weights(folder: Path, step: int, params: Weights, params_ema: Weights |
         for side, weights in sides.items()
     }
     with atomic_path(folder / f"net_g_{step}.pth") as temporary:
-        torch.save(content, temporary)
+        temporary.write_bytes(_serialised(content))
+
+
+def set_aside(folder: Path, step: int) -> None:
+    """Rename the states after an update, from which a run does not go on: they are no longer the newest ones."""
+    for number, path in _states(folder):
+        if number > step:
+            path.replace(path.with_name(f"{path.name}.abandoned"))
 
 
 def load_state(path: Path) -> State:
@@ -126,13 +134,27 @@ def load_state(path: Path) -> State:
 
 
 def newest_state(folder: Path) -> State | None:
-    """The newest state in a folder that can be read; the log says which ones cannot."""
-    for _, path in reversed(_states(folder)):
+    """The newest state in a folder that can be read, None if there are none; the log says which ones cannot.
+
+    Raises:
+        InputError: there are states, but none of them can be read.
+    """
+    paths = [path for _, path in reversed(_states(folder))]
+    for path in paths:
         try:
             return load_state(path)
         except InputError as error:
-            logger.warning("%s", str(error).replace("go on from another state", "going on from the one before"))
+            logger.warning("%s", error)
+    if paths:
+        raise InputError(f"{folder}: none of its states can be read; train without --auto_resume to begin anew")
     return None
+
+
+def _serialised(content: dict[str, Any]) -> bytes:
+    # In memory first: where torch.save cannot write, it does not say why.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
 
 
 def _states(folder: Path) -> list[tuple[int, Path]]:

@@ -14,6 +14,7 @@ from imdn_kd.archs.network import SRNetwork
 from imdn_kd.data.image_sets import ImageSet
 from imdn_kd.evaluation.benchmark import SetScore
 from imdn_kd.inference.model_file import ModelFile, load_model, save_model
+from imdn_kd.training.checkpoint import State
 from imdn_kd.training.options import TrainOptions
 from imdn_kd.training.run_folder import RunFolder
 from imdn_kd.training.validation import validate
@@ -32,15 +33,23 @@ class Judge:
         options: of the run.
         folder: of the run; model files are written there by the main process alone.
         accelerator: the processes.
-        best: what was reached before.
+        state: that is gone on from. A best value of it counts on if it was reached on the same data set by the same
+            protocol, and if the model file still holds those weights.
     """
 
     def __init__(
-        self, network: SRNetwork, options: TrainOptions, folder: RunFolder, accelerator: Accelerator, best: Best
+        self,
+        network: SRNetwork,
+        options: TrainOptions,
+        folder: RunFolder,
+        accelerator: Accelerator,
+        state: State | None,
     ) -> None:
         self._network = copy.deepcopy(network).eval()
         self._options, self._folder, self._accelerator = options, folder, accelerator
-        self.best = best
+        self.best: Best = {}
+        if state is not None and _measures(state.options) == _measures(options.model_dump(mode="json")):
+            self.best = {metric: best for metric, best in state.best.items() if self._holds(metric, best)}
 
     def take(self, weights: Mapping[str, Tensor]) -> None:
         """Take the weights that are to be judged."""
@@ -81,6 +90,10 @@ class Judge:
         protocol, name = self._options.protocol(), self._options.name
         return validate(network, sets, self._accelerator, name=name, protocol=protocol, save=save, on_image=on_image)
 
+    def _holds(self, metric: str, best: Mapping[str, float]) -> bool:
+        path = self._file(f"best_{metric}")
+        return path.is_file() and load_model(path).training.get("updates") == best["step"]
+
     def _file(self, which: str) -> Path:
         return self._folder.models / f"net_g_{which}.safetensors"
 
@@ -100,3 +113,10 @@ class Judge:
         lines = "\n".join(f"- {key}: {value}" for key, value in training.items())
         card = f"# {self._options.name}\n\nTrained with imdn_kd.\n\n{lines}\n"
         save_model(self._file(which), ModelFile(self._network, training=training, card=card))
+
+
+def _measures(options: Mapping[str, Any]) -> tuple[object, ...]:
+    """What has to be the same for two values to be compared."""
+    val = options["val"] or {}
+    chosen = [each for each in options["datasets"].values() if each.get("name") == val.get("select_on")]
+    return val.get("select_on"), val.get("metrics"), chosen

@@ -84,7 +84,7 @@ class PathOptions(Options):
         pretrain_network_g: file of the weights to start from; a run that is gone on with has its own.
         param_key_g: which of the weights in a checkpoint of BasicSR; by default the averaged ones if there are any.
         strict_load_g: refuse weights that do not fit; with false, what fits is taken and the rest is named.
-        resume_state: training state to go on from, instead of what --auto_resume finds.
+        resume_state: training state to go on from, where --auto_resume is not given or finds none.
         pretrain_model_g: older name of `pretrain_network_g`.
         strict_load: older name of `strict_load_g`.
     """

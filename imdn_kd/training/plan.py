@@ -82,7 +82,7 @@ def make_plan(options: TrainOptions, *, device: torch.device, root: Path, auto_r
         InputError: with a line for everything that is wrong.
     """
     problems = _Problems()
-    named = "--auto_resume" if options.path.resume_state is None else "path.resume_state"
+    named = "--auto_resume" if auto_resume else "path.resume_state"
     folder = RunFolder(root / options.name)
     state = problems.of(named, lambda: state_to_go_on_from(options, folder, auto_resume=auto_resume))
     torch.manual_seed(options.manual_seed)  # of the first weights

@@ -13,7 +13,7 @@ from imdn_kd.training.run_folder import RunFolder
 
 
 def state_to_go_on_from(options: TrainOptions, folder: RunFolder, *, auto_resume: bool) -> State | None:
-    """Return the state that is named, or the newest of the run; None if it is to begin.
+    """Return the newest state of the run, or else the one that is named; None if it is to begin.
 
     Args:
         options: of the run.
@@ -23,10 +23,9 @@ def state_to_go_on_from(options: TrainOptions, folder: RunFolder, *, auto_resume
     Raises:
         InputError: the state is damaged, of another network, or beyond the end of the run.
     """
-    if options.path.resume_state is not None:
-        state: State | None = load_state(Path(options.path.resume_state))
-    else:
-        state = newest_state(folder.states) if auto_resume else None
+    state = newest_state(folder.states) if auto_resume else None
+    if state is None and options.path.resume_state is not None:
+        state = load_state(Path(options.path.resume_state))
     if state is None:
         return None
     now = options.model_dump(mode="json")

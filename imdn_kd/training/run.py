@@ -54,10 +54,11 @@ def prepare(
     plan = make_plan(options, device=_device(options), root=Path(root), auto_resume=auto_resume)
     accelerator = _accelerator(options)
     if accelerator.is_main_process:
-        archived = folder.begin(resumed=auto_resume or options.path.resume_state is not None)
+        step = 0 if plan.state is None else plan.state.step
+        archived = folder.begin(resumed=auto_resume or options.path.resume_state is not None, step=step)
         if archived is not None:
             logger.info("the run that was in %s is kept as %s", folder.path, archived.name)
-        entry = {"step": 0 if plan.state is None else plan.state.step, "options": options.model_dump(mode="json")}
+        entry = {"step": step, "options": options.model_dump(mode="json")}
         folder.note({**entry, "processes": accelerator.num_processes, "data": _manifest(plan)})
     accelerator.wait_for_everyone()
     return Trainer(options, plan, folder, accelerator, on_step=on_step)

@@ -17,6 +17,7 @@ import torch
 
 from imdn_kd.errors import InputError
 from imdn_kd.files import atomic_path, remove_leftovers
+from imdn_kd.training.checkpoint import set_aside
 
 _PACKAGES = ("imdn_kd", "torch", "numpy", "accelerate", "basicsr", "pillow", "scikit-image", "safetensors")
 
@@ -56,8 +57,12 @@ class RunFolder:
         """Options, versions and data, for each time that the run was begun or gone on with."""
         return self.path / "run.json"
 
-    def begin(self, *, resumed: bool) -> Path | None:
+    def begin(self, *, resumed: bool, step: int) -> Path | None:
         """Make the folder; a run that is there already is renamed, unless it is to be resumed.
+
+        Args:
+            resumed: whether a run that is there is to be gone on with.
+            step: after which update; later states are set aside.
 
         Returns:
             What an older run is called now, if there was one.
@@ -74,6 +79,7 @@ class RunFolder:
             for folder in (self.models, self.states):
                 folder.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.path)
+            set_aside(self.states, step)
         except OSError as error:
             raise InputError(f"{self.path}: cannot write there ({error.strerror}); choose another --root") from error
         return archived

@@ -86,10 +86,10 @@ class Trainer:
         if state is not None:
             network.load_state_dict(state.network)
         # Accelerate puts mixed precision into the network's own forward: copies are to be made before that.
-        self._judge = Judge(network, options, folder, accelerator, {} if state is None else state.best)
-        self.ema = running_average(network, train.ema_decay, device) if train.ema_decay else None
+        self._judge = Judge(network, options, folder, accelerator, state)
         if train.channels_last:
             network.to(memory_format=torch.channels_last)
+        self.ema = running_average(network, train.ema_decay, device) if train.ema_decay else None
         if train.compile:
             network.compile()
         self.network = network
@@ -154,8 +154,10 @@ class Trainer:
         try:
             return next(updates)
         except InputError:
-            self._save()
-            logger.info("saved after update %d", self.step)
+            # Saving takes all processes, and the others may already wait for this one's gradients.
+            if self.accelerator.num_processes == 1:
+                self._save()
+                logger.info("saved after update %d", self.step)
             raise
 
     def _update(self, batches: Sequence[Batch]) -> None:
@@ -172,8 +174,12 @@ class Trainer:
                 parts = {name: loss / len(batches) for name, loss in self.distiller.losses(batch).items()}
                 self.accelerator.backward(torch.stack(list(parts.values())).sum())
             losses = {name: losses[name] + part.detach() if losses else part.detach() for name, part in parts.items()}
-        norm = self.accelerator.clip_grad_norm_(self.network.parameters(), train.grad_clip or float("inf"))
+        self.accelerator.unscale_gradients()
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
         finite = bool(torch.isfinite(norm))
+        if finite and train.grad_clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.network.parameters(), train.grad_clip, norm)
         self._skipped = 0 if finite else self._skipped + 1
         if self._skipped >= train.max_skipped:
             where = why_not_finite(self.network, batches[-1]["lq"], batches[-1]["gt"], losses)
@@ -249,6 +255,9 @@ class Trainer:
         window = self._window.state(self.accelerator)
         if not self.accelerator.is_main_process:
             return
+        if self._skipped and not all(value.isfinite().all() for value in self.network.parameters()):
+            logger.warning("nothing is saved after update %d: weights are not finite", self.step)
+            return
         scaler = self.accelerator.scaler
         state = State(
             step=self.step,
@@ -262,11 +271,12 @@ class Trainer:
             skipped=self._skipped,
             window=window,
         )
-        save_state(self.folder.states, state, keep_last=self.options.logger.keep_last)
         averaged = None if self.ema is None else self._weights()
         save_weights(self.folder.models, self.step, self.network.state_dict(), averaged)
         self._judge.take(self._weights())
         self._judge.keep_latest(self.step)
+        # Last, since it says that everything else is there.
+        save_state(self.folder.states, state, keep_last=self.options.logger.keep_last)
 
     def _end(self, stopped_by: int | None) -> Outcome:
         """Test the selected weights, if training is complete."""

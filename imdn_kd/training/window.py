@@ -25,7 +25,10 @@ class LossWindow:
     def add(self, losses: Mapping[str, Tensor]) -> None:
         """Add the losses of an update, by name; scalars."""
         for name, loss in losses.items():
-            self._sums[name] = self._sums.get(name, 0.0) + loss.detach().double()
+            value = loss.detach()
+            # MPS has no float64.
+            value = value.cpu() if value.device.type == "mps" else value
+            self._sums[name] = self._sums.get(name, 0.0) + value.double()
         self._count += 1
 
     def take(self, accelerator: Accelerator) -> dict[str, float]:
@@ -42,7 +45,6 @@ class LossWindow:
     def _over_processes(self, accelerator: Accelerator) -> dict[str, float]:
         if not self._sums:
             return {}
-        # MPS has no float64; there, sums of doubles are never made on the device.
         values = torch.stack([torch.as_tensor(value, dtype=torch.float64) for value in self._sums.values()])
         if accelerator.num_processes > 1:
             values = accelerator.reduce(values.to(accelerator.device), reduction="mean")

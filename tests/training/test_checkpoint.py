@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -69,6 +71,13 @@ def test_damage_is_noticed_and_the_state_before_is_taken(tmp_path, damage, caplo
     assert len(caplog.records) == 2
 
 
+def test_states_of_which_none_can_be_read_are_no_fresh_start(tmp_path):
+    for step in (1, 2):
+        (tmp_path / f"{step}.state").write_bytes(b"text")
+    with pytest.raises(InputError, match="none of its states can be read"):
+        newest_state(tmp_path)
+
+
 def test_no_state_is_none(tmp_path):
     assert newest_state(tmp_path) is None
     assert newest_state(tmp_path / "absent") is None
@@ -88,11 +97,11 @@ def test_states_of_basicsr_and_code_are_refused(tmp_path):
 def test_nothing_half_written_is_left(tmp_path, monkeypatch):
     save_state(tmp_path, state(1), keep_last=1)
 
-    def fail(content, path):
-        path.write_bytes(b"half")
+    def fail(path, content):
+        path.open("wb").write(content[:100])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(InputError, match="No space left"):
         save_state(tmp_path, state(2), keep_last=1)
     assert [path.name for path in tmp_path.iterdir()] == ["1.state"]

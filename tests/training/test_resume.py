@@ -46,8 +46,8 @@ def undisturbed(data, tmp_path_factory):
 def assert_same(root, other):
     assert flat(state_file(root, UPDATES)) == flat(state_file(other, UPDATES))
     assert metrics(root) == metrics(other)
-    for metric in ("psnr", "ssim"):
-        models = [load_model(each / "run" / "models" / f"net_g_best_{metric}.safetensors") for each in (root, other)]
+    for which in ("best_psnr", "best_ssim", "latest"):
+        models = [load_model(each / "run" / "models" / f"net_g_{which}.safetensors") for each in (root, other)]
         assert models[0].training == models[1].training
         assert flat(models[0].network.state_dict()) == flat(models[1].network.state_dict())
     assert not list((root / "run").rglob(".*"))
@@ -164,6 +164,39 @@ def test_a_damaged_newest_state_falls_back_to_the_one_before(data, tmp_path, und
     assert "30.state: is damaged" in caplog.text
     assert "from update 28 to 40" in caplog.text
     assert_same(tmp_path, undisturbed)
+
+
+def test_a_run_that_went_back_keeps_its_own_states(data, tmp_path):
+    train(small_options(data), tmp_path)
+    back = {"path": {"resume_state": str(tmp_path / "run" / "training_states" / "4.state")}, "logger": {"keep_last": 2}}
+    train(small_options(data, back), tmp_path, on_step=stop_at(7, signal.SIGTERM))
+    states = {path.name for path in (tmp_path / "run" / "training_states").iterdir()}
+    assert states == {"4.state", "7.state", "8.state.abandoned", "12.state.abandoned"}
+    trainer = prepare(small_options(data, back), root=tmp_path, auto_resume=True)
+
+    assert trainer.step == 7
+
+
+def test_the_state_is_written_last(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("imdn_kd.training.trainer.save_state", lambda *args, **keywords: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train(small_options(data), tmp_path)
+    models = tmp_path / "run" / "models"
+
+    assert (models / "net_g_4.pth").is_file()
+    assert load_model(models / "net_g_latest.safetensors").training["updates"] == 4
+
+
+def test_a_best_value_of_other_photographs_does_not_count(data, tmp_path):
+    changes = with_validation(data, select_on="held_out")
+    train(small_options(data, changes), tmp_path, on_step=stop_at(9, signal.SIGTERM))
+    changes["datasets"]["val"] = {"name": "held_out", "dataroot_gt": str(data / "held_out" / "HR")}
+    trainer = prepare(small_options(data, changes), root=tmp_path, auto_resume=True)
+    assert not trainer._judge.best
+    outcome = trainer.run()
+
+    assert outcome.best["psnr"]["step"] == 12
+    assert load_model(outcome.model).training["updates"] == 12
 
 
 def test_a_finished_run_has_nothing_more_to_do(data, tmp_path):

@@ -268,6 +268,20 @@ def test_too_many_of_them_in_a_row_end_the_run_with_the_cause(data, tmp_path, mo
         train(small_options(data, {"train": {"max_skipped": 3}}), tmp_path)
 
 
+def test_weights_that_are_not_finite_push_out_no_state(data, tmp_path):
+    def spoil_weights(step, losses, rate):
+        if step == 5:
+            with torch.no_grad():
+                trainer.network.get_submodule("IMDB2.c3").bias[0] = float("nan")
+
+    options = small_options(data, {"train": {"max_skipped": 6}, "logger": {"save_checkpoint_freq": 2, "keep_last": 1}})
+    trainer = prepare(options, root=tmp_path, on_step=spoil_weights)
+    with pytest.raises(DivergedError):
+        trainer.run()
+
+    assert [path.name for path in (tmp_path / "run" / "training_states").iterdir()] == ["4.state"]
+
+
 def test_a_weight_that_is_not_finite_is_named(data, tmp_path):
     trainer = prepare(small_options(data, {"train": {"max_skipped": 1}}), root=tmp_path)
     with torch.no_grad():
