@@ -57,7 +57,7 @@ def train(
     main = launch.rank() == 0
     content = read_options(options, TrainOptions, overrides or ())
     if check:
-        plan = run.check(content, root=root)
+        plan = run.check(content, root=root, auto_resume=auto_resume)
         print(*plan.notes, f"{options}: can be trained", sep="\n")
         return
     with TrainProgress(content.train.total_iter, shown=main) as progress:
@@ -66,8 +66,10 @@ def train(
         try:
             outcome = trainer.run()
         except DivergedError as error:
-            print(f"imdn-kd: {error}", file=sys.stderr)
+            if main:
+                print(f"imdn-kd: {error}", file=sys.stderr)
             raise typer.Exit(1) from error
+        trainer.accelerator.end_training()
     if not main:
         raise typer.Exit(0 if outcome.signal is None else 128 + outcome.signal)
     if outcome.signal is not None:

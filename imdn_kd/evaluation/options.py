@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from imdn_kd.data.image_sets import DataSource
@@ -39,6 +39,14 @@ class DatasetOptions(Options):
     filename_tmpl: str | None = None
     io_backend: IoBackend = IoBackend()
     color: Literal["y"] | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_folder_name(cls, name: str) -> str:
+        # Saved images lie in a folder of this name.
+        if name in ("", ".", "..") or set(name) & set("/\\\0"):
+            raise PydanticCustomError("name", "is to be a plain name, without slashes")
+        return name
 
     def source(self) -> DataSource:
         """The data set that is meant."""

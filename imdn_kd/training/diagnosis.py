@@ -94,9 +94,9 @@ def _in_gradients(network: nn.Module) -> str:
     wrong = [(name, flaw) for name, p in network.named_parameters() if p.grad is not None and (flaw := _flaw(p.grad))]
     if not wrong:
         return ""
-    # Gradients are made from the output backwards.
+    # Gradients are made from the output backwards, and most networks register their parts in order.
     name, flaw = wrong[-1]
-    others = f"; {len(wrong) - 1} parameters before it have such gradients too" if len(wrong) > 1 else ""
+    others = f"; {len(wrong) - 1} other parameters have such gradients too" if len(wrong) > 1 else ""
     return f"the gradient of {name!r} is not finite, though the loss is: it has {flaw}{others}"
 
 

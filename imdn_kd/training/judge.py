@@ -101,11 +101,12 @@ class Judge:
         if not self._accelerator.is_main_process:
             return
         data = self._options.datasets.train
+        stage = [stage for stage in data.stages() if stage.start < max(step, 1)][-1]
         training: dict[str, Any] = {
             "name": self._options.name,
             "updates": step,
-            "batch": self._accelerator.num_processes * self._options.train.accumulation * data.batch_size_per_gpu,
-            "gt_size": data.gt_size,
+            "batch": self._accelerator.num_processes * self._options.train.accumulation * stage.batch_size,
+            "gt_size": stage.gt_size,
             "data": data.name,
             "seed": self._options.manual_seed,
         }

@@ -34,7 +34,7 @@ class TrainLog:
     """
 
     def __init__(self, folder: RunFolder, name: str, options: LoggerOptions, *, step: int, validated: int) -> None:
-        self._journal = Journal(folder.metrics, name)
+        self._journal = Journal(folder.metrics, "train")
         self._journal.cut(sum(_happened(record, step, validated) for record in self._journal.records))
         self._trackers = _trackers(folder.path, name, options, step)
         stamp = time.strftime("%Y%m%d_%H%M%S")

@@ -15,7 +15,13 @@ def notes(options: TrainOptions, processes: int = 1) -> list[str]:
         options: of the run.
         processes: how many train together.
     """
-    parts = (_old_names(options), _data(options.datasets.train), _course(options), _measuring(options))
+    parts = (
+        _without_partner(options),
+        _old_names(options),
+        _data(options.datasets.train),
+        _course(options),
+        _measuring(options),
+    )
     return [*_run(options, processes), *(line for part in parts for line in part)]
 
 
@@ -46,6 +52,18 @@ def _old_names(options: TrainOptions) -> Iterator[str]:
     start = options.path.pretrained
     if start is not None and options.path.param_key_g is None and not start.endswith(".safetensors"):
         yield "path.param_key_g: not given, so params_ema is taken if it is there; BasicSR takes params"
+
+
+def _without_partner(options: TrainOptions) -> Iterator[str]:
+    """Options that only mean something beside another one."""
+    val, wandb = options.val, options.logger.wandb
+    if wandb.resume_id is not None and wandb.project is None:
+        yield "logger.wandb.resume_id: no effect without project"
+    if val is not None and val.select_on_benchmark and val.select_on is None:
+        yield "val.select_on_benchmark: no effect without select_on"
+    for name, metric in {} if val is None else val.metrics.items():
+        if metric.better == "lower" and metric.type != "calculate_niqe":
+            yield f"val.metrics.{name}.better: no effect; higher is better"
 
 
 def _data(data: TrainDataOptions) -> Iterator[str]:

@@ -322,7 +322,7 @@ class TrainOptions(Options):
         train: how it is trained.
         val: how it is measured meanwhile; without it, not at all.
         logger: what is written when.
-        manual_seed: of all random numbers.
+        manual_seed: of all random numbers; where BasicSR draws one if it is not given, it is 0 here.
         num_gpu: 0 for the CPU; otherwise a GPU for each process, if there are any.
         model_type: those of BasicSR that are trained with losses between pixels.
         find_unused_parameters: for networks of which a part has no gradient, when several processes train.

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
 
 from imdn_kd.data.store import StoreDataset
 from imdn_kd.inference.device import choose_device
@@ -22,13 +22,13 @@ from imdn_kd.training.trainer import Trainer
 logger = logging.getLogger(__name__)
 
 
-def check(options: TrainOptions, *, root: Path | str = "experiments") -> Plan:
-    """Open everything that the options name, and begin nothing.
+def check(options: TrainOptions, *, root: Path | str = "experiments", auto_resume: bool = False) -> Plan:
+    """Open everything that the options name, and begin nothing; arguments as in `prepare`.
 
     Raises:
         InputError: with a line for everything that is wrong.
     """
-    return make_plan(options, device=_device(options), root=Path(root))
+    return make_plan(options, device=_device(options), root=Path(root), auto_resume=auto_resume)
 
 
 def prepare(
@@ -51,8 +51,9 @@ def prepare(
         InputError: with a line for everything that is wrong; then nothing was written.
     """
     folder = RunFolder(Path(root) / options.name)
-    plan = make_plan(options, device=_device(options), root=Path(root), auto_resume=auto_resume)
+    plan = check(options, root=root, auto_resume=auto_resume)
     accelerator = _accelerator(options)
+    lock = folder.lock() if accelerator.is_main_process else None
     if accelerator.is_main_process:
         step = 0 if plan.state is None else plan.state.step
         archived = folder.begin(resumed=auto_resume or options.path.resume_state is not None, step=step)
@@ -61,7 +62,7 @@ def prepare(
         entry = {"step": step, "options": options.model_dump(mode="json")}
         folder.note({**entry, "processes": accelerator.num_processes, "data": _manifest(plan)})
     accelerator.wait_for_everyone()
-    return Trainer(options, plan, folder, accelerator, on_step=on_step)
+    return Trainer(options, plan, folder, accelerator, lock=lock, on_step=on_step)
 
 
 def _device(options: TrainOptions) -> torch.device:
@@ -73,7 +74,14 @@ def _accelerator(options: TrainOptions) -> Accelerator:
     AcceleratorState._reset_state()
     precision = "no" if options.train.precision == "fp32" else options.train.precision
     unused = DistributedDataParallelKwargs(find_unused_parameters=options.find_unused_parameters)
-    return Accelerator(cpu=_device(options).type == "cpu", mixed_precision=precision, kwargs_handlers=[unused])
+    # Said as a plugin, since an environment variable of `accelerate launch` overrules the plain argument.
+    accumulation = GradientAccumulationPlugin(num_steps=1)
+    return Accelerator(
+        cpu=_device(options).type == "cpu",
+        mixed_precision=precision,
+        gradient_accumulation_plugin=accumulation,
+        kwargs_handlers=[unused],
+    )
 
 
 def _manifest(plan: Plan) -> dict[str, Any]:

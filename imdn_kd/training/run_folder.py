@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import filelock
 import torch
 
 from imdn_kd.errors import InputError
@@ -57,6 +58,24 @@ class RunFolder:
         """Options, versions and data, for each time that the run was begun or gone on with."""
         return self.path / "run.json"
 
+    def lock(self) -> filelock.BaseFileLock:
+        """Keep other runs out of the folder until the result is released or this process ends.
+
+        Raises:
+            InputError: one is there, or the lock, a file beside the folder, cannot be made.
+        """
+        lock = filelock.FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=0)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except filelock.Timeout as error:
+            raise InputError(
+                f"{self.path}: another run writes there; wait for its end, or give another name"
+            ) from error
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot write there ({error.strerror}); choose another --root") from error
+        return lock
+
     def begin(self, *, resumed: bool, step: int) -> Path | None:
         """Make the folder; a run that is there already is renamed, unless it is to be resumed.
 
@@ -74,7 +93,8 @@ class RunFolder:
         try:
             if self.path.exists() and not resumed:
                 stamp = time.strftime("%Y%m%d_%H%M%S")
-                archived = self.path.with_name(f"{self.path.name}_archived_{stamp}")
+                names = (f"{self.path.name}_archived_{stamp}{more}" for more in ("", *(f"_{n}" for n in range(2, 100))))
+                archived = next(path for name in names if not (path := self.path.with_name(name)).exists())
                 self.path.rename(archived)
             for folder in (self.models, self.states):
                 folder.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from filelock import BaseFileLock
 from torch import Tensor
 
 from imdn_kd.archs.network import SRNetwork
@@ -66,6 +67,7 @@ class Trainer:
         plan: what these name, opened.
         folder: of the run; it exists.
         accelerator: device, precision and processes.
+        lock: of the folder, given back when the run ends.
         on_step: called after each update with their number, the losses of the last line of the log, and the learning
             rate.
     """
@@ -77,10 +79,11 @@ class Trainer:
         folder: RunFolder,
         accelerator: Accelerator,
         *,
+        lock: BaseFileLock | None = None,
         on_step: Callable[[int, Mapping[str, float], float], None] = lambda step, losses, rate: None,
     ) -> None:
         self.options, self.plan, self.folder, self.accelerator = options, plan, folder, accelerator
-        self._on_step = on_step
+        self._on_step, self._lock = on_step, lock
         train, device, state = options.train, accelerator.device, plan.state
         network: SRNetwork = plan.network.train()
         if state is not None:
@@ -120,6 +123,8 @@ class Trainer:
         """
         options, total = self.options, self.options.train.total_iter
         with ExitStack() as stack:
+            if self._lock is not None:
+                stack.callback(self._lock.release)
             self._interrupt = stack.enter_context(Interrupt())
             self._log = stack.enter_context(self._open_log()) if self.accelerator.is_main_process else None
             self._introduce()
@@ -182,11 +187,15 @@ class Trainer:
             torch.nn.utils.clip_grads_with_norm_(self.network.parameters(), train.grad_clip, norm)
         self._skipped = 0 if finite else self._skipped + 1
         if self._skipped >= train.max_skipped:
-            where = why_not_finite(self.network, batches[-1]["lq"], batches[-1]["gt"], losses)
-            raise DivergedError(
+            # Of several batches, the one that shows the cause may be any.
+            causes = [why_not_finite(self.network, batch["lq"], batch["gt"], losses) for batch in batches]
+            where = next((cause for cause in causes if "batch is not" in cause or "output of" in cause), causes[0])
+            problem = (
                 f"stopped before update {self.step + 1}: {self._skipped} in a row had gradients that are not finite; "
                 f"{where}"
             )
+            logger.error("%s", problem)
+            raise DivergedError(problem)
         # The scaler of fp16 has to hear of an overflow, and skips the step itself.
         if finite or self.accelerator.scaler is not None:
             self.optimizer.step()

@@ -164,7 +164,7 @@ def test_the_gradient_nearest_to_the_output_is_named():
 
     answer = ask(module, lq)
     assert answer.startswith("the gradient of '1.bias' is not finite, though the loss is: it has 4 NaN among 4 values")
-    assert answer.endswith("; 3 parameters before it have such gradients too")
+    assert answer.endswith("; 3 other parameters have such gradients too")
 
 
 def test_the_first_in_the_order_of_an_update_is_named():

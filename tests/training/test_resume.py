@@ -199,6 +199,34 @@ def test_a_best_value_of_other_photographs_does_not_count(data, tmp_path):
     assert load_model(outcome.model).training["updates"] == 12
 
 
+def test_two_runs_do_not_share_a_folder(data, tmp_path):
+    first = prepare(small_options(data), root=tmp_path)
+    for resumed in (False, True):
+        with pytest.raises(InputError, match="another run writes there"):
+            prepare(small_options(data), root=tmp_path, auto_resume=resumed)
+    first.run()
+    assert not list(tmp_path.glob("run_archived_*"))
+    _, outcome = train(small_options(data), tmp_path, auto_resume=True)
+
+    assert outcome.step == 12
+
+
+def test_runs_of_one_second_are_kept_apart(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("imdn_kd.training.run_folder.time.strftime", lambda *_: "now")
+    for _ in range(3):
+        train(small_options(data, {"train": {"total_iter": 1}}), tmp_path)
+
+    assert sorted(path.name for path in tmp_path.glob("run_archived_*")) == ["run_archived_now", "run_archived_now_2"]
+
+
+def test_accelerate_in_the_environment_changes_nothing(data, tmp_path, monkeypatch):
+    train(small_options(data), tmp_path / "plain")
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    train(small_options(data), tmp_path / "set")
+
+    assert flat(state_file(tmp_path / "plain", 12)) == flat(state_file(tmp_path / "set", 12))
+
+
 def test_a_finished_run_has_nothing_more_to_do(data, tmp_path):
     train(small_options(data), tmp_path)
     before = (tmp_path / "run" / "training_states" / "12.state").stat().st_mtime_ns
@@ -242,6 +270,7 @@ def test_a_changed_rate_holds_from_then_on_and_is_told(data, tmp_path, caplog):
     [
         ({"network_g": {"num_feat": 12}}, "was trained with network_g"),
         ({"train": {"total_iter": 5}}, "more than total_iter, 5"),
+        ({"train": {"optim_g": {"type": "RMSprop", "betas": None}}}, "was trained with the optimiser Adam"),
     ],
 )
 def test_a_run_of_something_else_is_not_gone_on_with(data, tmp_path, changes, message):
