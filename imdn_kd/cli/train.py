@@ -53,23 +53,23 @@ def train(
     from imdn_kd.training.options import TrainOptions
     from imdn_kd.training.trainer import DivergedError
 
-    launch.prepare_environment(launcher.value)
-    main = launch.rank() == 0
-    content = read_options(options, TrainOptions, overrides or ())
-    if check:
-        plan = run.check(content, root=root, auto_resume=auto_resume)
-        print(*plan.notes, f"{options}: can be trained", sep="\n")
-        return
-    with TrainProgress(content.train.total_iter, shown=main) as progress:
-        trainer = run.prepare(content, root=root, auto_resume=auto_resume, on_step=progress.at)
-        progress.start(trainer.step)
-        try:
-            outcome = trainer.run()
-        except DivergedError as error:
+    with launch.processes(launcher.value):
+        main = launch.rank() == 0
+        content = launch.together(lambda: read_options(options, TrainOptions, overrides or ()))
+        if check:
+            plan = launch.together(lambda: run.check(content, root=root, auto_resume=auto_resume))
             if main:
-                print(f"imdn-kd: {error}", file=sys.stderr)
-            raise typer.Exit(1) from error
-        trainer.accelerator.end_training()
+                print(*plan.notes, f"{options}: can be trained", sep="\n")
+            return
+        with TrainProgress(content.train.total_iter, shown=main) as progress:
+            trainer = run.prepare(content, root=root, auto_resume=auto_resume, on_step=progress.at)
+            progress.start(trainer.step)
+            try:
+                outcome = trainer.run()
+            except DivergedError as error:
+                if main:
+                    print(f"imdn-kd: {error}", file=sys.stderr)
+                raise typer.Exit(1) from error
     if not main:
         raise typer.Exit(0 if outcome.signal is None else 128 + outcome.signal)
     if outcome.signal is not None:

@@ -9,11 +9,14 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
+from filelock import BaseFileLock
 
 from imdn_kd.data.store import StoreDataset
+from imdn_kd.errors import InputError
 from imdn_kd.inference.device import choose_device
+from imdn_kd.training import launch
 from imdn_kd.training.options import TrainOptions
 from imdn_kd.training.plan import Plan, make_plan
 from imdn_kd.training.run_folder import RunFolder
@@ -28,7 +31,9 @@ def check(options: TrainOptions, *, root: Path | str = "experiments", auto_resum
     Raises:
         InputError: with a line for everything that is wrong.
     """
-    return make_plan(options, device=_device(options), root=Path(root), auto_resume=auto_resume)
+    device = _device(options)
+    launch.check_device(device)
+    return make_plan(options, device=device, root=Path(root), auto_resume=auto_resume)
 
 
 def prepare(
@@ -51,17 +56,22 @@ def prepare(
         InputError: with a line for everything that is wrong; then nothing was written.
     """
     folder = RunFolder(Path(root) / options.name)
-    plan = check(options, root=root, auto_resume=auto_resume)
+    plan = launch.together(lambda: check(options, root=root, auto_resume=auto_resume))
+    step, given = 0 if plan.state is None else plan.state.step, options.model_dump(mode="json")
+    launch.check_same("the option file", given, "give the same one to all processes")
+    launch.check_same("the newest training state", step, f"{root} must be a folder that all machines share")
+    launch.check_same("the data", _manifest(plan), "give the same data sets to all processes")
     accelerator = _accelerator(options)
-    lock = folder.lock() if accelerator.is_main_process else None
-    if accelerator.is_main_process:
-        step = 0 if plan.state is None else plan.state.step
+
+    def begin() -> BaseFileLock:
+        lock = folder.lock()
         archived = folder.begin(resumed=auto_resume or options.path.resume_state is not None, step=step)
         if archived is not None:
             logger.info("the run that was in %s is kept as %s", folder.path, archived.name)
-        entry = {"step": step, "options": options.model_dump(mode="json")}
-        folder.note({**entry, "processes": accelerator.num_processes, "data": _manifest(plan)})
-    accelerator.wait_for_everyone()
+        folder.note({"step": step, "options": given, "processes": launch.world_size(), "data": _manifest(plan)})
+        return lock
+
+    lock = launch.together(begin if accelerator.is_main_process else lambda: None)
     return Trainer(options, plan, folder, accelerator, lock=lock, on_step=on_step)
 
 
@@ -71,17 +81,24 @@ def _device(options: TrainOptions) -> torch.device:
 
 def _accelerator(options: TrainOptions) -> Accelerator:
     # Accelerate remembers the first settings of a process; another run in the same process may have others.
-    AcceleratorState._reset_state()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
     precision = "no" if options.train.precision == "fp32" else options.train.precision
     unused = DistributedDataParallelKwargs(find_unused_parameters=options.find_unused_parameters)
-    # Said as a plugin, since an environment variable of `accelerate launch` overrules the plain argument.
-    accumulation = GradientAccumulationPlugin(num_steps=1)
-    return Accelerator(
+    accelerator = Accelerator(
         cpu=_device(options).type == "cpu",
         mixed_precision=precision,
-        gradient_accumulation_plugin=accumulation,
         kwargs_handlers=[unused],
+        # Said here, since environment variables of `accelerate launch` would add to what the option file says.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        dynamo_backend="no",
     )
+    if accelerator.num_processes != launch.world_size():
+        raise InputError(
+            f"{launch.world_size()} processes were started, but not in a way that they can train together (LOCAL_RANK "
+            "is not set); start them with torchrun or accelerate launch"
+        )
+    return accelerator
 
 
 def _manifest(plan: Plan) -> dict[str, Any]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from imdn_kd.data.patches import Batch
 from imdn_kd.distill.distiller import Distiller
 from imdn_kd.errors import InputError
 from imdn_kd.evaluation.benchmark import SetScore
+from imdn_kd.training import launch
 from imdn_kd.training.averaging import running_average
 from imdn_kd.training.checkpoint import State, save_state, save_weights
 from imdn_kd.training.diagnosis import why_not_finite
@@ -31,9 +32,14 @@ from imdn_kd.training.options import TrainOptions
 from imdn_kd.training.plan import Plan
 from imdn_kd.training.run_folder import RunFolder
 from imdn_kd.training.schedule import make_optimizer, restore, set_rates
+from imdn_kd.training.validation import StoppedError
 from imdn_kd.training.window import LossWindow
 
+Made = TypeVar("Made")
+
 logger = logging.getLogger(__name__)
+
+_DAMAGE = 1000  # among the numbers of signals
 
 
 class DivergedError(RuntimeError):
@@ -126,20 +132,23 @@ class Trainer:
             if self._lock is not None:
                 stack.callback(self._lock.release)
             self._interrupt = stack.enter_context(Interrupt())
-            self._log = stack.enter_context(self._open_log()) if self.accelerator.is_main_process else None
+            log = self._in_main(self._open_log)
+            self._log = None if log is None else stack.enter_context(log)
             self._introduce()
             self._begin_clock()
             stopped = not self._validate_if_due()
             updates = self._batches.updates(self.step, total, self.accelerator.device)
             while self.step < total and not stopped:
-                self._update(self._next(updates))
-                if self.step % options.logger.print_freq == 0 or self.step == total:
-                    self._write_losses()
-                stopped = not self._validate_if_due() or self._asked_to_stop()
+                batches = self._next(updates)
+                stopped = batches is None
+                if batches is not None:
+                    self._update(batches)
+                    if self.step % options.logger.print_freq == 0 or self.step == total:
+                        self._write_losses()
+                    stopped = not self._validate_if_due()
                 if self.step % options.logger.save_checkpoint_freq == 0 or self.step == total or stopped:
                     self._save()
-            # The signal may have come to another process.
-            return self._end((self._interrupt.received or signal.SIGTERM) if stopped else None)
+            return self._end(self._highest(self._interrupt.received or 0) if stopped else None)
 
     def _introduce(self) -> None:
         """Say at the head of the log what is trained, on what, and what the user should know of the options."""
@@ -154,16 +163,28 @@ class Trainer:
         for line in self.plan.notes:
             logger.info("%s", line)
 
-    def _next(self, updates: Iterator[list[Batch]]) -> list[Batch]:
-        """The batches of the next update; what was trained is saved before an image that is damaged ends the run."""
+    def _next(self, updates: Iterator[list[Batch]]) -> list[Batch] | None:
+        """The batches of the next update; None if a signal has come to any of the processes.
+
+        What was trained is saved before an image that is damaged ends the run.
+        """
+        batches, damage = None, None
         try:
-            return next(updates)
-        except InputError:
-            # Saving takes all processes, and the others may already wait for this one's gradients.
-            if self.accelerator.num_processes == 1:
-                self._save()
-                logger.info("saved after update %d", self.step)
-            raise
+            batches = next(updates)
+        except InputError as error:
+            damage = error
+        news = self._highest(_DAMAGE if damage is not None else self._interrupt.received or 0)
+        if news == _DAMAGE:
+            self._save()
+            logger.info("saved after update %d", self.step)
+            launch.together(lambda: _raise(damage))
+        return None if news else batches
+
+    def _highest(self, number: int) -> int:
+        """The highest of the numbers that the processes give; all of them must ask."""
+        if self.accelerator.num_processes == 1:
+            return number
+        return int(self.accelerator.gather(torch.tensor([number], device=self.accelerator.device)).max())
 
     def _update(self, batches: Sequence[Batch]) -> None:
         """One step of the optimiser, over one or more batches."""
@@ -187,14 +208,13 @@ class Trainer:
             torch.nn.utils.clip_grads_with_norm_(self.network.parameters(), train.grad_clip, norm)
         self._skipped = 0 if finite else self._skipped + 1
         if self._skipped >= train.max_skipped:
-            # Of several batches, the one that shows the cause may be any.
-            causes = [why_not_finite(self.network, batch["lq"], batch["gt"], losses) for batch in batches]
-            where = next((cause for cause in causes if "batch is not" in cause or "output of" in cause), causes[0])
+            where = self._why_not_finite(batches, losses)
             problem = (
                 f"stopped before update {self.step + 1}: {self._skipped} in a row had gradients that are not finite; "
                 f"{where}"
             )
-            logger.error("%s", problem)
+            if self.accelerator.is_main_process:
+                logger.error("%s", problem)
             raise DivergedError(problem)
         # The scaler of fp16 has to hear of an overflow, and skips the step itself.
         if finite or self.accelerator.scaler is not None:
@@ -209,6 +229,15 @@ class Trainer:
             logger.warning("update %d was skipped: its gradients are not finite", self.step)
         self._on_step(self.step, self._recent, self.optimizer.param_groups[0]["lr"])
 
+    def _why_not_finite(self, batches: Sequence[Batch], losses: Mapping[str, Tensor]) -> str:
+        """What is said by the process in which it began; the others have its gradients too."""
+        # Of several batches, the one that shows the cause may be any.
+        causes = [why_not_finite(self.network, batch["lq"], batch["gt"], losses) for batch in batches]
+        mine = next((cause for cause in causes if "batch is not" in cause or "output of" in cause), causes[0])
+        here = not all(bool(torch.isfinite(loss)) for loss in losses.values())
+        found = launch.of_all((here, mine))
+        return next((why for here, why in found if here), found[0][1])
+
     def _write_losses(self) -> None:
         self._recent = self._window.take(self.accelerator)
         seconds, updates = time.perf_counter() - self._clock, self.step - self._clock_step
@@ -222,14 +251,6 @@ class Trainer:
     def _begin_clock(self) -> None:
         self._clock, self._clock_step = time.perf_counter(), self.step
 
-    def _asked_to_stop(self) -> bool:
-        """Whether a signal has come to any of the processes."""
-        if self.accelerator.num_processes == 1:
-            return self._interrupt.received is not None
-        if self._interrupt.received is not None:
-            self.accelerator.set_trigger()
-        return bool(self.accelerator.check_trigger())
-
     def _validate_if_due(self) -> bool:
         """Score the network if it is time; False if a signal came meanwhile, so that it is not finished."""
         val, step = self.options.val, self.step
@@ -240,20 +261,19 @@ class Trainer:
         self._judge.take(self._weights())
         try:
             scores = self._judge.score(self.plan.val, self._look_up, save=folder)
-        except _StoppedError:
+        except StoppedError:
             return False
         if self._log is not None:
             self._log.scores(step, scores)
-        self._judge.keep_best(step, scores)
+        launch.together(lambda: self._judge.keep_best(step, scores))
         self._validated = step
         self._begin_clock()
         return True
 
     def _look_up(self, _: int) -> None:
         """Between two images, leave validation if a signal has come."""
-        # Several processes have to finish, since they wait for each other's figures.
-        if self.accelerator.num_processes == 1 and self._interrupt.received is not None:
-            raise _StoppedError
+        if self._interrupt.received is not None:
+            raise StoppedError
 
     def _weights(self) -> dict[str, Tensor]:
         """The weights that count: the averaged ones if there are any."""
@@ -262,8 +282,9 @@ class Trainer:
     def _save(self) -> None:
         """Write a state, the weights of this update, and the model file of the latest ones."""
         window = self._window.state(self.accelerator)
-        if not self.accelerator.is_main_process:
-            return
+        self._in_main(lambda: self._write(window))
+
+    def _write(self, window: dict[str, Any]) -> None:
         if self._skipped and not all(value.isfinite().all() for value in self.network.parameters()):
             logger.warning("nothing is saved after update %d: weights are not finite", self.step)
             return
@@ -291,23 +312,27 @@ class Trainer:
         """Test the selected weights, if training is complete."""
         test: list[SetScore] = []
         if stopped_by is None and self.plan.test:
-            self.accelerator.wait_for_everyone()
             try:
                 test = self._judge.score_selected(self.plan.test, self._look_up)
-            except _StoppedError:
-                stopped_by = self._interrupt.received
+            except StoppedError:
+                stopped_by = self._highest(self._interrupt.received or 0)
             else:
                 if self._log is not None:
                     self._log.scores(self.step, test, final=True)
         return Outcome(self.step, stopped_by, self._judge.best, test, self._judge.selected)
+
+    def _in_main(self, make: Callable[[], Made]) -> Made | None:
+        """Do something in the main process, while the others wait; if it cannot be done, all of them end."""
+        return launch.together(make if self.accelerator.is_main_process else lambda: None)
 
     def _open_log(self) -> TrainLog:
         options = self.options
         return TrainLog(self.folder, options.name, options.logger, step=self.step, validated=self._validated)
 
 
-class _StoppedError(Exception):
-    """A signal came during validation."""
+def _raise(error: Exception | None) -> None:
+    if error is not None:
+        raise error
 
 
 def _seed_of(seed: int, step: int, rank: int) -> int:

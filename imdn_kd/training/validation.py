@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 
 from imdn_kd.archs.network import SRNetwork
 from imdn_kd.data.image_sets import ImageSet
 from imdn_kd.evaluation.benchmark import ImageScore, SetScore, Task, contestant, score
 from imdn_kd.evaluation.metrics import Protocol
 from imdn_kd.inference.upscaler import Upscaler
+from imdn_kd.training import launch
 
 BENCHMARKS = ("set5", "set14", "b100", "bsd100", "bsds100", "urban100", "manga109")
 """Names, in small letters, of the data sets that results are reported on."""
+
+
+class StoppedError(Exception):
+    """Validation is not to be finished."""
 
 
 def validate(
@@ -38,26 +43,40 @@ def validate(
         name: of the network.
         protocol: how images are measured.
         save: folder for the enlarged images.
-        on_image: called after each image of this process.
+        on_image: called after each image of this process; it may raise `StoppedError`.
 
     Returns:
         One score for each set, the same in every process.
 
     Raises:
-        InputError: an image cannot be used any more, or a result not be written.
+        InputError: an image cannot be used any more, or a result not be written; see `launch.together`.
+        StoppedError: in all processes if it was raised in one; the others have done their share by then.
     """
     model = contestant(Upscaler(network, device=accelerator.device, precision="fp32"), name, sets[0].scale)
     scores = []
     for images in sets:
-        share = dataclasses.replace(images, pairs=images.pairs[accelerator.process_index :: accelerator.num_processes])
-        mine: tuple[ImageScore, ...] = ()
-        if share.pairs:
-            mine = score(Task(model, share), protocol=protocol, save=save, on_image=on_image).images
-        everyones: list[ImageScore] = gather_object(list(mine))
-        by_name = {image.name: image for image in everyones}
+        mine = images.pairs[accelerator.process_index :: accelerator.num_processes]
+        task = Task(model, dataclasses.replace(images, pairs=mine))
+        shares = launch.of_all(launch.together(partial(_share, task, protocol, save, on_image)))
+        finished = [share for share in shares if share is not None]
+        if len(finished) < len(shares):
+            raise StoppedError
+        by_name = {image.name: image for share in finished for image in share}
         ordered = tuple(by_name[pair.name] for pair in images.pairs)
         scores.append(SetScore(name, images.scale, images.name, images.lr_source, model.run, protocol, images=ordered))
     return scores
+
+
+def _share(
+    task: Task, protocol: Protocol, save: Path | None, on_image: Callable[[int], None] | None
+) -> tuple[ImageScore, ...] | None:
+    """The scores of the images of this process; None if it was stopped."""
+    if not task.images.pairs:
+        return ()
+    try:
+        return score(task, protocol=protocol, save=save, on_image=on_image).images
+    except StoppedError:
+        return None
 
 
 def reported_on(images: ImageSet, tested: Sequence[ImageSet]) -> bool:

@@ -1,0 +1,168 @@
+"""What each of two processes does in tests: `torchrun --nproc_per_node 2 -m tests.training.two_processes DATA FOLDER`.
+
+Each writes what it has seen to FOLDER/RANK.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from imdn_kd.archs.imdn import IMDN
+from imdn_kd.data.image_sets import find_set
+from imdn_kd.errors import InputError
+from imdn_kd.evaluation.metrics import Protocol
+from imdn_kd.training import launch, plan
+from imdn_kd.training.run import prepare
+from imdn_kd.training.trainer import DivergedError, Trainer
+from imdn_kd.training.validation import StoppedError, validate
+from tests.training.small_runs import small_options, train
+
+SETS = ("one", "two", "three")
+LOGGER = {"print_freq": 1, "save_checkpoint_freq": 100}
+
+
+def scores(data: Path, accelerator: Accelerator, on_image: Any = None, names: tuple[str, ...] = SETS) -> list[Any]:
+    """Name, PSNR and SSIM of every image of the sets, with the same weights everywhere."""
+    torch.manual_seed(0)
+    network = IMDN(num_feat=8, num_block=2, upscale=2)
+    sets = [find_set(data / name, 2) for name in names]
+    found = validate(network, sets, accelerator, name="n", protocol=Protocol(), on_image=on_image)
+    return [[(image.name, image.psnr, image.ssim) for image in score.images] for score in found]
+
+
+class Spoilt(nn.Module):
+    """L1 that is not finite in some of its calls in the second process."""
+
+    def __init__(self, calls: range) -> None:
+        super().__init__()
+        self.calls, self.count = calls, 0
+
+    def forward(self, sr: torch.Tensor, gt: torch.Tensor) -> torch.Tensor:
+        self.count += 1
+        loss = (sr - gt).abs().mean()
+        return loss * float("nan") if self.count in self.calls and launch.rank() == 1 else loss
+
+
+def digest(trainer: Trainer) -> str:
+    values = b"".join(value.contiguous().numpy().tobytes() for value in trainer.network.state_dict().values())
+    return sha256(values).hexdigest()
+
+
+def the_group(data: Path, folder: Path) -> Any:
+    changes = {"find_unused_parameters": True, "name": "group"}
+    trainer = prepare(small_options(data, changes), root=folder)
+    student = trainer.distiller.student
+    return [
+        *(type(student).__name__, student.find_unused_parameters, student.process_group.size()),
+        *(torch.distributed.get_backend(), str(trainer.accelerator.distributed_type), trainer.accelerator.device.type),
+    ]
+
+
+def validation(data: Path, folder: Path) -> Any:
+    sizes: list[int] = []
+    found = scores(data, Accelerator(cpu=True), sizes.append)
+    return {"scores": found, "images": len(sizes)}
+
+
+def stopped_validation(data: Path, folder: Path) -> Any:
+    def stop(_: int) -> None:
+        if launch.rank() == 1:
+            raise StoppedError
+
+    try:
+        scores(data, Accelerator(cpu=True), stop)
+    except StoppedError:
+        return "stopped"
+
+
+def damaged_image(data: Path, folder: Path) -> Any:
+    """The second image is gone, which only the second process reads."""
+    try:
+        scores(data, Accelerator(cpu=True), names=("damaged",))
+    except InputError as error:
+        return list(error.lines)
+
+
+def damaged_training(data: Path, folder: Path) -> Any:
+    """The second process cannot cut the patches of the sixth update."""
+    trainer = prepare(small_options(data, {"name": "patches", "logger": LOGGER}), root=folder)
+    updates = trainer._batches.updates
+
+    def until_damage(*args: Any) -> Iterator[Any]:
+        for number, batches in enumerate(updates(*args)):
+            if number == 5 and launch.rank() == 1:
+                raise InputError("an image is damaged")
+            yield batches
+
+    trainer._batches.updates = until_damage
+    try:
+        trainer.run()
+    except InputError as error:
+        return [list(error.lines), (folder / "patches" / "training_states" / "5.state").is_file()]
+
+
+def skipped_update(data: Path, folder: Path) -> Any:
+    plan.LOSSES.build = lambda spec: Spoilt(range(5, 6))
+    trainer, outcome = train(small_options(data, {"name": "skipped", "logger": LOGGER}), folder)
+    finite = all(bool(value.isfinite().all()) for value in trainer.network.state_dict().values())
+    return [outcome.step, finite, digest(trainer)]
+
+
+def diverged(data: Path, folder: Path) -> Any:
+    plan.LOSSES.build = lambda spec: Spoilt(range(3, 99))
+    try:
+        train(small_options(data, {"name": "diverged", "train": {"max_skipped": 3}}), folder)
+    except DivergedError as error:
+        return str(error)
+
+
+def signal_to_one(data: Path, folder: Path) -> Any:
+    def on_step(step: int, losses: Any, rate: float) -> None:
+        if step == 5 and launch.rank() == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    _, outcome = train(small_options(data, {"name": "signal", "logger": LOGGER}), folder, on_step=on_step)
+    return [outcome.step, outcome.signal, (folder / "signal" / "training_states" / "5.state").is_file()]
+
+
+def unlike_options(data: Path, folder: Path) -> Any:
+    try:
+        prepare(small_options(data, {"name": "unlike", "manual_seed": launch.rank()}), root=folder)
+    except InputError as error:
+        return [list(error.lines), (folder / "unlike").exists()]
+
+
+def folder_of_one(data: Path, folder: Path) -> Any:
+    """The second process has a folder of its own, where nothing is."""
+    options = small_options(data, {"name": "apart", "logger": LOGGER})
+    train(options, folder)
+    root = folder if launch.rank() == 0 else folder / "elsewhere"
+    try:
+        prepare(options, root=root, auto_resume=True)
+    except InputError as error:
+        return list(error.lines)
+
+
+CHECKS = (
+    *(the_group, validation, stopped_validation, damaged_image, unlike_options, folder_of_one),
+    *(damaged_training, signal_to_one, skipped_update, diverged),
+)
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    data, folder = map(Path, sys.argv[1:])
+    with launch.processes("pytorch"):
+        seen = {check.__name__: check(data, folder) for check in CHECKS}
+        path = folder / f"{launch.rank()}.json"
+    path.write_text(json.dumps(seen))
