@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from imdn_kd.files import check_folder
 from imdn_kd.inference.device import choose_dtype
 from imdn_kd.inference.weights import load_weights
 from imdn_kd.registry import ARCHS, LOSSES
+from imdn_kd.training import launch
 from imdn_kd.training.batches import Batches
 from imdn_kd.training.checkpoint import State
 from imdn_kd.training.log import missing_trackers
@@ -104,7 +104,7 @@ def make_plan(options: TrainOptions, *, device: torch.device, root: Path, auto_r
     problems.lines += _selection(options, val, test)
     if network is not None:
         problems.lines += _sizes(options, network.facts)
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = launch.world_size()
     more = notes(options, processes)
     if state is not None:
         more += changes(state, options)

@@ -231,9 +231,8 @@ class Trainer:
 
     def _why_not_finite(self, batches: Sequence[Batch], losses: Mapping[str, Tensor]) -> str:
         """What is said by the process in which it began; the others have its gradients too."""
-        # Of several batches, the one that shows the cause may be any.
-        causes = [why_not_finite(self.network, batch["lq"], batch["gt"], losses) for batch in batches]
-        mine = next((cause for cause in causes if "batch is not" in cause or "output of" in cause), causes[0])
+        lq, gt = (torch.cat([batch[plane] for batch in batches]) for plane in ("lq", "gt"))
+        mine = why_not_finite(self.network, lq, gt, losses)
         here = not all(bool(torch.isfinite(loss)) for loss in losses.values())
         found = launch.of_all((here, mine))
         return next((why for here, why in found if here), found[0][1])
