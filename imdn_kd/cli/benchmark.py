@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -74,6 +75,8 @@ def benchmark(
     if options is not None:
         file = read_options(options, BenchmarkOptions)
         protocol = file.protocol()
+        for name in file.val.ignored():
+            print(f"imdn-kd: val.metrics.{name} is not measured; there are PSNR and SSIM", file=sys.stderr)
         sources = sources or [dataset.source() for dataset in file.datasets.values()]
         scale = scale or file.scale
         if not models and file.path.pretrain_network_g:

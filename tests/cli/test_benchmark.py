@@ -91,6 +91,16 @@ def test_every_option_file_runs(run, tmp_path, monkeypatch, file):
     assert kept.is_dir() == content.get("val", {}).get("save_img", False)
 
 
+def test_niqe_is_said_not_to_be_measured(run, model, tmp_path):
+    file = tmp_path / "niqe.yml"
+    metrics = "{niqe: {type: calculate_niqe, crop_border: 2, better: lower}}"
+    file.write_text(f"name: run\nscale: 2\ndatasets: {{test: {{name: mine}}}}\nval: {{metrics: {metrics}}}\n")
+    code, _, errors = run("-opt", file.name, "-m", model, "-d", "mine", "--device", "cpu")
+
+    assert code == 0
+    assert errors == "imdn-kd: val.metrics.niqe is not measured; there are PSNR and SSIM\n"
+
+
 def test_options_on_the_command_line_go_first(run, model, tmp_path):
     make_set(tmp_path / "mine")
     (file,) = (file for file in OPTION_FILES if file.stem == "imdn_x4_basicsr")
