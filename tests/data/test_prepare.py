@@ -409,3 +409,10 @@ def test_sample_is_there_without_a_network(tmp_path):
     report = prepare(sample_source("sample"), tmp_path / "sample.store", TWO)
     assert (report.images, report.bad) == (4, {})
     assert not list(Store(report.path).verify())
+
+
+def test_what_is_held_out_of_the_sample_is_not_trained_on():
+    trained, held_out = ({each.name for each in sample_source(name).originals} for name in ("sample", "sample_valid"))
+    assert trained
+    assert held_out
+    assert trained.isdisjoint(held_out)
