@@ -42,7 +42,7 @@ def options_of(data, processes, updates):
     return merged(merged(changes, batch), tested)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def sets(data):
     """`data` with sets of one, two and three images, and one whose second image will be gone."""
     for name, count in (("one", 1), ("two", 2), ("three", 3), ("damaged", 2)):
