@@ -92,6 +92,7 @@ def test_every_option_file_runs(run, tmp_path, monkeypatch, file):
 
 
 def test_niqe_is_said_not_to_be_measured(run, model, tmp_path):
+    make_set(tmp_path / "mine")
     file = tmp_path / "niqe.yml"
     metrics = "{niqe: {type: calculate_niqe, crop_border: 2, better: lower}}"
     file.write_text(f"name: run\nscale: 2\ndatasets: {{test: {{name: mine}}}}\nval: {{metrics: {metrics}}}\n")
