@@ -1,5 +1,28 @@
 """Losses. Importing this package fills `imdn_kd.registry.LOSSES`."""
 
+from imdn_kd.losses.affinity import ChannelAffinityLoss, InstanceAffinityLoss, PairwiseLoss, SpatialAffinityLoss
+from imdn_kd.losses.attention import AttentionLoss
+from imdn_kd.losses.bands import FrequencyBandLoss, WaveletLoss
+from imdn_kd.losses.contrast import ContrastiveLoss
+from imdn_kd.losses.mimic import MimicLoss
 from imdn_kd.losses.pixel import CharbonnierLoss, FFTLoss, L1Loss, MSELoss
+from imdn_kd.losses.similarity import LocalSimilarityLoss
+from imdn_kd.losses.statistics import StatisticsLoss
 
-__all__ = ["CharbonnierLoss", "FFTLoss", "L1Loss", "MSELoss"]
+__all__ = [
+    "AttentionLoss",
+    "ChannelAffinityLoss",
+    "CharbonnierLoss",
+    "ContrastiveLoss",
+    "FFTLoss",
+    "FrequencyBandLoss",
+    "InstanceAffinityLoss",
+    "L1Loss",
+    "LocalSimilarityLoss",
+    "MSELoss",
+    "MimicLoss",
+    "PairwiseLoss",
+    "SpatialAffinityLoss",
+    "StatisticsLoss",
+    "WaveletLoss",
+]

@@ -19,9 +19,13 @@ class FeatureLoss(nn.Module, ABC):
 
     Attributes:
         same_width: whether student and teacher must have as many channels.
+        adapts: whether a 1x1 convolution is to be learned for the student where they have not.
+        compares_samples: whether samples are compared with each other, so that the loss depends on the batch.
     """
 
     same_width = False
+    adapts = False
+    compares_samples = False
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,0 +1,67 @@
+"""Losses of holistic distillation: a conditional Wasserstein GAN with gradient penalty.
+
+As in SKD (Liu et al., CVPR 2019, section 3), after WGAN-GP (Gulrajani et al., NeurIPS 2017): real is what the teacher
+makes of an input, fake is what the student makes of it, and the critic sees the input too. The critic minimises
+`critic_loss` + 10 * `gradient_penalty`, the student 0.1 * `generator_loss`, in turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from imdn_kd.errors import InputError
+
+Scorer = Callable[[Tensor, Tensor], Tensor]
+"""From a condition and an image, N x C x H x W each, to scores, N: `imdn_kd.archs.critic.Critic`, for one."""
+
+
+def critic_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+    """Return mean(fake) - mean(real), a scalar without bounds: minus the estimated Wasserstein distance.
+
+    Args:
+        real_scores: N, of the teacher's results.
+        fake_scores: N, of the student's results, which must be detached from the student.
+    """
+    return fake_scores.mean() - real_scores.mean()
+
+
+def generator_loss(fake_scores: Tensor) -> Tensor:
+    """Return -mean(fake), a scalar without bounds: the student's part. `fake_scores`: N, with gradient."""
+    return -fake_scores.mean()
+
+
+def gradient_penalty(critic: Scorer, condition: Tensor, real: Tensor, fake: Tensor) -> Tensor:
+    """Return the mean of (||g|| - 1)^2 >= 0, a scalar, at least float32: how far the critic is from 1-Lipschitz.
+
+    g is the gradient of a sample's score by the image, at a random point between real and fake, uniform in the line
+    through both and drawn anew for each sample from PyTorch's global generator of the device. Computed in float32 or
+    better, whatever the precision of the images and whether there is autocast. It has a gradient for the weights of
+    the critic and none for the images. Gradients must be enabled.
+
+    Args:
+        critic: scores each sample without regard to the others, and can be differentiated twice.
+        condition: N x C x H x W, as the critic takes it.
+        real: N x C x H x W, the teacher's results.
+        fake: of the same shape, the student's results.
+
+    Raises:
+        InputError: `real` and `fake` differ in shape.
+    """
+    if real.shape != fake.shape:
+        shapes = f"{tuple(real.shape)} and {tuple(fake.shape)}"
+        raise InputError(f"results of teacher and student must be alike in shape, but are {shapes}")
+    condition, real, fake = (_widened(images.detach()) for images in (condition, real, fake))
+    with torch.autocast(real.device.type, enabled=False):
+        share = torch.rand((len(real), 1, 1, 1), dtype=real.dtype, device=real.device)
+        between = torch.lerp(real, fake, share).requires_grad_()
+        # No score depends on another sample, so the gradient of their sum holds that of each.
+        (gradient,) = torch.autograd.grad(critic(condition, between).sum(), between, create_graph=True)
+        penalty: Tensor = (gradient.flatten(1).norm(dim=1) - 1).square().mean()
+    return penalty
+
+
+def _widened(images: Tensor) -> Tensor:
+    return images.float() if images.dtype in (torch.float16, torch.bfloat16) else images

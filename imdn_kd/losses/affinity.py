@@ -1,0 +1,177 @@
+"""Losses between the affinities of a student's and of a teacher's features: of places, of channels, of samples."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from imdn_kd.errors import InputError
+from imdn_kd.losses.features import FeatureLoss
+from imdn_kd.losses.pairs import all_pairs, checked_distance, unit, window
+from imdn_kd.registry import LOSSES
+
+PRESETS = ("paper", "skd_code", "fakd")
+"""Published settings of `PairwiseLoss`."""
+POOLINGS = ("avg", "max")
+
+
+@LOSSES.register
+class PairwiseLoss(FeatureLoss):
+    """Pair-wise distillation: the cosines of pairs of places are to be those of the teacher.
+
+    Structured knowledge distillation (Liu et al., CVPR 2019, section 3.1; TPAMI 2020, where connections and node sizes
+    are studied). Features are pooled to nodes; the affinity of two nodes is the cosine of their vectors; the loss is
+    the mean, over the samples and the ordered pairs of connected nodes, of the difference of the affinities. Each node
+    is connected with itself, too. A node whose vector is 0 has an affinity of 0 and gets no gradient. Student and
+    teacher may differ in width. No matrix of all pairs is kept, so memory grows with the features only; time grows with
+    the nodes where all are connected with `l2`, else with the number of pairs.
+
+    Presets are settings that others have published; each comes with the weight that it was published with, which is to
+    be given to the objective:
+
+    - `paper` (weight 10): `beta: 2`, average pooling, all pairs, `l2`, the best for segmentation.
+    - `skd_code` (weight 0.5): the released code. Windows of half the height and width (rounded down), so 2 x 2 nodes,
+      or 3 where a side is odd; maximum pooling, all pairs, `l2`; vectors are divided by their length + 1e-8, and this
+      length counts as a constant in the gradient.
+    - `fakd` (weight 10): `beta: 1`, all pairs, `l1`; see `SpatialAffinityLoss`.
+
+    Args:
+        alpha: how far a node is connected, in rows and columns of nodes (as a square window), 1 or more; all nodes are
+            connected if left out.
+        beta: side of a node in pixels of the feature map, 1 or more; 1 if left out. Where it does not divide the
+            height or width, the last nodes are smaller: the mean or maximum of the pixels that are left.
+        pooling: `avg` (if left out) or `max`.
+        distance: `l2` (if left out), the squared difference, or `l1`, the absolute one.
+        preset: `paper`, `skd_code` or `fakd`, instead of all other arguments.
+
+    Raises:
+        InputError: a value that is not among these, or a preset beside other arguments.
+    """
+
+    compares_samples = False
+
+    def __init__(
+        self,
+        *,
+        alpha: int | None = None,
+        beta: int | None = None,
+        pooling: str | None = None,
+        distance: str | None = None,
+        preset: str | None = None,
+    ) -> None:
+        super().__init__()
+        fields = {"alpha": alpha, "beta": beta, "pooling": pooling, "distance": distance}
+        given = [name for name, value in fields.items() if value is not None]
+        if preset is not None and preset not in PRESETS:
+            raise InputError(f"preset of PairwiseLoss is {preset!r}; choose from {', '.join(PRESETS)}")
+        if preset is not None and given:
+            raise InputError(f"PairwiseLoss has the preset {preset!r} and also {', '.join(given)}; give one of both")
+        for name in ("alpha", "beta"):
+            value = fields[name]
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise InputError(f"{name} of PairwiseLoss is {value!r}; give a whole number, 1 or more")
+        if pooling is not None and pooling not in POOLINGS:
+            raise InputError(f"pooling of PairwiseLoss is {pooling!r}; choose from {', '.join(POOLINGS)}")
+        self.preset = preset
+        self.alpha = alpha
+        self.beta = beta or (2 if preset == "paper" else 1)
+        self.pooling = pooling or ("max" if preset == "skd_code" else "avg")
+        self.distance = checked_distance("PairwiseLoss", distance or ("l1" if preset == "fakd" else "l2"))
+
+    def between(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """As in `FeatureLoss`."""
+        # In one memory format, that equal features have exactly equal affinities.
+        student, teacher = self._nodes(student.contiguous()), self._nodes(teacher.contiguous())
+        if self.alpha is None or self.alpha >= max(student.shape[2:]) - 1:
+            return all_pairs(student.flatten(2), teacher.flatten(2), self.distance)
+        return window(student, teacher, self.distance, alpha=self.alpha, own=True)
+
+    def _nodes(self, features: Tensor) -> Tensor:
+        """Unit vectors of the nodes, N x C x rows x columns."""
+        height, width = features.shape[2:]
+        half = self.preset == "skd_code"
+        side = (max(height // 2, 1), max(width // 2, 1)) if half else (self.beta, self.beta)
+        if side != (1, 1):
+            pool = functional.max_pool2d if self.pooling == "max" else functional.avg_pool2d
+            features = pool(features, side, ceil_mode=True)
+        return _almost_unit(features) if half else unit(features)
+
+
+@LOSSES.register
+class SpatialAffinityLoss(PairwiseLoss):
+    """Spatial affinity of FAKD (He et al., ICIP 2020): mean absolute difference of the cosines of all pairs of pixels.
+
+    `PairwiseLoss` with the preset `fakd`; published with a weight of 10 beside half an L1 loss to the original and half
+    one to the teacher's result. Student and teacher may differ in width. Time grows with the square of the pixels.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(preset="fakd")
+
+
+@LOSSES.register
+class ChannelAffinityLoss(FeatureLoss):
+    """Channel affinity of FAKD (He et al., ICIP 2020): mean difference of the C x C cosines of the channels.
+
+    A channel is the vector of all its pixels; one that is 0 has an affinity of 0 and gets no gradient. Each channel is
+    paired with itself, too. Student and teacher must be of the same width.
+
+    Args:
+        distance: `l1`, the absolute difference, or `l2`, the squared one.
+
+    Raises:
+        InputError: another `distance`.
+    """
+
+    same_width = True
+    compares_samples = False
+
+    def __init__(self, *, distance: str = "l1") -> None:
+        super().__init__()
+        self.distance = checked_distance("ChannelAffinityLoss", distance)
+
+    def between(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """As in `FeatureLoss`."""
+        return all_pairs(_channels(student), _channels(teacher), self.distance)
+
+
+@LOSSES.register
+class InstanceAffinityLoss(FeatureLoss):
+    """Instance affinity of FAKD (He et al., ICIP 2020): mean difference of the cosines of the samples of a batch.
+
+    A sample is the vector of all its features; one that is 0 has an affinity of 0 and gets no gradient. Each sample is
+    paired with itself, too, so that a batch of one is worth nothing. Student and teacher may differ in width.
+
+    Args:
+        distance: `l1`, the absolute difference, or `l2`, the squared one.
+
+    Raises:
+        InputError: another `distance`.
+
+    Attributes:
+        compares_samples: what the loss is worth depends on which samples make up the batch, and on how many.
+    """
+
+    compares_samples = True
+
+    def __init__(self, *, distance: str = "l1") -> None:
+        super().__init__()
+        self.distance = checked_distance("InstanceAffinityLoss", distance)
+
+    def between(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """As in `FeatureLoss`."""
+        return all_pairs(_samples(student), _samples(teacher), self.distance)
+
+
+def _almost_unit(features: Tensor) -> Tensor:
+    length: Tensor = torch.linalg.vector_norm(features.detach(), dim=1, keepdim=True)
+    return features / (length + 1e-8)
+
+
+def _channels(features: Tensor) -> Tensor:
+    return unit(features.contiguous().flatten(2).mT)
+
+
+def _samples(features: Tensor) -> Tensor:
+    return unit(features.contiguous().flatten(1).mT[None])

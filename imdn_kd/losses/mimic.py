@@ -1,0 +1,45 @@
+"""Features of the student made equal to those of the teacher, number by number."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional
+
+from imdn_kd.errors import InputError
+from imdn_kd.losses.features import FeatureLoss
+from imdn_kd.registry import LOSSES
+
+DISTANCES = {"l1": functional.l1_loss, "l2": functional.mse_loss}
+"""Mean of absolute and of squared differences, by the name that options have for them."""
+
+
+@LOSSES.register
+class MimicLoss(FeatureLoss):
+    """Mean squared, or absolute, difference of features of the same width.
+
+    The hint of FitNets (Romero et al., ICLR 2015, section 2.2) and the mimicking of Li et al. (CVPR 2017). Both put a
+    trained adapter behind the student, a 1x1 convolution from its width to the teacher's. It is no part of this loss,
+    which has no weights: the objective puts it before the loss where the widths differ, and it is not exported.
+
+    Attributes:
+        adapts: that the objective is to do so.
+
+    Args:
+        distance: `l2`: squared differences; `l1`: absolute ones.
+
+    Raises:
+        InputError: another `distance`.
+    """
+
+    same_width = True
+    adapts = True
+
+    def __init__(self, *, distance: str = "l2") -> None:
+        super().__init__()
+        if distance not in DISTANCES:
+            raise InputError(f"distance of MimicLoss is {distance!r}; choose from {', '.join(DISTANCES)}")
+        self.distance = distance
+
+    def between(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """As in `FeatureLoss`."""
+        return DISTANCES[self.distance](student, teacher)

@@ -1,0 +1,80 @@
+"""Features of student and teacher compared by what their channels have in common at each pixel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from imdn_kd.errors import InputError
+from imdn_kd.losses.features import FeatureLoss
+from imdn_kd.losses.mimic import DISTANCES
+from imdn_kd.registry import LOSSES
+
+
+def _std(maps: Tensor, dims: tuple[int, ...]) -> Tensor:
+    variance = maps.var(dims, correction=0)
+    varies = variance > 0
+    # The slope of the root is infinite at 0; flat maps get a gradient of 0 instead.
+    return torch.where(varies, torch.where(varies, variance, 1.0).sqrt(), 0.0)
+
+
+STATISTICS: dict[str, Callable[[Tensor, tuple[int, ...], float], Tensor]] = {
+    "mean": lambda maps, dims, p: maps.mean(dims),
+    "power": lambda maps, dims, p: maps.mean(dims).pow(p),
+    "absolute_power": lambda maps, dims, p: maps.abs().pow(p).mean(dims),
+    "max": lambda maps, dims, p: maps.amax(dims),
+    "min": lambda maps, dims, p: maps.amin(dims),
+    "std": lambda maps, dims, p: _std(maps, dims),
+}
+"""Functions of maps, the dimensions to reduce, and the exponent of those that have one."""
+
+DIMENSIONS = {"channels": (1,), "space": (2, 3)}
+
+
+@LOSSES.register
+class StatisticsLoss(FeatureLoss):
+    """Mean distance of a statistic of the features (Gao et al., ACCV 2018, who use it over the channels).
+
+    Over the channels, the statistic is a map N x H x W, so that the widths of student and teacher may differ; over
+    space, it is N x C, and the widths must be the same. Max and min have a gradient for the extreme values alone, which
+    share it evenly where they are equal.
+
+    Args:
+        statistic: `mean`; `power`: the mean to the power of `p`; `absolute_power`: the mean of |f|^p; `max`; `min`;
+            `std`: the population standard deviation, with a gradient of 0 where all values are equal.
+        p: exponent of the two powers. At least 1; a whole number for `power`, since a mean can be negative. Even ones
+            forget its sign, odd ones keep it.
+        over: `channels`, at each pixel; `space`, over all the pixels of each channel.
+        distance: `l2`: squared differences; `l1`: absolute ones.
+
+    Raises:
+        InputError: another name, a `p` that the statistic cannot use, or one given to a statistic without exponent.
+    """
+
+    def __init__(self, *, statistic: str = "mean", p: float = 2, over: str = "channels", distance: str = "l2") -> None:
+        super().__init__()
+        for option, value, known in (
+            ("statistic", statistic, STATISTICS),
+            ("over", over, DIMENSIONS),
+            ("distance", distance, DISTANCES),
+        ):
+            if value not in known:
+                raise InputError(f"{option} of StatisticsLoss is {value!r}; choose from {', '.join(known)}")
+        if not 1 <= p < math.inf or (statistic == "power" and p != int(p)):
+            kind = "a positive whole number" if statistic == "power" else "a number of at least 1"
+            raise InputError(f"p of StatisticsLoss is {p}; give {kind}, as 2")
+        if p != 2 and statistic not in ("power", "absolute_power"):
+            raise InputError(f"p of StatisticsLoss has no effect on {statistic}; leave it out, or take power")
+        self.statistic = statistic
+        self.p = p
+        self.over = over
+        self.distance = distance
+        self.same_width = over == "space"
+
+    def between(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """As in `FeatureLoss`."""
+        statistic, dims = STATISTICS[self.statistic], DIMENSIONS[self.over]
+        return DISTANCES[self.distance](statistic(student, dims, self.p), statistic(teacher, dims, self.p))

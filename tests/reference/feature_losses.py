@@ -1,0 +1,100 @@
+"""Losses between features, and between bands of images, value by value from the formulas, in float64."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tests.reference.losses import half_spectrum
+
+
+def distance(one: np.ndarray, other: np.ndarray, kind: str) -> float:
+    differences = [abs(float(a) - float(b)) for a, b in zip(one.ravel(), other.ravel(), strict=True)]
+    return sum(d if kind == "l1" else d * d for d in differences) / len(differences)
+
+
+def statistic(values: np.ndarray, kind: str, p: float) -> float:
+    numbers = [float(v) for v in values.ravel()]
+    mean = sum(numbers) / len(numbers)
+    if kind == "power":
+        return math.prod([mean] * int(p))
+    if kind == "absolute_power":
+        return sum(math.pow(abs(v), p) for v in numbers) / len(numbers)
+    if kind == "std":
+        return math.sqrt(sum((v - mean) ** 2 for v in numbers) / len(numbers))
+    return {"mean": mean, "max": max(numbers), "min": min(numbers)}[kind]
+
+
+def statistics(student: np.ndarray, teacher: np.ndarray, kind: str, p: float, over: str, norm: str) -> float:
+    def reduced(maps: np.ndarray) -> np.ndarray:
+        n, c, h, w = maps.shape
+        if over == "channels":
+            rows = [[statistic(maps[i, :, y, x], kind, p) for y in range(h) for x in range(w)] for i in range(n)]
+        else:
+            rows = [[statistic(maps[i, k], kind, p) for k in range(c)] for i in range(n)]
+        return np.array(rows)
+
+    return distance(reduced(student), reduced(teacher), norm)
+
+
+def attention(student: np.ndarray, teacher: np.ndarray, p: float, form: str) -> float:
+    def mapped(maps: np.ndarray) -> list[float]:
+        sums = [sum(abs(float(v)) ** p for v in maps[:, y, x]) for y, x in np.ndindex(maps.shape[1:])]
+        norm = math.sqrt(sum(s * s for s in sums))
+        return [s / norm if norm else 0.0 for s in sums]
+
+    losses = []
+    for one, other in zip(student, teacher, strict=True):
+        squares = [(a - b) ** 2 for a, b in zip(mapped(one), mapped(other), strict=True)]
+        losses.append(sum(squares) if form == "paper" else sum(squares) / len(squares))
+    return sum(losses) / len(losses)
+
+
+def frequency_bands(sr: np.ndarray, gt: np.ndarray, weights: list[float]) -> float:
+    height, width = sr.shape[2:]
+    rings: list[list[float]] = [[] for _ in weights]
+    for index in np.ndindex(sr.shape[:2]):
+        difference = (half_spectrum(sr[index]) - half_spectrum(gt[index])) / math.sqrt(height * width)
+        for u, v in np.ndindex(difference.shape):
+            frequency = math.hypot(min(u, height - u) / height, v / width)
+            # The margin is for the rounding of frequencies that lie on an edge.
+            ring = min(int(frequency / 0.5 * len(weights) + 1e-9), len(weights) - 1)
+            rings[ring] += [abs(difference[u, v].real), abs(difference[u, v].imag)]
+    return sum(w * sum(ring) / len(ring) for w, ring in zip(weights, rings, strict=True) if ring)
+
+
+def haar(plane: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The low band, h x w, and the details, 3 x h x w, as products with the four patterns of the wavelet."""
+    height, width = plane.shape
+    low = np.empty((math.ceil(height / 2), math.ceil(width / 2)))
+    details = np.empty((3, *low.shape))
+    for y, x in np.ndindex(low.shape):
+        rows = (2 * y, min(2 * y + 1, height - 1))
+        columns = (2 * x, min(2 * x + 1, width - 1))
+        block = np.array([[float(plane[i, j]) for j in columns] for i in rows])
+        low[y, x] = (block * [[1, 1], [1, 1]]).sum() / 2
+        for k, pattern in enumerate(([[1, -1], [1, -1]], [[1, 1], [-1, -1]], [[1, -1], [-1, 1]])):
+            details[k, y, x] = (block * pattern).sum() / 2
+    return low, details
+
+
+def wavelet(sr: np.ndarray, gt: np.ndarray, levels: int, low: float, high: float) -> float:
+    ones = [plane.astype(float) for image in sr for plane in image]
+    others = [plane.astype(float) for image in gt for plane in image]
+    loss = 0.0
+    for _ in range(levels):
+        ones, details = zip(*map(haar, ones), strict=True)
+        others, more = zip(*map(haar, others), strict=True)
+        loss += high * distance(np.stack(details), np.stack(more), "l1")
+    return loss + low * distance(np.stack(ones), np.stack(others), "l1")
+
+
+def contrastive(student: np.ndarray, teacher: np.ndarray, negative: np.ndarray, space: str, eps: float) -> float:
+    def seen(image: np.ndarray) -> np.ndarray:
+        return image if space == "pixels" else np.stack([haar(plane)[1] for plane in image])
+
+    ratios = []
+    for s, t, n in zip(student, teacher, negative, strict=True):
+        ratios.append(distance(seen(s), seen(t), "l1") / (distance(seen(s), seen(n), "l1") + eps))
+    return sum(ratios) / len(ratios)
