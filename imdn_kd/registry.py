@@ -93,6 +93,7 @@ class Registry(Generic[T]):
         return iter(sorted(self._builders))
 
 
-ARCHS: Registry[Any] = Registry("network", "imdn_kd.archs", outside="imdn_kd.integrations.basicsr")
+ARCHS: Registry[Any] = Registry("network", "imdn_kd.archs", outside="imdn_kd.integrations.basicsr_networks")
 DATASETS: Registry[Any] = Registry("data set", "imdn_kd.data.datasets")
 LOSSES: Registry[Any] = Registry("loss", "imdn_kd.losses")
+OBJECTIVES: Registry[Any] = Registry("objective", "imdn_kd.distill.objectives")

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from imdn_kd.integrations import basicsr
+from imdn_kd.integrations import basicsr_networks
 
 INSTALLED = importlib.util.find_spec("basicsr") is not None
 
@@ -18,4 +18,4 @@ def import_basicsr(name: str) -> ModuleType:
     """Import a module of BasicSR, or skip the test."""
     if not INSTALLED:
         pytest.skip("BasicSR is not installed")
-    return basicsr.import_basicsr(name)
+    return basicsr_networks.import_basicsr(name)

@@ -116,7 +116,7 @@ print(json.dumps(times))
 _THEIRS = """
 import json, sys, time
 from imdn_kd.archs import IMDN
-from imdn_kd.integrations.basicsr import import_basicsr
+from imdn_kd.integrations.basicsr_networks import import_basicsr
 registry = import_basicsr("basicsr.utils.registry").ARCH_REGISTRY
 registry._do_register("IMDN", lambda **options: IMDN(**options))
 model = import_basicsr("basicsr.models.sr_model").SRModel

@@ -1,45 +1,131 @@
-"""A student and the terms of its loss: batches in, named losses out."""
+"""A student, its teachers and its objectives: batches in, named losses out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
+
+from imdn_kd.archs.network import SRNetwork
+from imdn_kd.distill.holistic import Holistic
+from imdn_kd.distill.objective import Likeness, Term
+from imdn_kd.distill.scene import Scene
+from imdn_kd.distill.taps import Taps
+from imdn_kd.distill.teacher import Teacher
+
+STUDENT, ADAPTERS, CRITIC = "student", "adapters", "critic"
+"""Who learns."""
 
 
 @dataclass(frozen=True)
-class Term:
-    """One part of the loss.
+class Turn:
+    """A part of an update, in which some of those that learn take a step, on all its batches.
 
     Attributes:
-        name: under which it is logged, as `l_pix`.
-        loss: from the student's result and the original, N x C x H x W each, to a scalar.
-        weight: its factor in the sum.
+        learners: who.
+        losses: from what was made of a batch to their weighted losses, by name; the sum is what is to fall.
     """
 
-    name: str
-    loss: nn.Module
-    weight: float = 1.0
+    learners: tuple[str, ...]
+    losses: Callable[[Scene], dict[str, Tensor]]
+
+
+@dataclass
+class Lesson:
+    """What a student is to learn, and from whom.
+
+    Attributes:
+        terms: of its loss, one or more.
+        teachers: none if no term needs them.
+        plane: plane of the batches that has the teachers' results; None where they are asked.
+        taps: of the student, which has been probed.
+    """
+
+    terms: Sequence[Term]
+    teachers: Sequence[Teacher] = ()
+    plane: str | None = None
+    taps: Taps | None = None
+
+    def learners(self) -> dict[str, nn.Module]:
+        """What learns beside the student, by name."""
+        found: dict[str, nn.Module] = {}
+        adapters = {
+            term.name: term.objective.adapters
+            for term in self.terms
+            if isinstance(term.objective, Likeness) and len(term.objective.adapters)
+        }
+        if adapters:
+            found[ADAPTERS] = nn.ModuleDict(adapters)
+        for term in self.terms:
+            if isinstance(term.objective, Holistic):
+                found[CRITIC] = term.objective.critic
+        return found
+
+    def to(self, device: torch.device) -> Lesson:
+        """Move everything to a device, but for teachers that are not asked."""
+        for term in self.terms:
+            term.objective.to(device)
+        if self.asks_teachers:
+            for teacher in self.teachers:
+                teacher.to(device)
+        return self
+
+    @property
+    def asks_teachers(self) -> bool:
+        """Whether teachers run during training: not if their results are known and enough."""
+        asked = any(term.objective.live for term in self.terms) or any(teacher.taps for teacher in self.teachers)
+        return bool(self.teachers) and (self.plane is None or asked)
 
 
 class Distiller:
-    """Computes the losses of a student.
+    """Computes the losses of a student, and of what learns with it or against it.
 
     Args:
         student: from N x C x H x W to N x C x sH x sW; perhaps wrapped, for mixed precision or several processes.
-        terms: what the loss is made of, one or more.
+        lesson: on the student's device.
+        network: the student without wrapping.
     """
 
-    def __init__(self, student: nn.Module, terms: Sequence[Term]) -> None:
-        self.student = student
-        self.terms = tuple(terms)
+    def __init__(self, student: nn.Module, lesson: Lesson, network: SRNetwork) -> None:
+        self.student, self.lesson = student, lesson
+        self._facts = network.facts
 
-    def losses(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the weighted losses by name; their sum is what is to fall.
+    def look(self, batch: Mapping[str, Tensor]) -> Scene:
+        """Run the student on a batch.
 
         Args:
-            batch: `lq`, N x C x H x W, and `gt`, N x C x sH x sW, in [0, 1].
+            batch: `lq`, N x C x H x W, and `gt`, N x C x sH x sW, in [0, 1]; the plane of the teachers' results, if
+                there is one, is like `gt`.
         """
-        sr = self.student(batch["lq"])
-        return {term.name: term.weight * term.loss(sr, batch["gt"]) for term in self.terms}
+        lesson = self.lesson
+        cached = None if lesson.plane is None else batch[lesson.plane]
+        return Scene(
+            batch, student=self.student, facts=self._facts, taps=lesson.taps, teachers=lesson.teachers, cached=cached
+        )
+
+    def losses(self, scene: Scene, step: int) -> dict[str, Tensor]:
+        """Return the student's weighted losses by name; those whose weight is 0 now are left out.
+
+        Args:
+            scene: a batch.
+            step: updates done.
+        """
+        weights = {term.name: term.weight(step) for term in self.lesson.terms}
+        return {
+            term.name: weights[term.name] * term.objective(scene) for term in self.lesson.terms if weights[term.name]
+        }
+
+    def turns(self, step: int) -> list[Turn]:
+        """Who learns in an update, one after the other: the student first, from whose results its critics learn then.
+
+        Args:
+            step: updates done.
+        """
+        also = tuple(name for name in self.lesson.learners() if name == ADAPTERS)
+        turns = [Turn((STUDENT, *also), lambda scene: self.losses(scene, step))]
+        for term in self.lesson.terms:
+            if isinstance(term.objective, Holistic) and term.weight(step):
+                turns += [Turn((CRITIC,), term.objective.critic_losses)] * term.objective.n_critic
+        return turns

@@ -1,75 +1,63 @@
+"""The plug-in of BasicSR: what it registers, and distillation in BasicSR's own training loop."""
+
+from __future__ import annotations
+
 import copy
-import inspect
-import io
-import json
-import pickle
+import importlib
+import multiprocessing
+import os
+import re
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
+import yaml
 from torch.nn import functional as F  # noqa: N812
+from torch.nn.parallel import DistributedDataParallel
 
-from imdn_kd.archs import SRNetwork
 from imdn_kd.errors import InputError
-from imdn_kd.inference.model_file import ModelFile, load_model, save_model
-from imdn_kd.inference.upscaler import Upscaler
-from imdn_kd.integrations import basicsr
-from imdn_kd.registry import ARCHS
+from imdn_kd.inference.model_file import load_model
+from imdn_kd.integrations import basicsr_networks
+from imdn_kd.registry import ARCHS, LOSSES
+from imdn_kd.training.options import TrainingOptions
 from tests.basicsr_compat import import_basicsr, needs_basicsr
+from tests.integrations.basicsr_project import (
+    OBJECTIVES,
+    STUDENT,
+    content,
+    make_project,
+    options_of_basicsr,
+    run_pipeline,
+    weights,
+)
 
-RGB = {"num_in_ch": 3, "num_out_ch": 3}
-SWINIR = {"img_size": 16, "window_size": 8, "embed_dim": 8, "depths": [2], "num_heads": [2], "mlp_ratio": 2}
-
-# Name of the case: where BasicSR defines the class, and its options.
-NETWORKS = {
-    "EDSR": ("edsr_arch", {**RGB, "num_feat": 8, "num_block": 1, "upscale": 2}),
-    "RCAN": ("rcan_arch", {**RGB, "num_feat": 8, "num_group": 1, "num_block": 1, "squeeze_factor": 4, "upscale": 3}),
-    "RRDBNet": ("rrdbnet_arch", {**RGB, "num_feat": 8, "num_block": 1, "num_grow_ch": 4}),
-    "RRDBNet x2": ("rrdbnet_arch", {**RGB, "scale": 2, "num_feat": 8, "num_block": 1, "num_grow_ch": 4}),
-    "RRDBNet x1": ("rrdbnet_arch", {**RGB, "scale": 1, "num_feat": 8, "num_block": 1, "num_grow_ch": 4}),
-    "MSRResNet": ("srresnet_arch", {"num_feat": 8, "num_block": 1, "upscale": 4}),
-    "MSRResNet grey": ("srresnet_arch", {"num_in_ch": 1, "num_out_ch": 1, "num_feat": 8, "num_block": 1, "upscale": 2}),
-    "SwinIR": ("swinir_arch", {**SWINIR, "upsampler": "pixelshuffledirect", "upscale": 2}),
-    "SwinIR 7": ("swinir_arch", {**SWINIR, "img_size": 14, "window_size": 7}),
-    "ECBSR": (
-        "ecbsr_arch",
-        {**RGB, "num_block": 1, "num_channel": 8, "with_idt": True, "act_type": "prelu", "scale": 2},
-    ),
-    "SRVGGNetCompact": ("srvgg_arch", {"num_feat": 8, "num_conv": 2, "upscale": 2}),
-}
-
-# Scale, multiple of sides, smallest side.
-FACTS = {
-    "EDSR": (2, 1, 1),
-    "RCAN": (3, 1, 1),
-    "RRDBNet": (4, 1, 1),
-    "RRDBNet x2": (2, 2, 2),
-    "RRDBNet x1": (1, 4, 4),
-    "MSRResNet": (4, 1, 1),
-    "MSRResNet grey": (2, 1, 1),
-    "SwinIR": (2, 8, 8),
-    "SwinIR 7": (1, 7, 7),
-    "ECBSR": (2, 1, 1),
-    "SRVGGNetCompact": (2, 1, 1),
-}
-
-every_network = pytest.mark.parametrize("case", NETWORKS)
+pytestmark = needs_basicsr
 
 
-def ours(case, seed=0) -> SRNetwork:
-    torch.manual_seed(seed)
-    return ARCHS.build({"type": case.split()[0], **NETWORKS[case][1]})
+@pytest.fixture(scope="module")
+def registries():
+    """BasicSR's registries, which are afterwards as they were: other tests look at what BasicSR alone registers."""
+    for name in ("archs", "losses", "models"):
+        import_basicsr(f"basicsr.{name}")
+    theirs = import_basicsr("basicsr.utils.registry")
+    found = {kind: getattr(theirs, f"{kind}_REGISTRY") for kind in ("ARCH", "LOSS", "MODEL")}
+    before = {kind: dict(registry._obj_map) for kind, registry in found.items()}
+    yield found
+    for kind, registry in found.items():
+        registry._obj_map = before[kind]
 
 
-def theirs(case, seed=0):
-    module, options = NETWORKS[case]
-    torch.manual_seed(seed)
-    return getattr(import_basicsr(f"basicsr.archs.{module}"), case.split()[0])(**options)
+@pytest.fixture(scope="module")
+def plugin(registries):
+    loaded = sys.modules.get("imdn_kd.integrations.basicsr")
+    return importlib.reload(loaded) if loaded else importlib.import_module("imdn_kd.integrations.basicsr")
 
 
-def picture(network, *size, seed=0):
-    return torch.rand((1, network.facts.num_in_ch, *size), generator=torch.Generator().manual_seed(seed))
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    return make_project(tmp_path_factory.mktemp("project"))
 
 
 def message_of(call):
@@ -79,223 +67,353 @@ def message_of(call):
     return str(caught.value)
 
 
-@needs_basicsr
-@every_network
-def test_is_the_network_of_basicsr(case):
-    network, expected = ours(case), theirs(case)
-    assert isinstance(network, type(expected))
-    assert [path for path, _ in network.named_modules()] == [path for path, _ in expected.named_modules()]
-    state, expected_state = network.state_dict(), expected.state_dict()
-    assert list(state) == list(expected_state)
-    assert all(torch.equal(state[key], expected_state[key]) for key in state)
-
-    other = theirs(case, seed=1)
-    network.load_state_dict(other.state_dict())
-    image = picture(network, 56, 112)
-    with torch.no_grad():
-        assert torch.equal(network.eval()(image), other.eval()(image))
+# What is registered.
 
 
-@needs_basicsr
-@every_network
-def test_facts_are_true(case):
-    network, expected = ours(case), theirs(case).eval()
-    facts = network.facts
-    assert (facts.scale, facts.size_multiple, facts.min_size) == FACTS[case]
-    assert facts.radius is None
+@pytest.mark.parametrize("name", list(ARCHS))
+def test_a_basicsr_project_can_build_our_networks(plugin, name):
+    network = import_basicsr("basicsr.archs").build_network({"type": name})
+    expected = ARCHS.build({"type": name})
+    assert type(network) is type(expected)
+    assert network.spec == expected.spec
 
-    def works(height, width):
-        try:
+
+@pytest.mark.parametrize("name", list(LOSSES))
+def test_a_basicsr_project_can_build_our_losses(plugin, name):
+    build = import_basicsr("basicsr.losses").build_loss
+    loss = build({"type": name, "loss_weight": 0.25, "reduction": "mean"})
+    images = [torch.rand((2, 3, 16, 16), generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
+    given = images if name == "ContrastiveLoss" else images[:2]
+    torch.testing.assert_close(loss(*given), 0.25 * LOSSES.build({"type": name})(*given))
+    # Loss functions have no weights, so that checkpoints of models with them stay as they are.
+    assert not loss.state_dict()
+
+
+def test_options_of_networks_and_losses_are_handed_on(plugin):
+    network = import_basicsr("basicsr.archs").build_network(STUDENT)
+    assert network.spec["num_feat"] == 8
+    loss = import_basicsr("basicsr.losses").build_loss({"type": "FFTLoss", "norm": "ortho"})
+    assert loss.loss.norm == "ortho"
+
+
+@pytest.mark.parametrize("name", ["L1Loss", "MSELoss", "CharbonnierLoss"])
+def test_what_basicsr_has_itself_stays_its_own(plugin, name):
+    loss = import_basicsr("basicsr.losses").build_loss({"type": name, "reduction": "sum"})
+    assert type(loss) is getattr(import_basicsr("basicsr.losses.basic_loss"), name)
+
+
+def test_what_a_project_has_registered_before_stays_its_own(plugin, registries, monkeypatch):
+    class IMDN(torch.nn.Module):
+        pass
+
+    monkeypatch.setitem(registries["ARCH"]._obj_map, "IMDN", IMDN)
+    importlib.reload(plugin)
+    assert type(import_basicsr("basicsr.archs").build_network({"type": "IMDN"})) is IMDN
+
+
+def test_importing_it_again_changes_nothing(plugin, registries):
+    before = {kind: dict(registry._obj_map) for kind, registry in registries.items()}
+    importlib.reload(plugin)
+    assert {kind: dict(registry._obj_map) for kind, registry in registries.items()} == before
+    assert before["MODEL"]["DistillModel"].__name__ == "DistillModel"
+
+
+def test_our_networks_do_not_come_back_as_networks_of_basicsr(plugin):
+    assert basicsr_networks.find("EDSR") is not None
+    assert not set(basicsr_networks.names()) & set(ARCHS)
+    assert all(basicsr_networks.find(name) is None for name in ARCHS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "words"),
+    [
+        (
+            "archs",
+            {"type": "IMDN", "num_feet": 8},
+            "'IMDN' has no option 'num_feet'; it takes: num_in_ch, num_feat",
+        ),
+        ("archs", {"type": "IMDN", "upscale": 0}, "upscale"),
+        ("losses", {"type": "FFTLoss", "norms": "ortho"}, "the loss 'FFTLoss' has no option 'norms'; it takes: norm"),
+        ("losses", {"type": "FFTLoss", "reduction": "sum"}, "reduction of FFTLoss is 'sum', but there is 'mean' alone"),
+    ],
+)
+def test_options_that_cannot_be_used_are_one_line(plugin, kind, options, words):
+    build = {"archs": "build_network", "losses": "build_loss"}[kind]
+    assert words in message_of(lambda: getattr(import_basicsr(f"basicsr.{kind}"), build)(options))
+
+
+def test_without_basicsr_importing_it_is_one_line():
+    code = "import sys; sys.modules['basicsr'] = None; import imdn_kd.integrations.basicsr"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stderr.splitlines()[-1].startswith(
+        "imdn_kd.errors.InputError: networks of BasicSR need `pip install "
+    )
+
+
+# Training in BasicSR's pipeline.
+
+
+@pytest.fixture(scope="module")
+def runs(project, tmp_path_factory):
+    """Folders and outputs of a run of 20 updates, and of one that goes on from its tenth."""
+    whole, resumed = project, tmp_path_factory.mktemp("resumed") / "project"
+    first = run_pipeline(whole)
+    shutil.copytree(whole, resumed)
+    for path in (resumed / "experiments" / "run").rglob("*_20.*"):
+        path.unlink()
+    state = resumed / "experiments" / "run" / "training_states" / "10.state"
+    second = run_pipeline(resumed, {"path": {"resume_state": str(state)}})
+    return (whole, first), (resumed, second)
+
+
+def test_all_losses_are_logged_by_name(runs):
+    (_, printed), _ = runs
+    lines = [line for line in printed.splitlines() if "l_pix: " in line]
+    assert len(lines) == 4
+    for line in lines:
+        found = {name: float(value) for name, value in re.findall(r"(\w+): (-?\d\.\d{4}e[+-]\d\d)", line)}
+        assert {"l_pix", *OBJECTIVES, "d_score"} <= set(found)
+        assert min(found[name] for name in ("l_pix", "l_kd", "l_pair", "l_mimic")) > 0
+    assert "# psnr: " in printed
+
+
+def test_what_is_saved_is_the_bare_student(runs):
+    (folder, _), _ = runs
+    saved = weights(folder, "net_g", 20)
+    assert set(saved) == {"params", "params_ema"}
+    for state in saved.values():
+        ARCHS.build(STUDENT).load_state_dict(state, strict=True)
+    assert any(not torch.equal(saved["params"][key], saved["params_ema"][key]) for key in saved["params"])
+
+
+@pytest.mark.parametrize(("label", "count"), [("net_g", None), ("net_a", 4), ("net_d", None)])
+def test_student_adapters_and_critic_have_learned(runs, label, count):
+    (folder, _), _ = runs
+    before, after = (weights(folder, label, step)["params"] for step in (10, 20))
+    assert count is None or len(after) == count
+    assert sum(not torch.equal(before[key], after[key]) for key in after) > 0.8 * len(after)
+
+
+@pytest.mark.parametrize("label", ["net_g", "net_a", "net_d"])
+def test_a_run_that_goes_on_arrives_where_the_whole_one_does(runs, label):
+    (whole, _), (resumed, printed) = runs
+    assert "Resuming training from epoch: 9, iter: 10." in printed
+    expected, found = (weights(folder, label, 20) for folder in (whole, resumed))
+    assert set(found) == set(expected)
+    for key in expected:
+        torch.testing.assert_close(found[key], expected[key], rtol=1e-3, atol=1e-5)
+
+
+# The model itself.
+
+
+def build(project, changes=None, kind=None):
+    """The model, on weights that do not depend on who asks."""
+    opt = options_of_basicsr(project, changes)
+    torch.manual_seed(0)
+    if kind is not None:
+        return kind(copy.deepcopy(opt))
+    return import_basicsr("basicsr.models").build_model(opt)
+
+
+def batch(images=slice(None)):
+    generator = torch.Generator().manual_seed(3)
+    gt = torch.rand((4, 3, 32, 32), generator=generator)
+    return {"lq": F.avg_pool2d(gt, 2)[images], "gt": gt[images]}
+
+
+def update(model, count, data):
+    for number in range(1, count + 1):
+        model.update_learning_rate(number)
+        model.feed_data(data)
+        model.optimize_parameters(number)
+
+
+def test_an_update_is_that_of_a_plain_loop(plugin, project):
+    only = {"l_pair": None, "l_mimic": None, "l_gan": None, "l_kd": {"start_iter": 1}}
+    model = build(project, {"distill": {"objectives": only}, "train": {"ema_decay": 0}})
+    student = copy.deepcopy(model.net_g)
+    teacher = load_model(project / "teacher.safetensors").network.eval()
+    optimizer = torch.optim.Adam(student.parameters(), lr=2e-3, betas=(0.9, 0.99), eps=1e-4)
+    data = batch()
+    for number in range(1, 4):
+        update_losses = [F.l1_loss(student(data["lq"]), data["gt"])]
+        if number > 1:  # `start_iter` counts updates from 0
             with torch.no_grad():
-                result = expected(picture(network, height, width))
-        except (RuntimeError, AssertionError):
-            return False
-        return result.shape == (1, facts.num_in_ch, facts.scale * height, facts.scale * width)
-
-    for side in range(1, 2 * facts.size_multiple + 3):
-        fits = side >= facts.min_size and side % facts.size_multiple == 0
-        assert works(side, 2 * facts.min_size) == works(facts.min_size, side) == fits, side
-
-
-@needs_basicsr
-def test_global_poolings_are_facts():
-    paths = ours("RCAN").facts.pools_globally
-    assert paths == ("body.0.residual_group.0.rcab.3.attention.0",)
-    assert isinstance(theirs("RCAN").get_submodule(paths[0]), torch.nn.AdaptiveAvgPool2d)
-
-
-@needs_basicsr
-@every_network
-@pytest.mark.parametrize("size", [(1, 1), (3, 2), (13, 21)])
-def test_images_of_any_size_are_enlarged(case, size):
-    network, expected = ours(case), theirs(case).eval()
-    scale, multiple, smallest = FACTS[case]
-    image = picture(network, *size)
-    below, right = (max(smallest - side, -side % multiple) for side in size)
-    with torch.no_grad():
-        plain = expected(F.pad(image, (0, right, 0, below), mode="replicate"))
-    result = Upscaler(network, device="cpu")(image)
-    assert result.shape[2:] == (scale * size[0], scale * size[1])
-    assert (result - plain[..., : result.shape[2], : result.shape[3]]).abs().max() <= 1e-5
-
-
-@needs_basicsr
-@every_network
-def test_a_step_of_training_is_that_of_basicsr(case):
-    states = []
-    for network in (ours(case), theirs(case)):
-        optimizer = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=1e-3)
-        before = {key: value.clone() for key, value in network.state_dict().items()}
-        torch.manual_seed(5)
-        network(torch.rand(2, before[next(iter(before))].shape[1] if "grey" in case else 3, 56, 56)).mean().backward()
+                goal = teacher(data["lq"])
+            update_losses.append(0.5 * F.l1_loss(student(data["lq"]), goal))
+        optimizer.zero_grad()
+        sum(update_losses).backward()
         optimizer.step()
-        states.append(network.state_dict())
-        assert any(not torch.equal(value, before[key]) for key, value in states[-1].items())
-    assert all(torch.equal(states[0][key], states[1][key]) for key in states[1])
+        model.feed_data(data)
+        model.optimize_parameters(number)
+        logged = list(model.get_current_log().values())
+        assert logged == pytest.approx([loss.item() for loss in update_losses], rel=1e-4)
+    assert list(model.get_current_log()) == ["l_pix", "l_kd"]
+    for key, value in student.state_dict().items():
+        torch.testing.assert_close(model.net_g.state_dict()[key], value, rtol=1e-4, atol=1e-6)
 
 
-@needs_basicsr
-@every_network
-def test_saving_and_loading(case, tmp_path):
-    network = ours(case)
-    save_model(tmp_path / "model.safetensors", ModelFile(network))
-    again = load_model(tmp_path / "model.safetensors").network
-    assert (type(again), again.spec, again.facts) == (type(network), network.spec, network.facts)
-    assert json.loads(json.dumps(network.spec)) == network.spec
-    image = picture(network, 56, 56)
-    with torch.no_grad():
-        assert torch.equal(again(image), network.eval()(image))
+def test_the_teacher_stays_as_it_is(plugin, project):
+    model = build(project)
+    update(model, 2, batch())
+    (teacher,) = model._lesson.teachers
+    assert not any(module.training for module in teacher.modules())
+    expected = load_model(project / "teacher.safetensors").network.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in teacher.network.state_dict().items())
 
 
-def by_torch(network):
-    buffer = io.BytesIO()
-    torch.save(network, buffer)
-    buffer.seek(0)
-    return torch.load(buffer, weights_only=False)
+def test_losses_between_pixels_may_be_left_out_or_be_ours(plugin, project):
+    model = build(project, {"train": {"pixel_opt": None}})
+    update(model, 1, batch())
+    assert set(model.get_current_log()) == {*OBJECTIVES, "d_score"}
+    model = build(project, {"train": {"fft_opt": {"type": "FFTLoss", "loss_weight": 0.05}}})
+    update(model, 1, batch())
+    assert list(model.get_current_log())[:2] == ["l_pix", "l_fft"]
 
 
-@needs_basicsr
-@every_network
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda n: pickle.loads(pickle.dumps(n)), by_torch])
-def test_copies_are_equal_and_apart(case, copied):
-    network = ours(case).eval()
-    again = copied(network)
-    image = picture(network, 56, 56)
-    with torch.no_grad():
-        expected = network(image)
-        assert torch.equal(again(image), expected)
-        assert (again.spec, again.facts, again.training) == (network.spec, network.facts, False)
-        for parameter in again.parameters():
-            parameter.zero_()
-        assert torch.equal(network(image), expected)
+def test_a_student_and_several_teachers_of_basicsr(plugin, project, tmp_path):
+    spec = {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_block": 2, "upscale": 2}
+    torch.save({"params": ARCHS.build(spec).state_dict()}, tmp_path / "edsr.pth")
+    teachers = [{"weights": str(project / "teacher.safetensors")}, {**spec, "weights": str(tmp_path / "edsr.pth")}]
+    model = build(project, {"network_g": spec, "network_t": teachers})
+    update(model, 1, batch())
+    assert set(model.get_current_log()) == {"l_pix", *OBJECTIVES, "d_score"}
 
 
-@needs_basicsr
-def test_distributed_training(tmp_path):
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+def test_training_starts_from_weights(plugin, project, tmp_path):
+    torch.manual_seed(7)
+    states = {key: ARCHS.build(STUDENT).state_dict() for key in ("params", "params_ema")}
+    torch.save(states, tmp_path / "start.pth")
+    model = build(project, {"path": {"pretrain_network_g": str(tmp_path / "start.pth")}})
+    for network, key in ((model.net_g, "params"), (model.net_g_ema, "params_ema")):
+        assert all(torch.equal(value, states[key][name]) for name, value in network.state_dict().items())
+
+
+def test_tests_of_basicsr_need_no_teacher(plugin, project):
+    model = build(project, {"is_train": False, "network_t": None, "distill": None})
+    model.feed_data(batch())
+    model.test()
+    assert model.output.shape == (4, 3, 32, 32)
+
+
+def test_the_critic_learns_as_in_our_own_training(plugin):
+    default = TrainingOptions.model_fields["optim_d"].default
+    model_module = sys.modules[plugin.DistillModel.__module__]
+    assert {"type": default.type, **default.settings()} == model_module.CRITIC_OPTIM
+
+
+def test_adapters_and_critic_have_optimisers_and_rates_of_their_own(plugin, project):
+    def rates(model):
+        return [optimizer.param_groups[0]["lr"] for optimizer in model.optimizers]
+
+    model = build(project)
+    assert rates(model) == [2e-3, 2e-3, 1e-3]
+    model = build(project, {"train": {"optim_a": {"type": "Adam", "lr": 5e-3}, "optim_d": None}})
+    assert rates(model) == [2e-3, 5e-3, 1e-4]
+    update(model, 6, batch())  # there is a milestone at 5
+    assert rates(model) == pytest.approx([1e-3, 2.5e-3, 5e-5])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"network_t": None}, "network_t: not given, but DistillModel needs it; SRModel trains without a teacher"),
+        ({"distill": None}, "distill: not given, but DistillModel needs it"),
+        ({"distill": {"objectivs": {}}}, "distill: no option is called 'objectivs'; did you mean 'objectives'?"),
+        ({"distill": {"cache": True}}, "distill.cache: results of teachers are kept in stores"),
+        (
+            {"distill": {"objectives": {"l_kd": {"loss_weihgt": 1}}}},
+            "distill: objectives.l_kd: the loss 'L1Loss' has no option 'loss_weihgt'",
+        ),
+        (
+            {"distill": {"objectives": {"l_pair": {"taps": ["block.9"]}}}},
+            "distill: objectives.l_pair: ",
+        ),
+        ({"network_t": {"weights": "no.pth"}}, "network_t: no.pth: "),
+        ({"network_t": {"self_ensembel": True}}, "network_t: self_ensembel"),
+        ({"network_t": [{"weight": 1.0}]}, "network_t.0: needs weights, the file of a trained network"),
+        ({"network_g": {"upscale": 4}}, "network_g: IMDN enlarges x4, but scale is 2"),
+        ({"network_g": {"num_feet": 8}}, "network_g: the network 'IMDN' has no option 'num_feet'"),
+        ({"num_gpu": 2}, "num_gpu: 2 GPUs need as many processes for DistillModel; start with torchrun"),
+        ({"train": {"perceptual_opt": {"type": "PerceptualLoss"}}}, "train.perceptual_opt: not for DistillModel"),
+        ({"train": {"scheduler_d": {"type": "MultiStepLR"}}}, "train.scheduler_d: not for DistillModel; leave it out"),
+        ({"datasets": {"train": {"gt_size": None}}}, "datasets.train.gt_size: not given"),
+    ],
+)
+def test_options_of_the_model_that_cannot_be_used_are_one_line(plugin, project, changes, words):
+    assert message_of(lambda: build(project, changes)).startswith(words)
+
+
+def test_sections_may_be_the_ordered_dictionaries_of_basicsr(plugin, project):
+    parser = import_basicsr("basicsr.utils.options")
+    loader, _ = parser.ordered_yaml()
+    opt = yaml.load(yaml.safe_dump(content(project)), Loader=loader)
+    assert type(opt["distill"]["objectives"]) is not dict
+    opt = {**opt, **{key: options_of_basicsr(project)[key] for key in ("dist", "rank", "world_size", "is_train")}}
+    model = import_basicsr("basicsr.models").build_model(opt)
+    update(model, 1, batch())
+
+
+def test_a_network_of_the_project_with_a_name_of_ours_is_not_mistaken(plugin, registries, project, monkeypatch):
+    class IMDN(torch.nn.Module):
+        def forward(self, image):
+            return F.interpolate(image, scale_factor=2)
+
+    monkeypatch.setitem(registries["ARCH"]._obj_map, "IMDN", IMDN)
+    message = message_of(lambda: build(project))
+    assert message == "network_g: the project has registered a network of its own as 'IMDN'; rename it"
+
+
+def test_the_state_of_another_run_is_refused(plugin, project):
+    model = build(project)
+    only = {"l_pair": None, "l_mimic": None, "l_gan": None}
+    other = build(project, {"distill": {"objectives": only}})
+    state = {"iter": 1, "optimizers": [each.state_dict() for each in other.optimizers], "schedulers": []}
+    assert "path.resume_state: has 1 optimisers, but 3 are needed" in message_of(lambda: model.resume_training(state))
+
+
+def one_of_two(rank, kind, project, folder):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     try:
-        network = ours("SwinIR")
-        wrapped = torch.nn.parallel.DistributedDataParallel(network)
-        wrapped(picture(network, 16, 16)).mean().backward()
-        assert network.conv_first.weight.grad.abs().sum() > 0
+        torch.manual_seed(rank)
+
+        class OnCPU(kind):
+            def model_to_device(self, net):  # BasicSR's asks for GPUs
+                return DistributedDataParallel(net)
+
+        changes = {"dist": True, "rank": rank, "world_size": 2, "path": {"pretrain_network_g": f"{folder}/start.pth"}}
+        opt = options_of_basicsr(project, changes)
+        model = OnCPU(opt)
+        update(model, 3, batch(slice(2 * rank, 2 * rank + 2)))
+        networks = {name: module.state_dict() for name, module in model._others.items()}
+        networks["student"] = model.get_bare_model(model.net_g).state_dict()
+        torch.save((networks, model.get_current_log()), f"{folder}/{rank}.pth")
     finally:
         torch.distributed.destroy_process_group()
 
 
-@needs_basicsr
-@pytest.mark.parametrize("case", ["EDSR", "RRDBNet x2", "SwinIR"])
-def test_bfloat16_stays_near_fp32(case):
-    network = ours(case)
-    image = picture(network, 24, 40)
-    full, half = (Upscaler(network, device="cpu", precision=precision)(image) for precision in ("fp32", "bf16"))
-    assert (half - full).abs().max() <= 0.02
-
-
-@needs_basicsr
-def test_all_that_basicsr_registers_is_a_network_for_images_or_refused():
-    registered = [name for name, _ in import_basicsr("basicsr.utils.registry").ARCH_REGISTRY]
-    usable = {"ECBSR", "EDSR", "MSRResNet", "RCAN", "RIDNet", "RRDBNet", "SRVGGNetCompact", "SwinIR"}
-    assert set(basicsr.names()) == usable
-    refused = [name for name in registered if name.removesuffix("_basicsr") not in usable]
-    assert len(refused) >= 15
-    for name in refused:
-        message = message_of(lambda name=name: ARCHS.build({"type": name}))
-        assert message.startswith(f"{name} of BasicSR ")
-        assert "no super-resolution network of single images; choose one of ECBSR, EDSR" in message
-
-
-@needs_basicsr
-@pytest.mark.parametrize(
-    ("spec", "words"),
-    [
-        ({"type": "EDSR"}, "the network 'EDSR' needs the option 'num_in_ch'; it takes: num_in_ch, num_out_ch"),
-        ({"type": "EDSR", **RGB, "scale": 2}, "the network 'EDSR' has no option 'scale'; it takes: num_in_ch"),
-        ({"type": "EDSR", **RGB, "upscale": 5}, "upscale: 5 (ValueError: scale 5 is not supported"),
-        ({"type": "EDSR", "num_in_ch": 1, "num_out_ch": 1}, "EDSR cannot be used"),
-        ({"type": "MSRResNet", "upscale": 8}, "cannot be built with upscale: 8"),
-        ({"type": "RRDBNet", "num_in_ch": 4, "num_out_ch": 3, "num_feat": 4, "num_block": 1}, "it makes 1x3x192x192"),
-        ({"type": "SRVGGNetCompact", "act_type": "gelu"}, "cannot be built with act_type: gelu"),
-        ({"type": "SwinIR"}, "cannot be built"),  # 64 px are not a multiple of its window of 7 px
-        ({"type": "SwinIR", "windowsize": 8}, "has no option 'windowsize'"),
-        ({"type": "SwinIR", "norm_layer": "x"}, "has no option 'norm_layer'"),
-        ({"type": "SwinIR", **SWINIR, "img_size": 64, "ape": True}, "images of one size only (64x64 px)"),
-    ],
-)
-def test_impossible_options_are_one_line(spec, words):
-    assert words in message_of(lambda: ARCHS.build(spec))
-
-
-@needs_basicsr
-def test_the_name_in_the_registry_of_basicsr_is_meant_as_well():
-    options = NETWORKS["SRVGGNetCompact"][1]
-    networks = [ARCHS.build({"type": name, **options}) for name in ("SRVGGNetCompact", "SRVGGNetCompact_basicsr")]
-    assert type(networks[0]) is type(networks[1])
-    assert networks[0].spec == networks[1].spec
-
-
-@needs_basicsr
-def test_options_can_be_asked_for():
-    assert list(inspect.signature(ARCHS.get("MSRResNet")).parameters) == [
-        *("num_in_ch", "num_out_ch", "num_feat", "num_block", "upscale"),
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_two_processes_learn_as_one_with_both_batches(plugin, project, tmp_path):
+    torch.save({"params": build(project).net_g.state_dict()}, tmp_path / "start.pth")
+    context = multiprocessing.get_context("fork")
+    processes = [
+        context.Process(target=one_of_two, args=(rank, plugin.DistillModel, project, tmp_path)) for rank in range(2)
     ]
-
-
-@needs_basicsr
-def test_what_a_project_registers_is_found(monkeypatch):
-    registry = import_basicsr("basicsr.utils.registry").ARCH_REGISTRY
-
-    class Doubler(torch.nn.Module):
-        def __init__(self, gain=1.0):
-            super().__init__()
-            self.gain = torch.nn.Parameter(torch.tensor(gain))
-
-        def forward(self, x):
-            return F.interpolate(self.gain * x, scale_factor=2)
-
-    monkeypatch.setitem(registry._obj_map, "Doubler", Doubler)
-    network = ARCHS.build({"type": "Doubler", "gain": 0.5})
-    assert network.facts.scale == 2
-    assert network.spec == {"type": "Doubler", "gain": 0.5}
-    assert torch.equal(network(torch.ones(1, 3, 2, 2)), torch.full((1, 3, 4, 4), 0.5))
-
-
-def test_a_broken_basicsr_is_one_line_and_keeps_ours_usable(monkeypatch):
-    def broken(name):
-        raise OSError("libGL.so.1: cannot open shared object file\nmore")
-
-    monkeypatch.setattr(basicsr.importlib.util, "find_spec", lambda name: object())
-    monkeypatch.setattr(basicsr.importlib, "import_module", broken)
-    assert basicsr.find("EDSR") is None
-    assert basicsr.names() == []
-    assert "libGL.so.1: cannot open shared object file more" in basicsr.advice()
-    assert "\n" not in basicsr.advice()
-
-
-@needs_basicsr
-def test_basicsr_is_imported_when_it_is_needed_and_quietly():
-    code = (
-        "import sys; from imdn_kd.integrations import basicsr; before = set(sys.modules); names = basicsr.names();"
-        "print(*before & {'basicsr', 'torchvision', 'cv2'}, len(names))"
-    )
-    result = subprocess.run([sys.executable, "-W", "always", "-c", code], capture_output=True, text=True, check=True)
-    assert (result.stdout, result.stderr) == ("8\n", "")
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    model = build(project, {"path": {"pretrain_network_g": str(tmp_path / "start.pth")}})
+    update(model, 3, batch())
+    (first, log), (second, _) = (torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in range(2))
+    expected = {name: module.state_dict() for name, module in model._others.items()}
+    expected["student"] = model.net_g.state_dict()
+    assert set(first) == {"student", "adapters", "critic"}
+    for name, state in expected.items():
+        for key, value in state.items():
+            assert torch.equal(first[name][key], second[name][key]), (name, key)
+            torch.testing.assert_close(first[name][key], value, rtol=1e-3, atol=1e-5)
+    assert log == pytest.approx(model.get_current_log(), rel=1e-3, abs=1e-5)

@@ -1,0 +1,71 @@
+"""Holistic distillation: a critic that tells the student's results from the teacher's, and the student against it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from imdn_kd.archs.critic import Critic
+from imdn_kd.distill.objective import Objective
+from imdn_kd.distill.scene import Scene
+from imdn_kd.errors import InputError
+from imdn_kd.losses.adversarial import critic_loss, generator_loss, gradient_penalty
+from imdn_kd.registry import OBJECTIVES, Registry
+
+
+@OBJECTIVES.register
+class Holistic(Objective):
+    """A conditional Wasserstein GAN with gradient penalty (SKD, Liu et al., section 3.3); published weight 0.1.
+
+    In each update the student learns first, then the critic, from the same results.
+
+    Args:
+        critic: options of `imdn_kd.archs.critic.Critic`.
+        n_critic: updates of the critic for each one of the student.
+        gradient_penalty: weight of the penalty.
+
+    Raises:
+        InputError: options that cannot be used.
+    """
+
+    def __init__(
+        self, *, critic: Mapping[str, Any] | None = None, n_critic: int = 1, gradient_penalty: float = 10.0
+    ) -> None:
+        super().__init__()
+        if n_critic < 1 or gradient_penalty < 0:
+            raise InputError(
+                f"n_critic is {n_critic} and gradient_penalty {gradient_penalty}; give 1 or more, and 0 or more"
+            )
+        self.n_critic, self.gradient_penalty = n_critic, gradient_penalty
+        self.critic: Critic = _CRITICS.build({**(critic or {}), "type": "Critic"})
+
+    def forward(self, scene: Scene) -> Tensor:
+        """The student's part; the critic has no gradient of it."""
+        with _frozen(self.critic):
+            return generator_loss(self.critic(scene.enlarged, scene.as_known(scene.sr)))
+
+    def critic_losses(self, scene: Scene) -> dict[str, Tensor]:
+        """The critic's part, by name, weighted; the student has no gradient of it."""
+        condition, real, fake = scene.enlarged, scene.teacher_sr, scene.as_known(scene.sr).detach()
+        scores = critic_loss(self.critic(condition, real), self.critic(condition, fake))
+        if not self.gradient_penalty:
+            return {"d_score": scores}
+        penalty = gradient_penalty(self.critic, condition, real, fake)
+        return {"d_score": scores, "d_penalty": self.gradient_penalty * penalty}
+
+
+# Only to check the options of a critic in the way of those of networks and losses.
+_CRITICS: Registry[Critic] = Registry("critic", "imdn_kd.archs.critic")
+_CRITICS.register(Critic)
+
+
+@contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        module.requires_grad_(True)

@@ -1,0 +1,68 @@
+"""Distillation on inputs that are made of the batch, for which there are no originals but a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from imdn_kd.distill.objective import Objective
+from imdn_kd.distill.scene import Scene
+from imdn_kd.distill.upcycling import draw_augmentation, zoom_in, zoom_out
+from imdn_kd.errors import InputError
+from imdn_kd.losses.pixel import PixelLoss
+from imdn_kd.registry import LOSSES, OBJECTIVES
+
+
+@OBJECTIVES.register
+class Upcycling(Objective):
+    """Zooming in and out, with label consistency: DUKD (Zhang et al.).
+
+    The student's results for other inputs are to be the teacher's, which therefore has to be asked in every update.
+
+    Args:
+        zoom: `in`, parts of the originals as inputs, `out`, shrunk inputs, or both; the loss is the mean.
+        consistency: show the student these inputs in one of 16 augmentations each, and undo it in the results.
+        loss: name of a loss between images.
+
+    Raises:
+        InputError: something else.
+    """
+
+    live = True
+
+    def __init__(self, *, zoom: Sequence[str] = ("in", "out"), consistency: bool = True, loss: str = "L1Loss") -> None:
+        super().__init__()
+        if not zoom or not set(zoom) <= {"in", "out"}:
+            raise InputError(f"zoom of Upcycling is {zoom}; give [in], [out] or [in, out]")
+        self.zoom, self.consistency = tuple(zoom), consistency
+        self.loss = LOSSES.build({"type": loss})
+        if not isinstance(self.loss, PixelLoss):
+            raise InputError(f"loss of Upcycling is {loss}; give one between images, as L1Loss")
+
+    def forward(self, scene: Scene) -> Tensor:
+        """As in `Objective`.
+
+        Raises:
+            InputError: at scale 1, or for patches that are too small to be shrunk.
+        """
+        if scene.facts.scale == 1:
+            raise InputError("Upcycling needs a network that enlarges; leave it out at scale 1")
+        parts = [self._part(scene, self._zoomed(scene, kind)) for kind in self.zoom]
+        return torch.stack(parts).mean()
+
+    def _zoomed(self, scene: Scene, kind: str) -> Tensor:
+        if kind == "in":
+            return zoom_in(scene.gt, scene.lq.shape[2:])
+        facts = scene.facts
+        return zoom_out(scene.lq, facts.scale, min_size=facts.min_size, size_multiple=facts.size_multiple)
+
+    def _part(self, scene: Scene, lq: Tensor) -> Tensor:
+        if not self.consistency:
+            sr = scene.student(lq)
+        else:
+            augmentation = draw_augmentation(len(lq))
+            sr = augmentation.undo(scene.student(augmentation.apply(lq)))
+        loss: Tensor = self.loss(sr, scene.teach(lq))
+        return loss

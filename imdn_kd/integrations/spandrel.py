@@ -1,0 +1,208 @@
+"""Networks that spandrel (https://github.com/chaiNNer-org/spandrel) recognises by their weights, as networks of ours.
+
+The only place where `spandrel` is imported, and not before a file is to be loaded.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import importlib.util
+import json
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from imdn_kd.archs.network import Facts, SRNetwork
+from imdn_kd.errors import InputError
+from imdn_kd.inference.weights import check_finite, read_weights
+from imdn_kd.integrations.measured_facts import measure_facts
+
+
+def load_spandrel(path: Path | str, key: str | None = None) -> SRNetwork:
+    """Read a super-resolution network from a checkpoint of a kind that spandrel knows.
+
+    Args:
+        path: a safetensors or .pth file; only tensors and plain values are read, never code.
+        key: which of the sets of weights in it; by default `params_ema`, if it is there, or `params`.
+
+    Returns:
+        The network, fp32, on the CPU, in eval mode: of spandrel's class, with its modules and their names, that states
+        its facts besides. `spec` has class and options, but no registry builds from it.
+
+    Raises:
+        InputError: no such file, spandrel is not installed or does not know what is in the file, or it is no network
+            that makes one larger image of one image, with as many channels.
+    """
+    path = Path(path)
+    spandrel = _import_spandrel()
+    weights = read_weights(path, key)
+    check_finite(path, weights)
+    weights = _with_buffers_of_dat(path, weights)
+    try:
+        with _as_in_2022():
+            descriptor = spandrel.MAIN_REGISTRY.load(weights)
+    except spandrel.UnsupportedModelError as error:
+        raise InputError(
+            f"{path}: spandrel does not know this network (the first tensors: {', '.join(list(weights)[:3])}); if it "
+            "is one of imdn_kd or BasicSR, give its `type` and options"
+        ) from error
+    except Exception as error:  # of some architecture: KeyError, AssertionError, RuntimeError, ...
+        raise InputError(
+            f"{path}: spandrel cannot make a network of it ({_shortened(error)}); it is incomplete, damaged or unusual"
+        ) from error
+    name = descriptor.architecture.name
+    if descriptor.purpose != "SR":
+        raise InputError(
+            f"{path}: a network of the kind {name} for {descriptor.purpose.lower()}, not one that enlarges images"
+        )
+    if descriptor.input_channels != descriptor.output_channels:
+        raise InputError(
+            f"{path}: a network of the kind {name} that makes {descriptor.output_channels} channels of "
+            f"{descriptor.input_channels}; give one that keeps their number"
+        )
+    facts = _facts(path, descriptor)
+    if not _is_called_plainly(descriptor, facts):
+        raise InputError(
+            f"{path}: a network of the kind {name}, which does more than turn an image into a larger one; give another"
+        )
+    return _adopt(descriptor.model.eval(), facts)
+
+
+class _SpandrelNetwork(SRNetwork):
+    """What is added to a class of spandrel."""
+
+    _facts: Facts
+
+    @property
+    def facts(self) -> Facts:
+        """See `SRNetwork.facts`."""
+        return self._facts
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Enlarge images N x C x H x W."""
+        image = image.clone()  # RCAN multiplies what it is given, in place
+        if image.dtype not in (torch.bfloat16, torch.float16):
+            sr: Tensor = super().forward(image)
+            return sr
+        # Some make fp32 tensors as they run, as masks of attention.
+        with torch.autocast(image.device.type, image.dtype):
+            sr = super().forward(image)
+        return sr.to(image.dtype)
+
+    # The class cannot be imported by its name, which is what pickling does by default.
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _blank, (type(self).__bases__[1],), self.__dict__
+
+
+_classes: dict[type[nn.Module], type[SRNetwork]] = {}
+
+
+def _class_of(theirs: type[nn.Module]) -> type[SRNetwork]:
+    if theirs not in _classes:
+        body = {"__doc__": theirs.__doc__, "__module__": __name__}
+        _classes[theirs] = type(theirs.__name__, (_SpandrelNetwork, theirs), body)
+    return _classes[theirs]
+
+
+def _adopt(network: nn.Module, facts: Facts) -> SRNetwork:
+    theirs = type(network)
+    options = getattr(network, "hyperparameters", {})
+    network.__dict__["spec"] = {"type": f"spandrel.{theirs.__name__}"} | {
+        option: json.loads(json.dumps(value)) for option, value in options.items() if _is_plain(value)
+    }
+    network.__dict__["_facts"] = facts
+    network.__class__ = _class_of(theirs)
+    assert isinstance(network, SRNetwork)  # noqa: S101
+    return network
+
+
+def _blank(theirs: type[nn.Module]) -> nn.Module:
+    """An instance of a network without its contents, for copies and pickles."""
+    return nn.Module.__new__(_class_of(theirs))
+
+
+def _facts(path: Path, descriptor: Any) -> Facts:  # noqa: ANN401 - spandrel has no types for mypy
+    """What is measured, made stricter where spandrel asks for more."""
+    try:
+        measured = measure_facts(descriptor.model.eval(), descriptor.input_channels)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    asked = descriptor.size_requirements
+    multiple = math.lcm(measured.size_multiple, asked.multiple_of)
+    return replace(
+        measured, size_multiple=multiple, min_size=_next_multiple(max(measured.min_size, asked.minimum), multiple)
+    )
+
+
+def _is_called_plainly(descriptor: Any, facts: Facts) -> bool:  # noqa: ANN401
+    """Whether spandrel gives an image to the network as it is, and takes what comes out."""
+    copied = copy.deepcopy(descriptor)  # since what spandrel runs cannot be trained any more
+    side = _next_multiple(max(facts.min_size, 16), facts.size_multiple)
+    image = torch.rand(1, facts.num_in_ch, side, side, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        plain = copied.model.eval()(image.clone()).clamp(0, 1)
+    return torch.allclose(plain, copied(image), atol=1e-4)
+
+
+def _next_multiple(side: int, multiple: int) -> int:
+    return -(-side // multiple) * multiple
+
+
+def _with_buffers_of_dat(path: Path, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Add buffers to those weights of DAT that lack them: the size of its windows is told by buffers alone.
+
+    Known are the windows of DAT-light (Chen et al., "Dual Aggregation Transformer for Image Super-Resolution", ICCV
+    2023, and its released options).
+    """
+    first = "layers.0.blocks.0.attn.attns.0"
+    if f"{first}.pos.pos_proj.weight" not in weights or f"{first}.rpe_biases" in weights:
+        return weights
+    blocks = {tuple(key.split(".")[1:4:2]) for key in weights if key.startswith("layers.") and ".blocks." in key}
+    if blocks != {("0", str(k)) for k in range(18)} or len(weights["norm.weight"]) != 60:
+        raise InputError(f"{path}: a DAT without its buffers, which tell the size of its windows; give the whole file")
+    architecture = importlib.import_module("spandrel.architectures.DAT")
+    with _as_in_2022():
+        light = architecture.DAT(embed_dim=60, depth=[18], num_heads=[6], split_size=[8, 32])
+    return {**dict(light.named_buffers()), **weights}
+
+
+def _import_spandrel() -> ModuleType:
+    if importlib.util.find_spec("spandrel") is None:
+        raise InputError("networks that spandrel recognises need `pip install 'imdn_kd[train]'`")
+    try:
+        return importlib.import_module("spandrel")
+    except Exception as error:  # of what it stands on: ImportError, OSError, ...
+        raise InputError(
+            f"spandrel cannot be used: importing it fails ({_shortened(error)}); install what it lacks"
+        ) from error
+
+
+@contextmanager
+def _as_in_2022() -> Iterator[None]:
+    """Several networks call `torch.meshgrid` as one did then."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.meshgrid")
+        yield
+
+
+def _shortened(error: Exception) -> str:
+    # The first line alone says too little where weights do not fit.
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def _is_plain(value: object) -> bool:
+    try:
+        json.dumps(value)
+    except TypeError:
+        return False
+    return True

@@ -1,0 +1,70 @@
+"""Teachers from options: files of ours, of BasicSR, of the official IMDN, and what spandrel recognises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from imdn_kd.archs.network import SRNetwork
+from imdn_kd.distill.options import TeacherOptions
+from imdn_kd.distill.teacher import Teacher
+from imdn_kd.errors import InputError
+from imdn_kd.inference.device import Precision, choose_dtype
+from imdn_kd.inference.model_file import ModelFile, open_model
+from imdn_kd.inference.weights import load_weights
+from imdn_kd.integrations.spandrel import load_spandrel
+from imdn_kd.registry import ARCHS
+
+
+def open_teacher(
+    options: TeacherOptions,
+    *,
+    scale: int,
+    num_in_ch: int = 3,
+    device: torch.device | None = None,
+    precision: Precision = "fp32",
+) -> Teacher:
+    """Open a teacher, on the CPU.
+
+    Args:
+        options: which one.
+        scale: its factor.
+        num_in_ch: channels of its images.
+        device: where it is going to run; by default the CPU.
+        precision: in which, where `options` do not say: `fp32`, `bf16` or `fp16`.
+
+    Raises:
+        InputError: no such file or network, one that cannot be used, or one of another factor.
+    """
+    model = _open(options)
+    name, facts = str(options.weights), model.network.facts
+    if facts.scale != scale:
+        raise InputError(f"{name}: enlarges x{facts.scale}, but scale is {scale}; give a teacher for x{scale}")
+    if facts.num_in_ch != num_in_ch:
+        raise InputError(
+            f"{name}: takes images of {facts.num_in_ch} channels, but the student's have {num_in_ch}; give another one"
+        )
+    return Teacher(
+        model.network,
+        name=name,
+        value_range=options.value_range or model.value_range,
+        mean=options.mean,
+        self_ensemble=options.self_ensemble,
+        precision=choose_dtype(options.precision or precision, device or torch.device("cpu")),
+        weight=options.weight,
+    )
+
+
+def _open(options: TeacherOptions) -> ModelFile:
+    path, spec = str(options.weights), options.spec()
+    if spec is not None:
+        network: SRNetwork = ARCHS.build(spec)
+        load_weights(network, path, key=options.param_key, strict=True)
+        return ModelFile(network)
+    try:
+        return open_model(path)
+    except InputError:
+        if not Path(path).is_file():
+            raise
+    return ModelFile(load_spandrel(path))
