@@ -10,6 +10,8 @@ from imdn_kd.cli.benchmark import benchmark
 from imdn_kd.cli.options import options
 from imdn_kd.cli.prepare import prepare
 from imdn_kd.cli.profile import profile
+from imdn_kd.cli.taps import taps
+from imdn_kd.cli.teach import teach
 from imdn_kd.cli.train import train
 from imdn_kd.cli.upscale import upscale
 from imdn_kd.cli.verify import verify
@@ -17,13 +19,13 @@ from imdn_kd.errors import InputError
 
 app = typer.Typer(
     name="imdn-kd",
-    help="Super-resolution with small distilled networks: enlarge images, measure models, prepare data.",
+    help="Super-resolution with small distilled networks: enlarge images, train and distil, measure, prepare data.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, upscale, benchmark, profile, prepare, verify):
+for command in (train, teach, taps, upscale, benchmark, profile, prepare, verify):
     app.command()(command)
 app.add_typer(options, name="options")
 

@@ -98,7 +98,7 @@ class TrainProgress:
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn())
         self._bar = Progress(*columns, console=self._console, disable=not (shown and self._console.is_terminal))
         self._task = self._bar.add_task("", total=total, state="")
-        self._shown = shown
+        self._shown, self._total = shown, total
 
     def __enter__(self) -> TrainProgress:
         self._handler: logging.Handler = (
@@ -121,9 +121,13 @@ class TrainProgress:
         self._package.removeHandler(self._handler)
         self._package.setLevel(self._level)
 
+    def teaching(self, done: int, total: int) -> None:
+        """Say for how many images the teacher's results are there."""
+        self._bar.update(self._task, completed=done, total=total, state="the teacher's results")
+
     def start(self, step: int) -> None:
         """Say how many updates were done before, so that they do not count as speed."""
-        self._bar.reset(self._task, completed=step)
+        self._bar.reset(self._task, completed=step, total=self._total, state="")
         self._first, self._start = step, time.perf_counter()
 
     def at(self, step: int, losses: Mapping[str, float], rate: float) -> None:

@@ -62,7 +62,9 @@ def train(
                 print(*plan.notes, f"{options}: can be trained", sep="\n")
             return
         with TrainProgress(content.train.total_iter, shown=main) as progress:
-            trainer = run.prepare(content, root=root, auto_resume=auto_resume, on_step=progress.at)
+            trainer = run.prepare(
+                content, root=root, auto_resume=auto_resume, on_step=progress.at, on_teaching=progress.teaching
+            )
             progress.start(trainer.step)
             try:
                 outcome = trainer.run()

@@ -37,6 +37,7 @@ class State:
         optimizer: state of the optimiser.
         ema: running average of the weights, if there is one.
         scaler: state of the loss scaling of fp16, if it is used.
+        others: `weights` and `optimizer` of what learns beside the network, by name.
         best: for each metric, the best value and the step at which it was reached.
         validated: the last step at which validation was finished.
         skipped: how many updates in a row were skipped, since their gradients were not finite.
@@ -49,6 +50,7 @@ class State:
     optimizer: dict[str, Any]
     ema: dict[str, Any] | None = None
     scaler: dict[str, Any] | None = None
+    others: dict[str, dict[str, Any]] = field(default_factory=dict)
     best: dict[str, dict[str, float]] = field(default_factory=dict)
     validated: int = 0
     skipped: int = 0

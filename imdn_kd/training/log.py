@@ -58,20 +58,39 @@ class TrainLog:
         for tracker in self._trackers:
             tracker.finish()
 
-    def losses(self, step: int, losses: Mapping[str, float], *, rate: float, speed: float, left: float) -> None:
+    def losses(
+        self,
+        step: int,
+        losses: Mapping[str, float],
+        norms: Mapping[str, float],
+        *,
+        rate: float,
+        speed: float,
+        left: float,
+    ) -> None:
         """Write down losses.
 
         Args:
             step: updates done.
             losses: means since the last time, by name.
+            norms: of the gradients of several losses in the last update, by name.
             rate: learning rate.
             speed: updates a second.
             left: seconds that the rest will take.
         """
         values = ", ".join(f"{name} {value:.4e}" for name, value in losses.items())
         logger.info("step %d: %s, lr %.3e, %.2f it/s, %s left", step, values, rate, speed, duration(left))
-        self._journal.add({"step": step, "lr": rate, "losses": dict(losses)})
+        record = {"step": step, "lr": rate, "losses": dict(losses)}
         curves = {f"losses/{name}": value for name, value in losses.items()}
+        if norms:
+            total = sum(abs(losses[name]) for name in norms)
+            shares = {name: abs(losses[name]) / total if total else 0.0 for name in norms}
+            parts = (f"{name} {shares[name]:.0%} / {norm:.2e}" for name, norm in norms.items())
+            logger.info("step %d: share / norm of the gradient: %s", step, ", ".join(parts))
+            record |= {"shares": shares, "gradient_norms": dict(norms)}
+            curves |= {f"shares/{name}": value for name, value in shares.items()}
+            curves |= {f"gradient_norms/{name}": value for name, value in norms.items()}
+        self._journal.add(record)
         self._track(step, {**curves, "lr": rate, "it_per_s": speed})
 
     def scores(self, step: int, scores: Sequence[SetScore], *, final: bool = False) -> None:

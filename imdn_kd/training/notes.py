@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from imdn_kd.data.options import TrainDataOptions
+from imdn_kd.distill.distiller import ADAPTERS, CRITIC, Lesson
 from imdn_kd.training.options import CosineOptions, MultiStepOptions, TrainOptions
 
 
@@ -23,6 +24,32 @@ def notes(options: TrainOptions, processes: int = 1) -> list[str]:
         _measuring(options),
     )
     return [*_run(options, processes), *(line for part in parts for line in part)]
+
+
+def lesson_notes(options: TrainOptions, lesson: Lesson) -> Iterator[str]:
+    """One line for each option about teachers, and what is learned from them, that has no effect.
+
+    Args:
+        options: of the run.
+        lesson: made of these.
+    """
+    given, learners = options.train.model_fields_set, lesson.learners()
+    if options.distill is None:
+        if options.teachers():
+            yield "network_t: no effect, since there is no section distill"
+    else:
+        if options.val is None or options.val.select_on is None:
+            yield "distill.check_images: the teacher is not looked at, since there is no val.select_on"
+        for name, objective in options.distill.objectives.items():
+            if objective.start_iter >= options.train.total_iter:
+                yield f"distill.objectives.{name}.start_iter: after total_iter, so it never counts"
+        if options.train.compile:
+            yield "train.compile: the norms of the gradients of single losses are not logged"
+    if "optim_a" in given and ADAPTERS not in learners:
+        yield "train.optim_a: no effect, since there are no adapters: only MimicLoss has them, for unequal widths"
+    for key in ("optim_d", "scheduler_d"):
+        if key in given and CRITIC not in learners:
+            yield f"train.{key}: no effect, since there is no objective Holistic"
 
 
 def _run(options: TrainOptions, processes: int) -> Iterator[str]:

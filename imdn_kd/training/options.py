@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator, model_
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from imdn_kd.data.options import Place, TrainDataOptions
+from imdn_kd.distill.options import DistillOptions, TeacherOptions
 from imdn_kd.evaluation.metrics import Protocol
 from imdn_kd.evaluation.options import DatasetOptions, ValOptions
 from imdn_kd.option_files import Count, Options
@@ -202,6 +203,10 @@ class TrainingOptions(Options):
         warmup_iter: updates in which the learning rate rises from 0; -1 is none.
         optim_g: the optimiser.
         scheduler: the course of the learning rate; without it the rate is constant.
+        optim_a: the optimiser of adapters, which bring features of the student to the width of the teacher's; its rate
+            follows the same course. By default `optim_g`.
+        optim_d: the optimiser of the critic, for `Holistic`.
+        scheduler_d: the course of its learning rate; without it the rate is constant.
         ema_decay: of the running average of the weights, which is what is validated and saved; 0 is none.
         pixel_opt: loss between the pixels.
         fft_opt: loss between the spectra, in addition.
@@ -217,6 +222,9 @@ class TrainingOptions(Options):
     warmup_iter: Count = Field(-1, ge=-1)
     optim_g: OptimOptions
     scheduler: Scheduler | None = None
+    optim_a: OptimOptions | None = None
+    optim_d: OptimOptions = OptimOptions.model_validate({"type": "Adam", "lr": 1e-4, "betas": [0.0, 0.9]})
+    scheduler_d: Scheduler | None = None
     ema_decay: float = Field(0, ge=0, lt=1)
     pixel_opt: LossOptions | None = None
     fft_opt: LossOptions | None = None
@@ -227,19 +235,13 @@ class TrainingOptions(Options):
     accumulation: Count = Field(1, ge=1)
     max_skipped: Count = Field(20, ge=1)
 
-    @field_validator("scheduler", mode="before")
+    @field_validator("scheduler", "scheduler_d", mode="before")
     @classmethod
     def _known_scheduler(cls, value: Any) -> Any:  # noqa: ANN401 - whatever YAML holds
         if isinstance(value, dict) and value.get("type") not in SCHEDULERS:
             known = PydanticCustomError("scheduler", "is to be {one}", {"one": " or ".join(SCHEDULERS)})
             raise _wrong({"type": known if "type" in value else "missing"}, value)
         return value
-
-    @model_validator(mode="after")
-    def _has_loss(self) -> TrainingOptions:
-        if not self.losses():
-            raise PydanticCustomError("no_loss", "there is no loss; give pixel_opt")
-        return self
 
     def losses(self) -> dict[str, LossOptions]:
         """The losses that are asked for, by the names in `LOSSES`."""
@@ -322,6 +324,8 @@ class TrainOptions(Options):
         train: how it is trained.
         val: how it is measured meanwhile; without it, not at all.
         logger: what is written when.
+        network_t: the teacher, or several, whose results count by their weights.
+        distill: what the student learns from them.
         manual_seed: of all random numbers; where BasicSR draws one if it is not given, it is 0 here.
         num_gpu: 0 for the CPU; otherwise a GPU for each process, if there are any.
         model_type: those of BasicSR that are trained with losses between pixels.
@@ -334,6 +338,8 @@ class TrainOptions(Options):
     datasets: DatasetsOptions
     network_g: NetworkOptions
     train: TrainingOptions
+    network_t: TeacherOptions | list[TeacherOptions] | None = None
+    distill: DistillOptions | None = None
     path: PathOptions = PathOptions()
     val: ValidationOptions | None = None
     logger: LoggerOptions = LoggerOptions()
@@ -368,6 +374,20 @@ class TrainOptions(Options):
         if value != "auto" and not (number and value >= 0 and float(value).is_integer()):
             raise PydanticCustomError("num_gpu", "give the number of GPUs, 0 for the CPU, or auto")
         return value
+
+    @model_validator(mode="after")
+    def _has_something_to_learn(self) -> TrainOptions:
+        if self.distill is None and not self.train.losses():
+            raise PydanticCustomError("no_loss", "train: there is no loss; give pixel_opt")
+        if self.distill is not None and not self.teachers():
+            raise PydanticCustomError("no_teacher", "distill: there is no teacher; give network_t")
+        return self
+
+    def teachers(self) -> list[TeacherOptions]:
+        """The teachers."""
+        if self.network_t is None:
+            return []
+        return self.network_t if isinstance(self.network_t, list) else [self.network_t]
 
     def protocol(self) -> Protocol:
         """How images are measured."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,22 +14,29 @@ import torch
 
 from imdn_kd.archs.network import Facts, SRNetwork
 from imdn_kd.data.image_sets import ImageSet, find_set
-from imdn_kd.distill.distiller import Term
+from imdn_kd.data.pairs import ImagePairs
+from imdn_kd.data.store import StoreDataset
+from imdn_kd.distill.build import make_lesson
+from imdn_kd.distill.distiller import ADAPTERS, CRITIC, STUDENT, Lesson
+from imdn_kd.distill.objective import Fidelity, Term
+from imdn_kd.distill.teacher import Teacher
+from imdn_kd.distill.weighting import course
 from imdn_kd.errors import InputError
 from imdn_kd.evaluation.metrics import is_measurable
 from imdn_kd.evaluation.options import DatasetOptions
 from imdn_kd.files import check_folder
 from imdn_kd.inference.device import choose_dtype
 from imdn_kd.inference.weights import load_weights
+from imdn_kd.integrations.teachers import open_teacher
 from imdn_kd.registry import ARCHS, LOSSES
 from imdn_kd.training import launch
 from imdn_kd.training.batches import Batches
 from imdn_kd.training.checkpoint import State
 from imdn_kd.training.log import missing_trackers
-from imdn_kd.training.notes import notes
+from imdn_kd.training.notes import lesson_notes, notes
 from imdn_kd.training.options import LOSSES as LOSS_OPTIONS
 from imdn_kd.training.options import CosineOptions, MultiStepOptions, TrainOptions
-from imdn_kd.training.resume import changes, state_to_go_on_from
+from imdn_kd.training.resume import changes, check_learners, state_to_go_on_from
 from imdn_kd.training.run_folder import RunFolder
 from imdn_kd.training.schedule import (
     Factor,
@@ -39,6 +46,7 @@ from imdn_kd.training.schedule import (
     multistep,
     warm_up,
 )
+from imdn_kd.training.teaching import Cache
 from imdn_kd.training.validation import reported_on
 
 Made = TypeVar("Made")
@@ -51,8 +59,9 @@ class Plan:
     Attributes:
         network: with its first weights, on the CPU.
         batches: what it is trained on.
-        terms: of the loss.
-        factor: course of the learning rate.
+        lesson: what the network is to learn, and from whom.
+        cache: the results of teachers that are to be in the store; None if they are not wanted.
+        courses: of the learning rates, by who learns.
         val: data sets that are scored during training.
         test: data sets that are scored at the end.
         state: what is gone on from; None to begin.
@@ -61,10 +70,11 @@ class Plan:
 
     network: SRNetwork
     batches: Batches
-    terms: list[Term]
-    factor: Factor
+    lesson: Lesson
+    courses: Mapping[str, Factor]
     val: list[ImageSet]
     test: list[ImageSet]
+    cache: Cache | None = None
     state: State | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -87,26 +97,32 @@ def make_plan(options: TrainOptions, *, device: torch.device, root: Path, auto_r
     state = problems.of(named, lambda: state_to_go_on_from(options, folder, auto_resume=auto_resume))
     torch.manual_seed(options.manual_seed)  # of the first weights
     network = problems.of("network_g", lambda: _network(options))
-    batches = problems.of("datasets.train", lambda: _batches(options))
-    terms = [
-        Term(name, loss, weight)
-        for name, loss, weight in (
-            (name, problems.of(f"train.{LOSS_OPTIONS[name]}", partial(LOSSES.build, given.spec())), given.loss_weight)
-            for name, given in options.train.losses().items()
-        )
-        if loss is not None
-    ]
-    optim = options.train.optim_g
-    with problems.at("train.optim_g"):
-        check_optimizer(optim.type, optim.settings())
-    factor = problems.of("train.scheduler", lambda: _factor(options))
+    batches = problems.of("datasets.train", lambda: open_batches(options))
+    terms = [*_terms(options, problems)]
+    teachers = [*_teachers(options, device, problems)]
+    lesson, cache = Lesson(terms), None
+    if options.distill is not None and options.distill.cache and batches is not None:
+        cache = problems.of("distill.cache", partial(_cache, options, batches.images, teachers))
+    if options.distill is not None and network is not None and not problems.lines:
+        plane = None if cache is None else cache.plane
+        lesson = problems.of("distill", lambda: _lesson(options, network, teachers, terms, plane)) or lesson
+    for key in ("optim_g", "optim_a", "optim_d"):
+        optim = getattr(options.train, key)
+        if optim is not None:
+            with problems.at(f"train.{key}"):
+                check_optimizer(optim.type, optim.settings())
+    courses = _courses(options, problems)
     val, test = ([*_sets(options, phase, problems)] for phase in ("val", "test"))
     problems.lines += _selection(options, val, test)
     if network is not None:
         problems.lines += _sizes(options, network.facts)
     processes = launch.world_size()
     more = notes(options, processes)
+    if not problems.lines:
+        more += lesson_notes(options, lesson)
     if state is not None:
+        if not problems.lines:
+            problems.lines += check_learners(state, options, lesson.learners())
         more += changes(state, options)
     elif network is not None and options.path.pretrained is not None:
         more += _pretrain(options, network, problems)
@@ -122,9 +138,26 @@ def make_plan(options: TrainOptions, *, device: torch.device, root: Path, auto_r
         )
     with problems.at("--root"):
         check_folder(folder.path)
-    if problems.lines or network is None or batches is None or factor is None:
+    if problems.lines or network is None or batches is None:
         raise InputError(*problems.lines)
-    return Plan(network, batches, terms, factor, val, test, state, more)
+    if cache is not None and cache.is_there:
+        batches = open_batches(options, (cache.plane,))
+    return Plan(network, batches, lesson, courses, val, test, cache, state, more)
+
+
+def open_networks(options: TrainOptions) -> tuple[SRNetwork, list[Teacher]]:
+    """Open student and teachers alone, on the CPU.
+
+    Raises:
+        InputError: with a line for each that cannot be used.
+    """
+    problems = _Problems()
+    torch.manual_seed(options.manual_seed)  # of the first weights
+    network = problems.of("network_g", lambda: _network(options))
+    teachers = [*_teachers(options, torch.device("cpu"), problems)]
+    if network is None or problems.lines:
+        raise InputError(*problems.lines)
+    return network, teachers
 
 
 class _Problems:
@@ -153,21 +186,65 @@ def _network(options: TrainOptions) -> SRNetwork:
     return network
 
 
-def _batches(options: TrainOptions) -> Batches:
+def open_batches(options: TrainOptions, planes: tuple[str, ...] = ()) -> Batches:
+    """Open what is trained on, with further planes of the store."""
     data = options.datasets.train
-    images = data.open(options.scale)
+    images = data.open(options.scale, planes)
     return Batches(data, images, seed=options.manual_seed, accumulation=options.train.accumulation)
 
 
-def _factor(options: TrainOptions) -> Factor:
-    scheduler = options.train.scheduler
-    factor = constant()
+def _terms(options: TrainOptions, problems: _Problems) -> Iterator[Term]:
+    """The losses between the network's results and the originals."""
+    for name, given in options.train.losses().items():
+        loss = problems.of(f"train.{LOSS_OPTIONS[name]}", partial(LOSSES.build, given.spec()))
+        if loss is not None:
+            yield Term(name, Fidelity(loss), course(given.loss_weight, total=options.train.total_iter))
+
+
+def _teachers(options: TrainOptions, device: torch.device, problems: _Problems) -> Iterator[Teacher]:
+    channels = 1 if options.datasets.train.color == "y" else 3
+    for number, given in enumerate(options.teachers()):
+        place = f"network_t.{number}" if isinstance(options.network_t, list) else "network_t"
+        opening = partial(open_teacher, given, scale=options.scale, num_in_ch=channels, device=device)
+        teacher = problems.of(place, partial(opening, precision=options.train.precision))
+        if teacher is not None:
+            yield teacher
+
+
+def _cache(options: TrainOptions, images: ImagePairs, teachers: list[Teacher]) -> Cache:
+    if not isinstance(images, StoreDataset):
+        raise InputError("the teacher's results are kept in a store; make one with imdn-kd prepare, or leave this out")
+    if options.datasets.train.color == "y":
+        raise InputError("a store holds RGB, but color: y trains on Y; leave this out")
+    return Cache(images.store, options.scale, teachers, options.teachers())
+
+
+def _lesson(
+    options: TrainOptions, network: SRNetwork, teachers: list[Teacher], terms: list[Term], plane: str | None
+) -> Lesson:
+    assert options.distill is not None  # noqa: S101
+    sides = {stage.gt_size // options.scale for stage in options.datasets.train.stages()}
+    total = options.train.total_iter
+    return make_lesson(options.distill, network, teachers, terms=terms, total=total, side=min(sides), plane=plane)
+
+
+def _courses(options: TrainOptions, problems: _Problems) -> dict[str, Factor]:
+    """How learning rates go on, by who learns; empty where this cannot be said."""
+    train = options.train
+    student = problems.of("train.scheduler", lambda: _factor(train.scheduler, train.optim_g.lr))
+    critic = problems.of("train.scheduler_d", lambda: _factor(train.scheduler_d, train.optim_d.lr))
+    if student is None or critic is None:
+        return {}
+    student = warm_up(student, train.warmup_iter)
+    return {STUDENT: student, ADAPTERS: student, CRITIC: critic}
+
+
+def _factor(scheduler: MultiStepOptions | CosineOptions | None, rate: float) -> Factor:
     if isinstance(scheduler, MultiStepOptions):
-        factor = multistep(scheduler.milestones, scheduler.gamma, scheduler.restarts, scheduler.restart_weights)
-    elif isinstance(scheduler, CosineOptions):
-        ratio = scheduler.eta_min / options.train.optim_g.lr
-        factor = cosine_restarts(scheduler.periods, scheduler.restart_weights, ratio)
-    return warm_up(factor, options.train.warmup_iter)
+        return multistep(scheduler.milestones, scheduler.gamma, scheduler.restarts, scheduler.restart_weights)
+    if isinstance(scheduler, CosineOptions):
+        return cosine_restarts(scheduler.periods, scheduler.restart_weights, scheduler.eta_min / rate)
+    return constant()
 
 
 def _sizes(options: TrainOptions, facts: Facts) -> Iterator[str]:

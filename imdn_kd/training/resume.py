@@ -6,7 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from imdn_kd.distill.distiller import ADAPTERS, CRITIC
 from imdn_kd.errors import InputError
+from imdn_kd.inference.weights import misfits
 from imdn_kd.training.checkpoint import State, load_state, newest_state
 from imdn_kd.training.options import TrainOptions
 from imdn_kd.training.run_folder import RunFolder
@@ -46,6 +50,33 @@ def state_to_go_on_from(options: TrainOptions, folder: RunFolder, *, auto_resume
             f"{folder.path}: has {state.step} updates, more than total_iter, {options.train.total_iter}; give more"
         )
     return state
+
+
+def check_learners(state: State, options: TrainOptions, learners: Mapping[str, nn.Module]) -> Iterator[str]:
+    """One line for each thing that learns beside the network and cannot go on from a state.
+
+    Args:
+        state: that is gone on from.
+        options: of the run.
+        learners: what learns now, by name.
+    """
+    advice = "use another name, or train without --auto_resume"
+    for name in sorted(state.others.keys() ^ learners.keys()):
+        had = name in state.others
+        yield f"distill.objectives: the run {'had' if had else 'had no'} {name}, now there {_is(name, had)}; {advice}"
+    for name in sorted(state.others.keys() & learners.keys()):
+        if next(misfits(learners[name].state_dict(), state.others[name]["weights"]), None) is not None:
+            yield f"distill.objectives: the {name} of the run had other weights than now; {advice}"
+        key = {ADAPTERS: "optim_a", CRITIC: "optim_d"}[name]
+        now = getattr(options.train, key) or options.train.optim_g
+        before = state.options["train"].get(key) or state.options["train"]["optim_g"]
+        if before["type"] != now.type:
+            yield f"train.{key}: the run had {before['type']}, now it is {now.type}; keep it, or {advice}"
+
+
+def _is(name: str, had: bool) -> str:
+    verb = "are" if name == ADAPTERS else "is"
+    return f"{verb} none" if had else verb
 
 
 def changes(state: State, options: TrainOptions) -> Iterator[str]:

@@ -18,8 +18,9 @@ from imdn_kd.errors import InputError
 from imdn_kd.inference.device import choose_device
 from imdn_kd.training import launch
 from imdn_kd.training.options import TrainOptions
-from imdn_kd.training.plan import Plan, make_plan
+from imdn_kd.training.plan import Plan, make_plan, open_batches
 from imdn_kd.training.run_folder import RunFolder
+from imdn_kd.training.teaching import check_teachers
 from imdn_kd.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ def prepare(
     root: Path | str = "experiments",
     auto_resume: bool = False,
     on_step: Callable[[int, Mapping[str, float], float], None] = lambda step, losses, rate: None,
+    on_teaching: Callable[[int, int], None] = lambda done, total: None,
 ) -> Trainer:
     """Make a trainer and the folder of its run.
 
@@ -51,6 +53,7 @@ def prepare(
             kept under another name.
         auto_resume: go on from the newest state in the folder, if there is one.
         on_step: see `Trainer`.
+        on_teaching: see `teach`.
 
     Raises:
         InputError: with a line for everything that is wrong; then nothing was written.
@@ -62,6 +65,12 @@ def prepare(
     launch.check_same("the newest training state", step, f"{root} must be a folder that all machines share")
     launch.check_same("the data", _manifest(plan), "give the same data sets to all processes")
     accelerator = _accelerator(options)
+    if plan.lesson.teachers and plan.state is None:
+        launch.together(lambda: _examine(options, plan, accelerator.device))
+    if plan.cache is not None and not plan.cache.is_there:
+        if launch.world_size() > 1:
+            raise InputError("distill.cache: is not there yet; make it with one process first: imdn-kd teach -opt FILE")
+        teach(options, plan, on_teaching)
 
     def begin() -> BaseFileLock:
         lock = folder.lock()
@@ -73,6 +82,38 @@ def prepare(
 
     lock = launch.together(begin if accelerator.is_main_process else lambda: None)
     return Trainer(options, plan, folder, accelerator, lock=lock, on_step=on_step)
+
+
+def teach(options: TrainOptions, plan: Plan, on_image: Callable[[int, int], None] = lambda done, total: None) -> None:
+    """Compute the teachers' results for all training images, as far as they are missing, and let the plan use them.
+
+    Args:
+        options: of the run, with `distill.cache`.
+        plan: made of these.
+        on_image: called with the number of images that are done, and of all.
+
+    Raises:
+        InputError: no cache is asked for, or the store cannot be written.
+    """
+    if plan.cache is None:
+        raise InputError("distill.cache: is not asked for; set it to true")
+    logger.info("the teacher's results for %d images are computed, as %s", len(plan.batches.images), plan.cache.plane)
+    plan.cache.fill(_device(options), on_image)
+    plan.batches = open_batches(options, (plan.cache.plane,))
+
+
+def _examine(options: TrainOptions, plan: Plan, device: torch.device) -> None:
+    """See that the teachers do better than the student, on the set for selection."""
+    name = None if options.val is None else options.val.select_on
+    images = next((images for images in plan.val if images.name == name), None)
+    count = 0 if options.distill is None else options.distill.check_images
+    cached = plan.cache is not None and plan.cache.is_there
+    if images is None or not count or cached:
+        return
+    student = plan.network if options.path.pretrained is not None else None
+    teachers = plan.lesson.teachers
+    psnr = check_teachers(teachers, student, images, count=count, protocol=options.protocol(), device=device)
+    logger.info("the teacher has %.2f dB on %d images of %s", psnr, min(count, len(images.pairs)), images.name)
 
 
 def _device(options: TrainOptions) -> torch.device:

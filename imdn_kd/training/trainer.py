@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from filelock import BaseFileLock
-from torch import Tensor
+from torch import Tensor, nn
 
 from imdn_kd.archs.network import SRNetwork
 from imdn_kd.data.patches import Batch
-from imdn_kd.distill.distiller import Distiller
+from imdn_kd.distill.distiller import ADAPTERS, CRITIC, STUDENT, Distiller, Turn
+from imdn_kd.distill.scene import Scene
 from imdn_kd.errors import InputError
 from imdn_kd.evaluation.benchmark import SetScore
 from imdn_kd.training import launch
@@ -27,11 +28,11 @@ from imdn_kd.training.checkpoint import State, save_state, save_weights
 from imdn_kd.training.diagnosis import why_not_finite
 from imdn_kd.training.interrupt import Interrupt
 from imdn_kd.training.judge import Judge
+from imdn_kd.training.learner import Learner, norms_of_gradients
 from imdn_kd.training.log import TrainLog
 from imdn_kd.training.options import TrainOptions
 from imdn_kd.training.plan import Plan
 from imdn_kd.training.run_folder import RunFolder
-from imdn_kd.training.schedule import make_optimizer, restore, set_rates
 from imdn_kd.training.validation import StoppedError
 from imdn_kd.training.window import LossWindow
 
@@ -102,23 +103,40 @@ class Trainer:
         if train.compile:
             network.compile()
         self.network = network
-        for term in plan.terms:
-            term.loss.to(device)
-        self.distiller = Distiller(accelerator.prepare_model(network), plan.terms)
-        optimizer = make_optimizer(network.parameters(), train.optim_g.type, **train.optim_g.settings())
         if state is not None:
-            restore(optimizer, state.optimizer)
             if self.ema is not None and state.ema is not None:
                 self.ema.load_state_dict(state.ema)
             if accelerator.scaler is not None and state.scaler is not None:
                 accelerator.scaler.load_state_dict(state.scaler)
-        self.optimizer = accelerator.prepare_optimizer(optimizer)
+        lesson = plan.lesson.to(device)
+        self.distiller = Distiller(accelerator.prepare_model(network), lesson, network)
+        self.learners = {STUDENT: self._learner(STUDENT, network)}
+        for name, module in lesson.learners().items():
+            if state is not None:
+                module.load_state_dict(state.others[name]["weights"])
+            self.learners[name] = self._learner(name, module)
         self.step = 0 if state is None else state.step
         self._validated = 0 if state is None else state.validated
         self._skipped = 0 if state is None else state.skipped
         self._window = LossWindow(None if state is None else state.window)
+        self._norms: Mapping[str, float] = {}
         self._recent: Mapping[str, float] = {}
         self._batches = plan.batches.share(accelerator.process_index, accelerator.num_processes)
+
+    def _learner(self, name: str, module: nn.Module) -> Learner:
+        train, state = self.options.train, self.plan.state
+        optim = {STUDENT: train.optim_g, ADAPTERS: train.optim_a or train.optim_g, CRITIC: train.optim_d}[name]
+        before = None
+        if state is not None:
+            before = state.optimizer if name == STUDENT else state.others[name]["optimizer"]
+        return Learner(
+            module,
+            (optim.type, optim.settings()),
+            self.plan.courses[name],
+            self.accelerator,
+            state=before,
+            wrapped=name == STUDENT,
+        )
 
     def run(self) -> Outcome:
         """Train to the end, or until a signal comes: then the state is saved first.
@@ -187,39 +205,25 @@ class Trainer:
         return int(self.accelerator.gather(torch.tensor([number], device=self.accelerator.device)).max())
 
     def _update(self, batches: Sequence[Batch]) -> None:
-        """One step of the optimiser, over one or more batches."""
-        train = self.options.train
-        set_rates(self.optimizer, self.plan.factor(self.step))
-        # Whatever is drawn inside networks depends on the update alone, as the patches do.
+        """One update, over one or more batches: everyone that learns takes a step, in turn."""
+        # Whatever is drawn inside networks and objectives depends on the update alone, as the patches do.
         torch.manual_seed(_seed_of(self.options.manual_seed, self.step, self.accelerator.process_index))
         losses: dict[str, Tensor] = {}
-        for number, batch in enumerate(batches, 1):
-            # Processes need not exchange gradients before they are complete.
-            alone = number < len(batches)
-            with self.accelerator.no_sync(self.distiller.student) if alone else nullcontext():
-                parts = {name: loss / len(batches) for name, loss in self.distiller.losses(batch).items()}
-                self.accelerator.backward(torch.stack(list(parts.values())).sum())
-            losses = {name: losses[name] + part.detach() if losses else part.detach() for name, part in parts.items()}
-        self.accelerator.unscale_gradients()
-        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        finite = bool(torch.isfinite(norm))
-        if finite and train.grad_clip is not None:
-            torch.nn.utils.clip_grads_with_norm_(self.network.parameters(), train.grad_clip, norm)
+        scenes: list[Scene] = []
+        finite = True
+        for learner in self.learners.values():
+            learner.begin(self.step)
+        for turn in self.distiller.turns(self.step):
+            found = self._losses(turn, batches, scenes)
+            finite = self._step(turn) and finite
+            losses |= found
+            if not finite:
+                break
         self._skipped = 0 if finite else self._skipped + 1
-        if self._skipped >= train.max_skipped:
-            where = self._why_not_finite(batches, losses)
-            problem = (
-                f"stopped before update {self.step + 1}: {self._skipped} in a row had gradients that are not finite; "
-                f"{where}"
-            )
-            if self.accelerator.is_main_process:
-                logger.error("%s", problem)
-            raise DivergedError(problem)
-        # The scaler of fp16 has to hear of an overflow, and skips the step itself.
-        if finite or self.accelerator.scaler is not None:
-            self.optimizer.step()
-        self.optimizer.zero_grad()
+        if self._skipped >= self.options.train.max_skipped:
+            self._give_up(batches, losses, turn)
+        for learner in self.learners.values():
+            learner.optimizer.zero_grad()
         self.step += 1
         if finite:
             if self.ema is not None:
@@ -227,7 +231,57 @@ class Trainer:
             self._window.add(losses)
         else:
             logger.warning("update %d was skipped: its gradients are not finite", self.step)
-        self._on_step(self.step, self._recent, self.optimizer.param_groups[0]["lr"])
+        self._on_step(self.step, self._recent, self.learners[STUDENT].rate)
+
+    def _losses(self, turn: Turn, batches: Sequence[Batch], scenes: list[Scene]) -> dict[str, Tensor]:
+        """Compute the losses of a turn and their gradients.
+
+        What the student makes of the batches in its turn is kept in `scenes`, for the turns after it.
+        """
+        losses: dict[str, Tensor] = {}
+        first = not scenes
+        for number, batch in enumerate(batches, 1):
+            # Processes need not exchange gradients before they are complete.
+            alone = number < len(batches)
+            with self.accelerator.no_sync(self.distiller.student) if alone else nullcontext():
+                scene = self.distiller.look(batch) if first else scenes[number - 1]
+                parts = {name: loss / len(batches) for name, loss in turn.losses(scene).items()}
+                if first and not alone and self._shows_norms(parts):
+                    self._norms = norms_of_gradients(parts, self.network)
+                self.accelerator.backward(torch.stack(list(parts.values())).sum())
+            if first:
+                scenes.append(scene.let_go())
+            losses = {name: losses[name] + part.detach() if losses else part.detach() for name, part in parts.items()}
+        return losses
+
+    def _shows_norms(self, losses: Mapping[str, Tensor]) -> bool:
+        """Whether the line of the log that follows is to say what each loss would have changed."""
+        # Compiled networks free on the way back what the next way back would need.
+        due = (self.step + 1) % self.options.logger.print_freq == 0
+        return due and len(losses) > 1 and not self.options.train.compile
+
+    def _step(self, turn: Turn) -> bool:
+        """Let the learners of a turn take their steps; False if none is taken, since gradients are not finite."""
+        learners = [self.learners[name] for name in turn.learners]
+        gradients = [learner.gradients() for learner in learners]
+        norm = torch.nn.utils.get_total_norm([gradient for several in gradients for gradient in several])
+        finite = bool(torch.isfinite(norm))
+        clip = self.options.train.grad_clip
+        if finite and clip is not None and STUDENT in turn.learners:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), clip)
+        for learner in learners:
+            learner.end(finite=finite)
+        return finite
+
+    def _give_up(self, batches: Sequence[Batch], losses: Mapping[str, Tensor], turn: Turn) -> None:
+        where = self._why_not_finite(batches, losses)
+        if STUDENT not in turn.learners:
+            where = f"those of the {' and '.join(turn.learners)}"
+        row = f"{self._skipped} in a row had gradients that are not finite"
+        problem = f"stopped before update {self.step + 1}: {row}; {where}"
+        if self.accelerator.is_main_process:
+            logger.error("%s", problem)
+        raise DivergedError(problem)
 
     def _why_not_finite(self, batches: Sequence[Batch], losses: Mapping[str, Tensor]) -> str:
         """What is said by the process in which it began; the others have its gradients too."""
@@ -243,8 +297,9 @@ class Trainer:
         speed = updates / seconds
         if self._log is not None and self._recent:
             left = (self.options.train.total_iter - self.step) / speed
-            rate = self.optimizer.param_groups[0]["lr"]
-            self._log.losses(self.step, self._recent, rate=rate, speed=speed, left=left)
+            rate = self.learners[STUDENT].rate
+            self._log.losses(self.step, self._recent, self._norms, rate=rate, speed=speed, left=left)
+            self._norms = {}
         self._begin_clock()
 
     def _begin_clock(self) -> None:
@@ -292,9 +347,14 @@ class Trainer:
             step=self.step,
             options=self.options.model_dump(mode="json"),
             network=self.network.state_dict(),
-            optimizer=self.optimizer.optimizer.state_dict(),
+            optimizer=self.learners[STUDENT].state(),
             ema=None if self.ema is None else self.ema.state_dict(),
             scaler=None if scaler is None else scaler.state_dict(),
+            others={
+                name: {"weights": learner.module.state_dict(), "optimizer": learner.state()}
+                for name, learner in self.learners.items()
+                if name != STUDENT
+            },
             best=self._judge.best,
             validated=self._validated,
             skipped=self._skipped,

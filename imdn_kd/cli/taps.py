@@ -1,0 +1,34 @@
+"""`imdn-kd taps`."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def taps(
+    options: Annotated[Path, typer.Option("-opt", "--options", metavar="FILE", help="Option file (.yml).")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Instead of what the file says, as network_t.weights=FILE."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Show the features of student and teacher that objectives can compare: names, modules, shapes and ranges.
+
+    imdn-kd taps -opt options/distill/statistics.yml
+    """
+    from imdn_kd.errors import InputError
+    from imdn_kd.evaluation.features import report_features
+    from imdn_kd.option_files import read_options
+
+    if importlib.util.find_spec("accelerate") is None:
+        raise InputError("training needs packages that are not installed; pip install 'imdn_kd[train]'")
+    from imdn_kd.training.options import TrainOptions
+    from imdn_kd.training.plan import open_networks
+
+    student, teachers = open_networks(read_options(options, TrainOptions, overrides or ()))
+    report_features(student, teachers).show(as_json=as_json)

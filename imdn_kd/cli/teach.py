@@ -1,0 +1,39 @@
+"""`imdn-kd teach`."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def teach(
+    options: Annotated[Path, typer.Option("-opt", "--options", metavar="FILE", help="Option file (.yml).")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Instead of what the file says, as distill.cache=true."),
+    ] = None,
+) -> None:
+    """Write the teacher's results for all training images into their store, so that training need not ask it.
+
+    Goes on where it was interrupted. `imdn-kd train` does the same by itself, if one process trains.
+
+    imdn-kd teach -opt options/distill/logits_rtc_x2.yml
+    """
+    from imdn_kd.cli.progress import FileProgress
+    from imdn_kd.errors import InputError
+    from imdn_kd.option_files import read_options
+
+    if importlib.util.find_spec("accelerate") is None:
+        raise InputError("training needs packages that are not installed; pip install 'imdn_kd[train]'")
+    from imdn_kd.training import run
+    from imdn_kd.training.options import TrainOptions
+
+    content = read_options(options, TrainOptions, overrides or ())
+    plan = run.check(content)
+    with FileProgress() as progress:
+        run.teach(content, plan, progress.at)
+    assert plan.cache is not None  # noqa: S101 - otherwise it would have been refused
+    print(f"{content.datasets.train.dataroot}: has {plan.cache.plane}")

@@ -1,0 +1,364 @@
+"""Distillation as a run: everything at once through kills, teachers asked once, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from imdn_kd.archs.network import Facts, SRNetwork
+from imdn_kd.data.store import Store
+from imdn_kd.distill.teacher import Teacher
+from imdn_kd.errors import InputError
+from imdn_kd.inference.model_file import ModelFile, load_model, save_model
+from imdn_kd.registry import ARCHS
+from imdn_kd.training import run as module
+from imdn_kd.training.run import check, prepare, teach
+from tests.training.small_runs import (
+    flat,
+    make_data,
+    merged,
+    metrics,
+    small_options,
+    state_file,
+    train,
+    with_validation,
+)
+
+UPDATES = 12
+CRITIC = {"num_feat": 4, "stages": 2}
+EVERY_OBJECTIVE = {
+    "l_kd": {"type": "CharbonnierLoss", "decay_iter": 4},
+    "l_wave": {"type": "WaveletLoss", "start_iter": 3},
+    "l_cd": {"type": "ContrastiveLoss", "loss_weight": 0.01},
+    "l_pair": {"type": "PairwiseLoss", "preset": "paper", "taps": ["body_out"], "ramp_iter": 5},
+    "l_stat": {"type": "StatisticsLoss", "taps": ["block.1", "block.2"], "tap_weights": [0.3, 0.7]},
+    "l_at": {"type": "AttentionLoss", "taps": ["block.1"]},
+    "l_local": {"type": "LocalSimilarityLoss", "taps": ["block.2"]},
+    "l_fakd": {"type": "SpatialAffinityLoss", "taps": ["block.2"]},
+    "l_inst": {"type": "InstanceAffinityLoss", "taps": ["block.2"]},
+    "l_mimic": {"type": "MimicLoss", "taps": ["block.1", "fusion"]},
+    "l_up": {"type": "Upcycling"},
+    "l_adv": {"type": "Holistic", "critic": CRITIC, "n_critic": 2, "loss_weight": 0.01, "stop_iter": 9},
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Of this module alone: teachers add to the store."""
+    return make_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory):
+    """Two files."""
+    folder = tmp_path_factory.mktemp("teachers")
+    for number, keywords in enumerate(({"num_feat": 12, "num_block": 3}, {"num_feat": 16, "num_block": 2})):
+        torch.manual_seed(number)
+        save_model(folder / f"{number}.safetensors", ModelFile(ARCHS.build({"type": "IMDN", "upscale": 2, **keywords})))
+    return sorted(folder.iterdir())
+
+
+def distilled(data, teachers, objectives=None, changes=None, **distill):
+    network_t = [{"weights": str(path)} for path in teachers]
+    section = {"objectives": objectives or {"l_kd": {"type": "L1Loss"}}, "check_images": 0, **distill}
+    return small_options(data, merged({"network_t": network_t, "distill": section}, changes or {}))
+
+
+def everything(data, teachers):
+    changes = {
+        "train": {"accumulation": 2, "warmup_iter": 3, "grad_clip": 1.0, "optim_a": {"lr": 1e-3}},
+        "logger": {"print_freq": 2, "save_checkpoint_freq": 2},
+    }
+    scheduler_d = {"train": {"scheduler_d": {"type": "MultiStepLR", "milestones": [5]}}}
+    two = [{"weights": str(teachers[0]), "weight": 2.0}, {"weights": str(teachers[1]), "self_ensemble": True}]
+    more = merged(merged(changes, scheduler_d), {"network_t": two})
+    return distilled(data, teachers, EVERY_OBJECTIVE, more, cache=True)
+
+
+def go_on(data, teachers, root):
+    torch.set_num_threads(1)
+    train(everything(data, teachers), root, auto_resume=True)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data, teachers, tmp_path_factory):
+    root = tmp_path_factory.mktemp("undisturbed")
+    train(everything(data, teachers), root)
+    return root
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_every_objective_at_once_killed_and_gone_on_with_bit_for_bit(data, teachers, tmp_path, undisturbed):
+    draw = random.Random(0)
+    start = time.perf_counter()
+    go_on(data, teachers, tmp_path / "whole")
+    whole = time.perf_counter() - start
+    context = multiprocessing.get_context("fork")
+    kills = 0
+    for attempt in range(40):
+        process = context.Process(target=go_on, args=(data, teachers, tmp_path))
+        process.start()
+        process.join(draw.uniform(0.1, 0.5 + attempt / 10) * whole)
+        if not process.is_alive():
+            break
+        process.kill()
+        process.join()
+        kills += 1
+
+    assert process.exitcode == 0
+    assert kills >= 2
+    assert flat(state_file(tmp_path, UPDATES)) == flat(state_file(undisturbed, UPDATES))
+    assert metrics(tmp_path) == metrics(undisturbed)
+
+
+def test_every_objective_is_logged_with_its_share_and_the_norm_of_its_gradient(undisturbed):
+    records = {record["step"]: record for record in metrics(undisturbed)}
+    named = {"l_pix", *EVERY_OBJECTIVE}
+
+    assert set(records[8]["losses"]) == named | {"d_score", "d_penalty"}
+    assert set(records[8]["shares"]) == set(records[8]["gradient_norms"]) == named
+    assert sum(records[8]["shares"].values()) == pytest.approx(1)
+    assert all(norm > 0 for norm in records[8]["gradient_norms"].values())
+    assert "l_wave" not in records[2]["losses"]
+    assert "d_score" not in records[12]["losses"]
+
+
+def test_what_learns_beside_the_student_is_in_its_states_and_not_in_its_models(data, teachers, undisturbed):
+    state = state_file(undisturbed, UPDATES)
+    assert set(state["others"]) == {"adapters", "critic"}
+    assert {"l_mimic.0_0.weight", "l_mimic.1_1.bias"} <= set(state["others"]["adapters"]["weights"])
+
+    student = ARCHS.build(everything(data, teachers).network_g.spec())
+    models = undisturbed / "run" / "models"
+    saved = torch.load(models / f"net_g_{UPDATES}.pth", weights_only=True)
+    assert saved["params"].keys() == saved["params_ema"].keys() == student.state_dict().keys()
+    assert load_model(models / "net_g_latest.safetensors").network.spec == student.spec
+
+
+def test_everyone_that_learns_has_changed_and_the_teachers_have_not(data, teachers, tmp_path):
+    options = everything(data, teachers)
+    trainer = prepare(options, root=tmp_path)
+    learners = {name: flat(learner.module.state_dict()) for name, learner in trainer.learners.items()}
+    asked = [flat(teacher.state_dict()) for teacher in trainer.plan.lesson.teachers]
+    trainer.run()
+
+    assert set(learners) == {"student", "adapters", "critic"}
+    for name, before in learners.items():
+        after = flat(trainer.learners[name].module.state_dict())
+        assert all(before[key] != after[key] for key in before if ".weight" in key and "cca" not in key)
+    assert [flat(teacher.state_dict()) for teacher in trainer.plan.lesson.teachers] == asked
+    assert not any(module.training for teacher in trainer.plan.lesson.teachers for module in teacher.modules())
+
+
+def test_looking_at_gradients_changes_nothing(data, teachers, tmp_path):
+    objectives = {"l_kd": {"type": "L1Loss"}, "l_pair": {"type": "PairwiseLoss", "taps": ["block.1"]}}
+    for name, freq in (("often", 1), ("once", UPDATES)):
+        train(distilled(data, teachers, objectives, {"name": name, "logger": {"print_freq": freq}}), tmp_path)
+    assert flat(state_file(tmp_path, UPDATES, "often")["network"]) == flat(
+        state_file(tmp_path, UPDATES, "once")["network"]
+    )
+
+
+def test_the_teacher_writes_its_results_into_the_store_once(data, teachers, tmp_path):
+    seen = []
+    options = distilled(data, teachers[:1], cache=True)
+    trainer = prepare(options, root=tmp_path, on_teaching=lambda done, total: seen.append((done, total)))
+    plane = trainer.plan.lesson.plane
+    assert seen == [(number, 4) for number in range(5)]
+    assert plane.startswith("sr_x2_")
+
+    store = Store(options.datasets.train.dataroot)
+    assert not list(store.verify())
+    lq = torch.from_numpy(store.image(0, "lq_x2").copy()).permute(2, 0, 1)[None] / 255
+    with torch.no_grad():
+        sr = load_model(teachers[0]).network(lq).clamp(0, 1).mul(255).round().byte()
+    assert torch.equal(torch.from_numpy(store.image(0, plane).copy()).permute(2, 0, 1)[None], sr)
+
+    seen.clear()
+    prepare(distilled(data, teachers[:1], None, {"name": "again"}, cache=True), root=tmp_path, on_teaching=seen.append)
+    assert not seen
+
+
+class Nearest(SRNetwork):
+    """Every pixel four times: parts of its results are its results of parts, and exact in 8 bit."""
+
+    facts = Facts(scale=2)
+
+    def forward(self, x):
+        return x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+
+def test_known_results_train_as_asked_ones_do(data, teachers, tmp_path, monkeypatch):
+    monkeypatch.setattr("imdn_kd.training.plan.open_teacher", lambda options, **_: Teacher(Nearest()))
+    objectives = {"l_kd": {"type": "L1Loss"}, "l_pair": {"type": "PairwiseLoss"}}
+    for name, cache in (("known", True), ("asked", False)):
+        trainer, _ = train(distilled(data, teachers[:1], objectives, {"name": name}, cache=cache), tmp_path)
+        assert trainer.plan.lesson.asks_teachers != cache
+    assert metrics(tmp_path, "known") == metrics(tmp_path, "asked")
+    states = [state_file(tmp_path, UPDATES, name)["network"] for name in ("known", "asked")]
+    assert flat(states[0]) == flat(states[1])
+
+
+def test_teaching_that_was_interrupted_goes_on(data, teachers):
+    options = distilled(data, teachers[1:], cache=True)
+    seen = []
+
+    def stop(done, total):
+        if done == 2:
+            raise KeyboardInterrupt
+        seen.append(done)
+
+    plan = check(options)
+    with pytest.raises(KeyboardInterrupt):
+        teach(options, plan, stop)
+    assert not plan.cache.is_there
+    plan = check(options)
+    teach(options, plan, lambda done, total: seen.append(done))
+    assert seen == [0, 1, 2, 3, 4]
+    assert plan.cache.is_there
+    assert not list(Store(options.datasets.train.dataroot).verify())
+
+
+def test_other_weights_or_settings_are_another_cache(data, teachers, tmp_path):
+    other = tmp_path / "other.safetensors"
+    torch.manual_seed(9)
+    save_model(other, ModelFile(ARCHS.build(load_model(teachers[0]).network.spec)))
+    renamed = tmp_path / "renamed.safetensors"
+    renamed.write_bytes(teachers[0].read_bytes())
+
+    def plane(**teacher):
+        return check(distilled(data, teachers[:1], None, {"network_t": teacher}, cache=True)).cache.plane
+
+    same = [plane(weights=str(teachers[0])), plane(weights=str(renamed))]
+    others = [
+        plane(weights=str(other)),
+        plane(weights=str(teachers[0]), self_ensemble=True),
+        plane(weights=str(teachers[0]), value_range=255),
+        plane(weights=str(teachers[0]), mean=[0.5, 0.5, 0.5]),
+        plane(weights=str(teachers[0]), precision="bf16"),
+    ]
+    assert same[0] == same[1]
+    assert len({same[0], *others}) == 6
+
+
+def test_a_teacher_that_is_worse_than_bicubic_is_refused(data, teachers, tmp_path):
+    options = distilled(data, teachers[:1], None, with_validation(data, select_on="held_out"), check_images=2)
+    with pytest.raises(InputError, match=r"the teacher has .* dB on 2 images of held_out, bicubic \d.*check_images: 0"):
+        prepare(options, root=tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_that_is_worse_than_its_student_is_refused(data, teachers, tmp_path, monkeypatch):
+    monkeypatch.setattr("imdn_kd.training.teaching.bicubic", lambda scale: module_contestant(scale))
+    weights = tmp_path / "student.safetensors"
+    student = ARCHS.build({"type": "IMDN", "upscale": 2, "num_feat": 8, "num_block": 2})
+    student.upsampler[0].bias.data.fill_(0.5)  # grey, at least
+    save_model(weights, ModelFile(student))
+    changes = merged(with_validation(data, select_on="held_out"), {"path": {"pretrain_network_g": str(weights)}})
+    with pytest.raises(InputError, match=r"the teacher has .* the student \d"):
+        prepare(distilled(data, teachers[:1], None, changes, check_images=2), root=tmp_path)
+
+
+def module_contestant(scale):
+    """Something that every teacher is better than."""
+    from imdn_kd.evaluation.benchmark import Contestant
+
+    return Contestant("bicubic", scale, lambda lr: (255 - lr).repeat(scale, 0).repeat(scale, 1) // 255 * 255)
+
+
+@pytest.mark.parametrize(
+    ("objectives", "changes", "line"),
+    [
+        ({"l_mimic": {"type": "MimicLoss", "taps": ["block.1"]}}, {}, "the run had critic, now there is none"),
+        ({"l_adv": {"type": "Holistic", "critic": CRITIC}}, {}, "the run had adapters, now there are none"),
+        (None, {"train": {"optim_d": {"type": "SGD", "lr": 1e-3}}}, "train.optim_d: the run had Adam, now it is SGD"),
+        (
+            {"l_adv": {"type": "Holistic", "critic": {"num_feat": 8, "stages": 2}}},
+            {},
+            "the critic of the run had other",
+        ),
+    ],
+)
+def test_a_run_does_not_go_on_with_others_that_learn(data, teachers, tmp_path, objectives, changes, line):
+    both = {"l_mimic": {"type": "MimicLoss", "taps": ["block.1"]}, "l_adv": {"type": "Holistic", "critic": CRITIC}}
+    short = {"train": {"total_iter": 4}}
+    train(distilled(data, teachers, both, short), tmp_path)
+    kept = {name: both[name] for name in both if objectives and name not in objectives and len(objectives) == 2}
+    now = {**kept, **objectives} if objectives else both
+    if "num_feat" in str(objectives) and "8" in str(objectives):
+        now = {**both, **objectives}
+    with pytest.raises(InputError) as caught:
+        prepare(distilled(data, teachers, now, merged(short, changes)), root=tmp_path, auto_resume=True)
+    assert any(line in each for each in caught.value.lines)
+
+
+def test_options_without_effect_are_told(data, teachers):
+    def told(options):
+        return [line for line in check(options).notes if not line.startswith("num_gpu")]
+
+    assert told(small_options(data, {"network_t": {"weights": str(teachers[0])}})) == [
+        "network_t: no effect, since there is no section distill"
+    ]
+    changes = {"train": {"optim_a": {"lr": 1e-3}, "optim_d": {"lr": 1e-3}}}
+    objectives = {"l_kd": {"type": "L1Loss", "start_iter": 99}}
+    beginnings = [line.partition(": ")[0] for line in told(distilled(data, teachers, objectives, changes))]
+    assert beginnings == [
+        *("distill.check_images", "distill.objectives.l_kd.start_iter", "train.optim_a", "train.optim_d"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"network_t": None}, "distill: there is no teacher; give network_t"),
+        ({"network_t": {"type": "IMDN"}}, "network_t: needs weights"),
+        ({"network_t": {"weights": "no.pth"}}, r"network_t: no\.pth: no such model file"),
+        (
+            {"network_t": {"weights": "TEACHER", "upscale": 2}},
+            "network_t: upscale: options of a network, but there is no",
+        ),
+        ({"network_t": {"weights": "TEACHER", "mean": [0.5]}}, "network_t: mean has 1 values"),
+        ({"network_t": {"weights": "TEACHER", "type": "IMDN", "upscale": 4}}, "network_t: .*TEACHER|network_t: "),
+        ({"network_t": {"weights": "TEACHER", "type": "IMDM"}}, "did you mean 'IMDN'"),
+        ({"distill": {"objectives": {}}}, r"distill\.objectives"),
+        ({"distill": {"objectvies": {}}}, "did you mean 'objectives'"),
+        ({"distill": {"objectives": {"l_kd": {"type": "L2Loss"}}}}, r"distill: objectives\.l_kd: .*'L1Loss'"),
+        ({"train": {"optim_d": {"type": "Adma", "lr": 1e-4}}}, r"train\.optim_d: .*'Adamax'"),
+        ({"train": {"scheduler_d": {"type": "Step"}}}, r"train\.scheduler_d\.type: "),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(data, teachers, changes, line):
+    text = json.dumps({"network_t": {"weights": "TEACHER"}, "distill": {"objectives": {"l_kd": {"type": "L1Loss"}}}})
+    base = json.loads(text.replace("TEACHER", str(teachers[0])))
+    base = {key: value for key, value in base.items() if not (key in changes and key != "train")}
+    given = json.loads(json.dumps(changes).replace("TEACHER", str(teachers[0])))
+    with pytest.raises(InputError, match=line) as caught:
+        check(small_options(data, {**base, **{key: value for key, value in given.items() if value is not None}}))
+    assert len(caught.value.lines) == 1
+
+
+def test_a_cache_needs_a_store_and_colour(data, teachers):
+    with pytest.raises(InputError, match=r"distill\.cache: a store holds RGB"):
+        changes = {"datasets": {"train": {"color": "y"}}, "network_g": {"num_in_ch": 1}}
+        check(distilled(data, teachers, None, changes, cache=True))
+    given = {"type": "PairedImageDataset", "dataroot": None, "dataroot_gt": str(data / "held_out" / "HR")}
+    given["dataroot_lq"] = str(data / "held_out" / "HR")
+    with pytest.raises(InputError, match=r"(?s)distill\.cache: .*store|datasets"):
+        check(distilled(data, teachers, None, {"datasets": {"train": given}}, cache=True))
+
+
+def test_several_processes_want_the_cache_to_be_there(data, tmp_path, monkeypatch):
+    torch.manual_seed(5)
+    fresh = tmp_path / "fresh.safetensors"
+    save_model(fresh, ModelFile(ARCHS.build({"type": "IMDN", "upscale": 2, "num_feat": 8, "num_block": 2})))
+    monkeypatch.setattr(module.launch, "world_size", lambda: 2)
+    monkeypatch.setattr(module, "_accelerator", lambda options: SimpleNamespace(device=torch.device("cpu")))
+    with pytest.raises(InputError, match="imdn-kd teach -opt FILE"):
+        prepare(distilled(data, [fresh], cache=True), root=tmp_path)
