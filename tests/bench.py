@@ -19,7 +19,7 @@ import torch
 from imdn_kd.archs import IMDN
 from imdn_kd.inference.cropping import AdaptiveCropping, tensor_bytes
 from imdn_kd.inference.upscaler import Upscaler
-from tests import bench_data, bench_training
+from tests import bench_data, bench_distill, bench_losses, bench_training
 from tests.official import official
 from tests.shared_data import SHARED, read_rgb
 
@@ -128,6 +128,16 @@ def training_basicsr() -> None:
     bench_training.against_basicsr()
 
 
+def pairwise() -> None:
+    """The pair-wise loss over all pairs, against the form with two matrices of all pairs."""
+    bench_losses.pairwise(compare)
+
+
+def distillation() -> None:
+    """Updates with a teacher, against updates without one."""
+    bench_distill.update(compare)
+
+
 _LARGE = """
 import sys, time, resource
 import numpy as np
@@ -171,6 +181,7 @@ BENCHMARKS = {
     f.__name__: f
     for f in (
         *(upscale_fp32, upscale_bf16, exact_cropping, resizing, patches, training, training_basicsr),
+        *(pairwise, distillation),
         *(large_image, seams),
     )
 }

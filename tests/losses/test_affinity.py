@@ -221,15 +221,16 @@ def peak_memory(call):
 
 
 @pytest.mark.parametrize(
-    ("options", "side"),
-    [({}, 48), ({"distance": "l1"}, 48), ({"alpha": 2}, 48), ({"alpha": 2, "distance": "l1"}, 48)],
+    ("options", "most"),
+    [({}, 100e6), ({"distance": "l1"}, 120e6), ({"alpha": 2}, 60e6), ({"alpha": 2, "distance": "l1"}, 60e6)],
 )
-def test_memory_is_that_of_the_features_and_not_of_all_pairs(options, side):
-    student, teacher = (torch.from_numpy(features(16, 64, side, side, seed=seed)) for seed in (0, 1))
+def test_memory_is_that_of_the_features_and_not_of_all_pairs(options, most):
+    student, teacher = (torch.from_numpy(features(16, 64, 48, 48, seed=seed)) for seed in (0, 1))
     student.requires_grad_()
     loss = PairwiseLoss(**options)
 
-    assert peak_memory(lambda: loss(student, teacher).backward()) < 100e6  # one N x N matrix: 340e6
+    # The features of one side are 9.4e6 bytes, one matrix of all pairs would be 340e6.
+    assert peak_memory(lambda: loss(student, teacher).backward()) < most
 
 
 def test_the_memory_test_sees_the_matrices_of_all_pairs():
