@@ -21,7 +21,8 @@ class TeacherOptions(Options):
         type: network of ours or of BasicSR, with its own options; not needed for a model file of ours, a checkpoint of
             the official IMDN, or one that spandrel recognises.
         weights: file of its weights, or a student of the zoo.
-        param_key: which of the weights in a checkpoint of BasicSR; by default the averaged ones if there are any.
+        param_key: with `type`, which of the weights in a checkpoint of BasicSR; by default the averaged ones if there
+            are any.
         value_range: what stands for white in its input and output; by default as its file says, otherwise 1.
         mean: R, G and B that are subtracted from its input and added to its output, in [0, 1].
         self_ensemble: the mean over the eight turns and mirror images, at eight times the cost.
@@ -44,8 +45,9 @@ class TeacherOptions(Options):
     def _says_which(self) -> TeacherOptions:
         if self.weights is None:
             raise PydanticCustomError("teacher", "needs weights, the file of a trained network")
-        if self.type is None and self.__pydantic_extra__:
-            keys = ", ".join(self.__pydantic_extra__)
+        extra = [*(self.__pydantic_extra__ or {}), *({"param_key"} & self.model_fields_set)]
+        if self.type is None and extra:
+            keys = ", ".join(extra)
             raise PydanticCustomError("teacher", "{keys}: options of a network, but there is no type", {"keys": keys})
         return self
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from torch import nn
 
@@ -105,11 +105,6 @@ def match(student: nn.Module, teacher: nn.Module, name: str) -> tuple[str, str]:
         depths = [sum(each.startswith("block.") for each in semantic_names(net)) for net in (student, teacher)]
         of_teacher = f"block.{max(1, math.floor(int(named[1]) * depths[1] / depths[0] + 0.5))}"
     return of_student, resolve(teacher, of_teacher)
-
-
-def pairs(student: nn.Module, teacher: nn.Module, names: Iterable[str]) -> list[tuple[str, str]]:
-    """`match` of each of `names`."""
-    return [match(student, teacher, name) for name in names]
 
 
 def _numbered(blocks: list[str]) -> dict[str, str]:

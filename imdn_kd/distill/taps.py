@@ -328,10 +328,7 @@ class _Run:
     def check(self, network: nn.Module, taps: Iterable[_Tap]) -> None:
         """Raise InputError unless the network ran, and called the modules as the taps say."""
         if not self._runs:
-            raise InputError(
-                "the network was not run; run it once in the recording (compile it again if it was compiled and run "
-                "before it had taps, and do not remove these before)"
-            )
+            raise InputError("the network was not run; run it once in the recording, before its taps are removed")
         for tap in taps:
             calls, wanted = self._calls[tap.name], tap.call or 0
             if wanted < calls and (tap.call is not None or calls == 1):

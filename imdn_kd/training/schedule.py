@@ -210,12 +210,18 @@ def _hint(word: str, known: Iterable[str], otherwise: str) -> str:
 
 def _build(name: str, parameters: list[Tensor], keywords: Mapping[str, Any]) -> Optimizer:
     options: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in keywords.items()
+        key: _tuple(value) if isinstance(value, list) else value for key, value in keywords.items()
     }
     optimizer = optimizers()[name](parameters, **options)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     return optimizer
+
+
+def _tuple(values: list[Any]) -> tuple[Any, ...]:
+    # PyTorch refuses `betas: [0, 0.9]`, since 0 is no float.
+    fractions = any(isinstance(value, float) for value in values)
+    return tuple(float(value) if fractions and type(value) is int else value for value in values)
 
 
 def _try(name: str, parameters: Sequence[Tensor], keywords: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from imdn_kd.distill.tap_names import match, pairs, resolve, semantic_names
+from imdn_kd.distill.tap_names import match, resolve, semantic_names
 from imdn_kd.distill.taps import Taps
 from imdn_kd.errors import InputError
 from imdn_kd.registry import ARCHS
@@ -164,13 +164,13 @@ def rtc(depth):
 )
 def test_blocks_of_a_student_are_matched_in_proportion(student, teacher, expected):
     student, teacher = rtc(student), rtc(teacher)
-    found = pairs(student, teacher, [f"block.{k}" for k in range(1, len(expected) + 1)])
+    found = [match(student, teacher, f"block.{k}") for k in range(1, len(expected) + 1)]
     assert found == [(f"model.1.sub.{k}", f"model.1.sub.{number - 1}") for k, number in enumerate(expected)]
 
 
 def test_other_names_are_matched_with_their_namesakes_and_taps_are_kept():
     student, teacher = rtc(2), ARCHS.build({"type": "imdn_s"})
-    assert pairs(student, teacher, ["head", "sr", "body_out", "IMDB*", "body.7@2:input"]) == [
+    assert [match(student, teacher, name) for name in ("head", "sr", "body_out", "IMDB*", "body.7@2:input")] == [
         ("model.0", "fea_conv"),
         ("sr", "sr"),
         ("model.1.sub", "LR_conv"),

@@ -13,13 +13,16 @@ import sys
 import time
 
 import pytest
+import torch
 import yaml
 from accelerate import Accelerator
 
 from imdn_kd.inference.imageio import Picture, write_image
+from imdn_kd.inference.model_file import ModelFile, save_model
+from imdn_kd.registry import ARCHS
 from tests.fake_set import picture
 from tests.training import two_processes
-from tests.training.small_runs import content, merged, metrics, small_options, train, with_validation
+from tests.training.small_runs import content, merged, metrics, small_options, state_file, train, with_validation
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
@@ -261,3 +264,40 @@ def test_a_folder_of_runs_that_is_not_shared_is_noticed(seen):
     main, other = (each["folder_of_one"] for each in seen[1])
     assert "must be a folder that all machines share" in main[0]
     assert other == []
+
+
+def test_two_processes_distil_as_one(sets, tmp_path):
+    """Adapters and critic are outside of what DDP wraps; the penalty is left out since it is drawn at random."""
+    teacher = tmp_path / "teacher.safetensors"
+    torch.manual_seed(1)
+    save_model(teacher, ModelFile(ARCHS.build({"type": "IMDN", "upscale": 2, "num_feat": 12, "num_block": 3})))
+    critic = {"num_feat": 4, "stages": 2}
+    objectives = {
+        "l_mimic": {"type": "MimicLoss", "taps": ["block.1", "block.2"]},
+        "l_pair": {"type": "PairwiseLoss", "taps": ["body_out"]},
+        "l_adv": {"type": "Holistic", "critic": critic, "gradient_penalty": 0, "loss_weight": 0.1},
+    }
+    # Not Adam, which makes much of the rounding of gradients that are nearly 0.
+    plain = {"type": "SGD", "lr": 0.02}
+    more = {
+        "network_t": {"weights": str(teacher)},
+        "distill": {"objectives": objectives, "check_images": 0},
+        "train": {"optim_a": plain, "optim_d": plain},
+    }
+    train(small_options(sets, merged(options_of(sets, 1, 20), more)), tmp_path / "alone")
+    file = option_file(tmp_path, sets, merged(options_of(sets, 2, 20), more))
+    words = ["imdn_kd", "train", "-opt", file, "--root", str(tmp_path), "--launcher", "pytorch"]
+    code, _, err = finish(start(TORCHRUN, words))
+    assert code == 0, err
+
+    alone, together = (
+        [record["losses"] for record in metrics(root) if "losses" in record] for root in (tmp_path / "alone", tmp_path)
+    )
+    assert len(together) == 20
+    for one, two in zip(alone, together, strict=True):
+        assert two == pytest.approx(one, abs=1e-5, rel=0)
+    states = [state_file(root, 20)["others"] for root in (tmp_path / "alone", tmp_path)]
+    for name in ("adapters", "critic"):
+        one, two = (state[name]["weights"] for state in states)
+        for key, value in one.items():
+            torch.testing.assert_close(two[key], value, rtol=0, atol=1e-5)

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from imdn_kd.data.jobs import default_output, open_source, write
 from imdn_kd.data.options import PrepareOptions
@@ -20,11 +21,12 @@ from tests.cli.run import run
 from tests.fake_set import make_set, picture
 
 ROOT = Path(__file__).resolve().parents[2]
-RECIPES = sorted((ROOT / "options" / "train").glob("*.yml"))
+RECIPES = sorted(path for kind in ("train", "distill") for path in (ROOT / "options" / kind).glob("*.yml"))
 FILES = [*RECIPES, ROOT / "options" / "quickstart.yml"]
 NAMES = [path.stem for path in FILES]
 
 X2 = Path("experiments/imdn_x2/models/net_g_best_psnr.safetensors")
+X2_LATEST = X2.with_name("net_g_latest.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,8 @@ def workplace(tmp_path_factory):
         write(options, open_source(options, root=root), root=root)
     for name in ("DIV2K_valid", "sample_valid", "Set5", "Set14"):
         make_set(default_output(name, "folder", root / "datasets"), size=(48, 52))
-    save_model(root / X2, ModelFile(ARCHS.build({"type": "imdn", "upscale": 2})))
+    for path in (X2, X2_LATEST):
+        save_model(root / path, ModelFile(ARCHS.build({"type": "imdn", "upscale": 2})))
     return root
 
 
@@ -54,6 +57,9 @@ def shrunk(options: TrainOptions) -> list[str]:
     changes = ["train.total_iter=2", f"datasets.train.gt_size={8 * options.scale}", "logger.use_tb_logger=false"]
     changes += ["datasets.train.batch_size_per_gpu=2", "num_gpu=0"]
     changes += [] if options.val is None else ["val.val_freq=2"]
+    # The teacher of this test has not been trained.
+    changes += [] if options.distill is None else ["distill.check_images=0"]
+    changes += ["distill.objectives.l_mimic.stop_iter=2"] if options.name == "mimic" else []
     return [word for change in changes for word in ("--set", change)]
 
 
@@ -95,6 +101,24 @@ def test_says_how_it_is_run_and_what_it_costs(file):
     digits = len(costs[2].partition(".")[2])
     assert float(costs[2]) == pytest.approx(counts.multi_adds / 1e9, abs=0.51 * 10**-digits)
     assert "# Gives: experiments/" + file.stem in text
+
+
+DISTILLED = [path for path in RECIPES if path.parent.name == "distill"]
+
+
+@pytest.mark.parametrize("path", DISTILLED, ids=[path.stem for path in DISTILLED])
+def test_distillation_differs_from_training_alone_in_teacher_and_objectives_only(path):
+    alone = yaml.safe_load((ROOT / "options" / "train" / "imdn_rtc_x2.yml").read_text())
+    file = yaml.safe_load(path.read_text())
+    assert {"network_t", "distill"} <= file.keys()
+    assert file.keys() - {"network_t", "distill"} == alone.keys()
+    assert {key: file[key] for key in ("scale", "datasets", "network_g", "val", "logger")} == {
+        key: alone[key] for key in ("scale", "datasets", "network_g", "val", "logger")
+    }
+    others = {"optim_a", "optim_d"} if {"optim_a", "optim_d"} & file["train"].keys() else {"pixel_opt"}
+    assert {key: value for key, value in file["train"].items() if key not in others} == {
+        key: value for key, value in alone["train"].items() if key not in others
+    }
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=NAMES[:-1])

@@ -307,3 +307,8 @@ def test_optimisers_that_cannot_be_used_are_refused_in_one_line(name, options, w
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match=word):
         make_optimizer(parameters(), name, **options)
+
+
+def test_whole_numbers_among_betas_are_numbers_too():
+    optimizer = make_optimizer([torch.nn.Parameter(torch.zeros(1))], "Adam", lr=1e-3, betas=[0, 0.9])
+    assert optimizer.param_groups[0]["betas"] == (0.0, 0.9)
