@@ -51,6 +51,17 @@ def docs(kind: KindArgument = Kind.train) -> None:
     print(f"# Option files of `imdn-kd {command}`\n\n{reference(_schema(kind))}", end="")
 
 
+@options.command()
+def objectives() -> None:
+    """Print what `distill.objectives` may hold: every type of objective with its options, as Markdown.
+
+    imdn-kd options objectives
+    """
+    from imdn_kd.distill.reference import objective_reference
+
+    print(objective_reference(), end="")
+
+
 def _schema(kind: Kind) -> type[Options]:
     if kind is Kind.train:
         from imdn_kd.training.options import TrainOptions

@@ -18,7 +18,7 @@ from imdn_kd.registry import OBJECTIVES, Registry
 
 @OBJECTIVES.register
 class Holistic(Objective):
-    """A conditional Wasserstein GAN with gradient penalty (SKD, Liu et al., section 3.3); published weight 0.1.
+    """A conditional Wasserstein GAN with gradient penalty (SKD, Liu et al., section 3); published weight 0.1.
 
     In each update the student learns first, then the critic, from the same results.
 

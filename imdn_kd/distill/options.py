@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
@@ -12,6 +13,10 @@ from imdn_kd.option_files import Count, Options
 
 Place = Annotated[str, AfterValidator(os.path.expanduser)]
 """A path, in which `~/` is the home of the user."""
+
+
+CRITIC_LOSSES = ("d_score", "d_penalty")
+"""Names under which the losses of a critic are logged."""
 
 
 class TeacherOptions(Options):
@@ -122,3 +127,13 @@ class DistillOptions(Options):
     objectives: dict[str, ObjectiveOptions] = Field(min_length=1)
     cache: bool = False
     check_images: Count = Field(4, ge=0)
+
+    @field_validator("objectives")
+    @classmethod
+    def _names_are_words(cls, objectives: dict[str, ObjectiveOptions]) -> dict[str, ObjectiveOptions]:
+        for name in objectives:
+            if not re.fullmatch(r"[A-Za-z]\w*", name) or name in CRITIC_LOSSES:
+                raise PydanticCustomError(
+                    "name", "{name}: give a name of letters, digits and _, as l_kd", {"name": name}
+                )
+        return objectives

@@ -49,8 +49,6 @@ class PairwiseLoss(FeatureLoss):
         InputError: a value that is not among these, or a preset beside other arguments.
     """
 
-    compares_samples = False
-
     def __init__(
         self,
         *,
@@ -125,8 +123,6 @@ class ChannelAffinityLoss(FeatureLoss):
     """
 
     same_width = True
-    compares_samples = False
-
     def __init__(self, *, distance: str = "l1") -> None:
         super().__init__()
         self.distance = checked_distance("ChannelAffinityLoss", distance)

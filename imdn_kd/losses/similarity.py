@@ -32,8 +32,6 @@ class LocalSimilarityLoss(FeatureLoss):
         InputError: another `kind` or `distance`.
     """
 
-    compares_samples = False
-
     def __init__(self, *, kind: str = "cosine", distance: str = "l2") -> None:
         super().__init__()
         if kind not in KINDS:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ from imdn_kd.data.options import PrepareOptions
 from imdn_kd.evaluation.options import BenchmarkOptions
 from imdn_kd.option_reference import reference
 from imdn_kd.option_schema import json_schema
+from imdn_kd.registry import LOSSES, OBJECTIVES
 from tests.cli.run import run
 
 
@@ -32,6 +35,17 @@ def test_training_is_what_is_meant_otherwise(capfd):
     assert json.loads(run(capfd, "options", "schema").out)["title"] == "TrainOptions"
     assert run(capfd, "options", "docs").out.startswith("# Option files of `imdn-kd train`\n")
     assert "| `lr` |" in run(capfd, "options", "docs", "train").out
+
+
+def test_objectives_are_described_with_all_their_options(capfd):
+    result = run(capfd, "options", "objectives")
+    assert (result.code, result.err) == (0, "")
+    for registry in (LOSSES, OBJECTIVES):
+        for name in registry:
+            part = result.out.partition(f"### `{name}`\n")[2].partition("\n#")[0]
+            options = inspect.signature(registry.get(name)).parameters
+            assert re.findall(r"^\| `(\w+)` \|", part, re.MULTILINE) == list(options), name
+            assert len(part.strip()) > 10
 
 
 def test_help_says_how_editors_find_the_schema(capfd):

@@ -328,6 +328,13 @@ def test_options_that_contradict_each_other_are_refused(objective, line):
     assert len(caught.value.lines) == 1
 
 
+@pytest.mark.parametrize("name", ["a.b", "a b", "", "1", "d_score"])
+def test_names_that_cannot_be_logged_are_refused(name):
+    with pytest.raises(InputError, match="give a name of letters, digits and _") as caught:
+        check_options({"objectives": {name: {"type": "L1Loss"}}}, DistillOptions, "test")
+    assert len(caught.value.lines) == 1
+
+
 def test_a_likeness_of_one_teacher_is_its_loss(student, teacher):
     lesson = lesson_of({"l": {"type": "PairwiseLoss", "taps": ["head"]}}, student, teacher)
     (term,) = lesson.terms

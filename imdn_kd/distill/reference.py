@@ -1,0 +1,58 @@
+"""What an objective can be, for people: Markdown made from the docstrings of losses and objectives."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+from imdn_kd.losses.features import FeatureLoss
+from imdn_kd.losses.pixel import PixelLoss
+from imdn_kd.registry import LOSSES, OBJECTIVES, Registry
+
+_SECTIONS = ("Args", "Raises", "Attributes", "Returns")
+
+
+def objective_reference() -> str:
+    """Describe every `type` of an objective in Markdown: a heading, what it compares, and a table of its options."""
+    kinds = {
+        "Of the results of student and teacher": [name for name in LOSSES if _is(LOSSES, name, PixelLoss)],
+        "Of features, `taps`, of both": [name for name in LOSSES if _is(LOSSES, name, FeatureLoss)],
+        "Of more than these": [name for name in LOSSES if not _is(LOSSES, name, PixelLoss, FeatureLoss)],
+        "With rules of their own": list(OBJECTIVES),
+    }
+    parts = ["# Objectives of `distill`\n\nBeside their own options all take `loss_weight`, `start_iter`, ...: see"]
+    parts[0] += " `imdn-kd options docs train`.\n"
+    for title, names in kinds.items():
+        parts.append(f"## {title}\n")
+        for name in names:
+            builder = (OBJECTIVES if name in OBJECTIVES else LOSSES).get(name)
+            parts.append(f"### `{name}`\n\n{_described(builder)}")
+    return "\n".join(parts)
+
+
+def _is(registry: Registry[Any], name: str, *kinds: type) -> bool:
+    builder = registry.get(name)
+    return inspect.isclass(builder) and issubclass(builder, kinds)
+
+
+def _described(builder: Callable[..., Any]) -> str:
+    about, *rest = re.split(rf"^({'|'.join(_SECTIONS)}):\n", inspect.getdoc(builder) or "", flags=re.MULTILINE)
+    sections = dict(zip(rest[::2], rest[1::2], strict=True))
+    options = re.findall(r"^    (\w+): ((?:.|\n(?:     |\n))*)", sections.get("Args", ""), re.MULTILINE)
+    if not options:
+        return f"{about.strip()}\n"
+    defaults = {name: parameter.default for name, parameter in inspect.signature(builder).parameters.items()}
+    rows = [f"| `{name}` | {_value(defaults[name])} | {_cell(text)} |" for name, text in options]
+    return "\n".join([about.strip(), "", "| option | default | meaning |", "|---|---|---|", *rows]) + "\n"
+
+
+def _value(default: object) -> str:
+    if default is None:
+        return "`~`"
+    return f"`[{', '.join(map(str, default))}]`" if isinstance(default, tuple) else f"`{default}`"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", r"\|").split())
