@@ -86,7 +86,10 @@ class Scene:
         return functional.interpolate(self.lq, size, mode="bicubic", align_corners=False).clamp(0, 1)
 
     def let_go(self) -> Scene:
-        """Forget how the student's result came about, which frees memory; it stays as a number."""
+        """Forget all features, and how the student's result came about, which frees memory; the results stay."""
         self.sr = self.sr.detach()
         self.student_features = {SR: self.sr}
+        if "_looks" in vars(self):
+            self.teacher_sr  # noqa: B018 - computed from what is forgotten now
+            del self._looks
         return self

@@ -123,6 +123,7 @@ class ChannelAffinityLoss(FeatureLoss):
     """
 
     same_width = True
+
     def __init__(self, *, distance: str = "l1") -> None:
         super().__init__()
         self.distance = checked_distance("ChannelAffinityLoss", distance)

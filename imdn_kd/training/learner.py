@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
@@ -41,44 +40,30 @@ class Learner:
         made = make_optimizer(module.parameters(), kind, **settings)
         if state is not None:
             restore(made, state)
-        self.optimizer = accelerator.prepare_optimizer(made)
+        self.optimizer = made
 
     @property
     def rate(self) -> float:
         """The learning rate of the last step."""
         return float(self.optimizer.param_groups[0]["lr"])
 
-    def state(self) -> dict[str, Any]:
-        """The state of the optimiser."""
-        state: dict[str, Any] = self.optimizer.optimizer.state_dict()
-        return state
-
-    def begin(self, step: int) -> None:
+    def set_rate(self, step: int) -> None:
         """Set the learning rate for an update."""
         set_rates(self.optimizer, self._course(step))
 
     def gradients(self) -> list[Tensor]:
-        """The gradients, unscaled and the same in all processes."""
-        self._accelerator.unscale_gradients(self.optimizer)
+        """The gradients, the same in all processes, without the scale of fp16."""
         found = [parameter.grad for parameter in self.module.parameters() if parameter.grad is not None]
         if not self._wrapped and self._accelerator.num_processes > 1:
+            # First, so that all processes find the same ones infinite.
             for gradient in found:
                 gradient.copy_(self._accelerator.reduce(gradient, reduction="mean"))
+        self._accelerator.unscale_gradients(self.optimizer)
         return found
 
-    def end(self, *, finite: bool) -> None:
-        """Take the step, unless the gradients are not finite, and forget them."""
-        # The scaler of fp16 has to hear of an overflow, and skips the step itself.
-        if finite or self._accelerator.scaler is not None:
+    def take_step(self) -> None:
+        """Change the weights by what `gradients` has given."""
+        if self._accelerator.scaler is None:
             self.optimizer.step()
-        self.optimizer.zero_grad()
-
-
-def norms_of_gradients(losses: Mapping[str, Tensor], module: nn.Module) -> dict[str, float]:
-    """Norm of the gradient of each loss for the parameters of a module; the graphs are kept."""
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    norms = {}
-    for name, loss in losses.items():
-        gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-        norms[name] = float(torch.nn.utils.get_total_norm([each for each in gradients if each is not None]))
-    return norms
+        else:
+            self._accelerator.scaler.step(self.optimizer)

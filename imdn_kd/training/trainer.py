@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from filelock import BaseFileLock
@@ -18,8 +17,7 @@ from torch import Tensor, nn
 
 from imdn_kd.archs.network import SRNetwork
 from imdn_kd.data.patches import Batch
-from imdn_kd.distill.distiller import ADAPTERS, CRITIC, STUDENT, Distiller, Turn
-from imdn_kd.distill.scene import Scene
+from imdn_kd.distill.distiller import ADAPTERS, CRITIC, STUDENT, Distiller
 from imdn_kd.errors import InputError
 from imdn_kd.evaluation.benchmark import SetScore
 from imdn_kd.training import launch
@@ -28,11 +26,12 @@ from imdn_kd.training.checkpoint import State, save_state, save_weights
 from imdn_kd.training.diagnosis import why_not_finite
 from imdn_kd.training.interrupt import Interrupt
 from imdn_kd.training.judge import Judge
-from imdn_kd.training.learner import Learner, norms_of_gradients
+from imdn_kd.training.learner import Learner
 from imdn_kd.training.log import TrainLog
 from imdn_kd.training.options import TrainOptions
 from imdn_kd.training.plan import Plan
 from imdn_kd.training.run_folder import RunFolder
+from imdn_kd.training.update import Update, Updater
 from imdn_kd.training.validation import StoppedError
 from imdn_kd.training.window import LossWindow
 
@@ -115,6 +114,9 @@ class Trainer:
             if state is not None:
                 module.load_state_dict(state.others[name]["weights"])
             self.learners[name] = self._learner(name, module)
+        self._updater = Updater(
+            self.distiller, self.learners, accelerator, seed=options.manual_seed, grad_clip=train.grad_clip
+        )
         self.step = 0 if state is None else state.step
         self._validated = 0 if state is None else state.validated
         self._skipped = 0 if state is None else state.skipped
@@ -205,78 +207,28 @@ class Trainer:
         return int(self.accelerator.gather(torch.tensor([number], device=self.accelerator.device)).max())
 
     def _update(self, batches: Sequence[Batch]) -> None:
-        """One update, over one or more batches: everyone that learns takes a step, in turn."""
-        # Whatever is drawn inside networks and objectives depends on the update alone, as the patches do.
-        torch.manual_seed(_seed_of(self.options.manual_seed, self.step, self.accelerator.process_index))
-        losses: dict[str, Tensor] = {}
-        scenes: list[Scene] = []
-        finite = True
-        for learner in self.learners.values():
-            learner.begin(self.step)
-        for turn in self.distiller.turns(self.step):
-            found = self._losses(turn, batches, scenes)
-            finite = self._step(turn) and finite
-            losses |= found
-            if not finite:
-                break
-        self._skipped = 0 if finite else self._skipped + 1
+        """Make one update, and give up if too many in a row could not be made."""
+        # Compiled networks free on the way back what the next way back would need.
+        norms = (self.step + 1) % self.options.logger.print_freq == 0 and not self.options.train.compile
+        update = self._updater.make(batches, self.step, norms=norms)
+        self._skipped = self._skipped + 1 if update.failed else 0
         if self._skipped >= self.options.train.max_skipped:
-            self._give_up(batches, losses, turn)
-        for learner in self.learners.values():
-            learner.optimizer.zero_grad()
+            self._give_up(batches, update)
         self.step += 1
-        if finite:
-            if self.ema is not None:
-                self.ema.update_parameters(self.network)
-            self._window.add(losses)
+        if self.ema is not None and STUDENT in update.taken:
+            self.ema.update_parameters(self.network)
+        if update.failed:
+            whose = "its" if STUDENT in update.failed else f"the {update.failed[0]}'s"
+            logger.warning("update %d was skipped: %s gradients are not finite", self.step, whose)
         else:
-            logger.warning("update %d was skipped: its gradients are not finite", self.step)
+            self._window.add(update.losses)
+            self._norms = update.norms
         self._on_step(self.step, self._recent, self.learners[STUDENT].rate)
 
-    def _losses(self, turn: Turn, batches: Sequence[Batch], scenes: list[Scene]) -> dict[str, Tensor]:
-        """Compute the losses of a turn and their gradients.
-
-        What the student makes of the batches in its turn is kept in `scenes`, for the turns after it.
-        """
-        losses: dict[str, Tensor] = {}
-        first = not scenes
-        for number, batch in enumerate(batches, 1):
-            # Processes need not exchange gradients before they are complete.
-            alone = number < len(batches)
-            with self.accelerator.no_sync(self.distiller.student) if alone else nullcontext():
-                scene = self.distiller.look(batch) if first else scenes[number - 1]
-                parts = {name: loss / len(batches) for name, loss in turn.losses(scene).items()}
-                if first and not alone and self._shows_norms(parts):
-                    self._norms = norms_of_gradients(parts, self.network)
-                self.accelerator.backward(torch.stack(list(parts.values())).sum())
-            if first:
-                scenes.append(scene.let_go())
-            losses = {name: losses[name] + part.detach() if losses else part.detach() for name, part in parts.items()}
-        return losses
-
-    def _shows_norms(self, losses: Mapping[str, Tensor]) -> bool:
-        """Whether the line of the log that follows is to say what each loss would have changed."""
-        # Compiled networks free on the way back what the next way back would need.
-        due = (self.step + 1) % self.options.logger.print_freq == 0
-        return due and len(losses) > 1 and not self.options.train.compile
-
-    def _step(self, turn: Turn) -> bool:
-        """Let the learners of a turn take their steps; False if none is taken, since gradients are not finite."""
-        learners = [self.learners[name] for name in turn.learners]
-        gradients = [learner.gradients() for learner in learners]
-        norm = torch.nn.utils.get_total_norm([gradient for several in gradients for gradient in several])
-        finite = bool(torch.isfinite(norm))
-        clip = self.options.train.grad_clip
-        if finite and clip is not None and STUDENT in turn.learners:
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), clip)
-        for learner in learners:
-            learner.end(finite=finite)
-        return finite
-
-    def _give_up(self, batches: Sequence[Batch], losses: Mapping[str, Tensor], turn: Turn) -> None:
-        where = self._why_not_finite(batches, losses)
-        if STUDENT not in turn.learners:
-            where = f"those of the {' and '.join(turn.learners)}"
+    def _give_up(self, batches: Sequence[Batch], update: Update) -> None:
+        where = self._why_not_finite(batches, update.losses)
+        if STUDENT not in update.failed:
+            where = f"those of the {' and '.join(update.failed)}, whose learning rate may be too high"
         row = f"{self._skipped} in a row had gradients that are not finite"
         problem = f"stopped before update {self.step + 1}: {row}; {where}"
         if self.accelerator.is_main_process:
@@ -347,11 +299,11 @@ class Trainer:
             step=self.step,
             options=self.options.model_dump(mode="json"),
             network=self.network.state_dict(),
-            optimizer=self.learners[STUDENT].state(),
+            optimizer=self.learners[STUDENT].optimizer.state_dict(),
             ema=None if self.ema is None else self.ema.state_dict(),
             scaler=None if scaler is None else scaler.state_dict(),
             others={
-                name: {"weights": learner.module.state_dict(), "optimizer": learner.state()}
+                name: {"weights": learner.module.state_dict(), "optimizer": learner.optimizer.state_dict()}
                 for name, learner in self.learners.items()
                 if name != STUDENT
             },
@@ -392,7 +344,3 @@ class Trainer:
 def _raise(error: Exception | None) -> None:
     if error is not None:
         raise error
-
-
-def _seed_of(seed: int, step: int, rank: int) -> int:
-    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0])
