@@ -33,7 +33,7 @@ class Options(BaseModel):
     `Attributes:` in the docstring of a subclass is what the reference and editors say about its keys.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     @model_validator(mode="wrap")
     @classmethod

@@ -65,8 +65,19 @@ def _sorted_out(content: Any, found: list[tuple[Any, Any]], keys: tuple[Any, ...
     return problems
 
 
+_WORDS = {
+    "model_type": "is to be a section of options",
+    "model_attributes_type": "is to be a section of options",
+    "dict_type": "is to be a section of options",
+}
+"""What pydantic says in terms of classes, in those of a file, by the type of the error."""
+
+
 def _problem(keys: tuple[Any, ...], error: Any) -> Problem:  # noqa: ANN401 - a private type of pydantic
-    return Problem(keys, keys[:-1] if error["type"] == UNKNOWN else keys, " ".join(error["msg"].split()))
+    said = _WORDS.get(error["type"], error["msg"])
+    if error["type"] == "too_short":
+        said = said.partition(" after validation")[0].replace("Dictionary should have", "needs")
+    return Problem(keys, keys[:-1] if error["type"] == UNKNOWN else keys, " ".join(said.split()))
 
 
 def _key(content: Any, part: str | int) -> tuple[Any] | None:  # noqa: ANN401

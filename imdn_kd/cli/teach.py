@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +21,7 @@ def teach(
 
     Goes on where it was interrupted. `imdn-kd train` does the same by itself, if one process trains.
 
-    imdn-kd teach -opt options/distill/logits_rtc_x2.yml
+    imdn-kd teach -opt options/distill/pixelwise.yml
     """
     from imdn_kd.cli.progress import FileProgress
     from imdn_kd.errors import InputError
@@ -33,7 +34,12 @@ def teach(
 
     content = read_options(options, TrainOptions, overrides or ())
     plan = run.check(content)
-    with FileProgress() as progress:
-        run.teach(content, plan, progress.at)
+    try:
+        with FileProgress() as progress:
+            run.examine(content, plan)
+            run.teach(content, plan, progress.at)
+    except KeyboardInterrupt as error:
+        print("imdn-kd: stopped; the same command goes on", file=sys.stderr)
+        raise typer.Exit(130) from error
     assert plan.cache is not None  # noqa: S101 - otherwise it would have been refused
     print(f"{content.datasets.train.dataroot}: has {plan.cache.plane}")

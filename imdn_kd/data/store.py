@@ -65,7 +65,12 @@ class Store:
         self._images = _load(self.path / IMAGES)
         if self._images.ndim != 1 or self._images.dtype.names != ("name", "sha256") or not len(self._images):
             raise InputError(f"{self.path / IMAGES}: does not fit the store; prepare it again")
-        self._maps = {plane: _PlaneMap(self.path, plane, len(self._images)) for plane in self.planes}
+        # Others when they are asked for: what is wrong with them concerns nobody else.
+        self._maps = {
+            plane: _PlaneMap(self.path, plane, len(self._images))
+            for plane in self.planes
+            if plane == "gt" or plane.startswith("lq_")
+        }
         self._touched = 0
 
     def __reduce__(self) -> tuple[type[Store], tuple[Path]]:
@@ -139,7 +144,17 @@ class Store:
                 if on_image:
                     on_image(checked)
 
+    def has(self, plane: str) -> bool:
+        """Whether there is such a plane, with all its files."""
+        try:
+            self._map(plane)
+        except InputError:
+            return False
+        return True
+
     def _map(self, plane: str) -> _PlaneMap:
+        if plane in self.planes and plane not in self._maps:
+            self._maps[plane] = _PlaneMap(self.path, plane, len(self._images))
         if plane not in self._maps:
             raise InputError(f"{self.path}: has no plane {plane}; it has {', '.join(self.planes)}")
         return self._maps[plane]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import filelock
 import numpy as np
 
 from imdn_kd.data.journal import Journal, Record
@@ -143,15 +144,31 @@ def add_plane(
         plane: name of the new plane, usable in file names.
         make: gives the image of a number, H x W x 3, RGB, uint8.
         description: for the manifest, JSON; also what tells an interrupted job from another one. A plane of this name
-            and description that is there already is left alone.
+            and description that is there already is left alone, unless its files are missing or cut off.
         on_image: called after each image.
 
     Raises:
-        InputError: no store, or it has a plane of that name with another description.
+        InputError: no store, another process is adding a plane to it, or it has one of that name with another
+            description.
     """
+    lock = filelock.FileLock(Store(path).path / ".planes.lock", timeout=0)
+    try:
+        with lock:
+            return _add_plane(path, plane, make, description, on_image)
+    except filelock.Timeout as error:
+        raise InputError(f"{path}: another process is adding to it; wait until that has ended") from error
+
+
+def _add_plane(
+    path: Path | str,
+    plane: str,
+    make: Callable[[int], Pixels],
+    description: Mapping[str, Any],
+    on_image: Callable[[], None] | None,
+) -> Store:
     store = Store(path)
     present = store.manifest["planes"].get(plane)
-    if present is not None:
+    if present is not None and store.has(plane):
         if {key: value for key, value in present.items() if key != "sha256"} != dict(description):
             raise InputError(f"{path}: has another plane {plane} already; choose another name")
         return store

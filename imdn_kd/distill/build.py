@@ -219,7 +219,8 @@ def _try(lesson: Lesson, student: SRNetwork, batch: dict[str, Tensor]) -> None:
         )
         for term in lesson.terms:
             with _collected(problems, term.name):
-                term.objective(scene)
+                if not term.objective(scene).isfinite():
+                    raise InputError("is not finite for a patch of noise; check the weights of the teacher")
     student.train(training)
     if problems:
         raise InputError(*problems)

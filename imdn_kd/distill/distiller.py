@@ -51,8 +51,9 @@ class Lesson:
     def learners(self) -> dict[str, nn.Module]:
         """What learns beside the student, by name."""
         found: dict[str, nn.Module] = {}
+        # With a prefix, since names such as `keys` are taken in a ModuleDict.
         adapters = {
-            term.name: term.objective.adapters
+            f"of_{term.name}": term.objective.adapters
             for term in self.terms
             if isinstance(term.objective, Likeness) and len(term.objective.adapters)
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -35,12 +36,11 @@ class Holistic(Objective):
         self, *, critic: Mapping[str, Any] | None = None, n_critic: int = 1, gradient_penalty: float = 10.0
     ) -> None:
         super().__init__()
-        if n_critic < 1 or gradient_penalty < 0:
-            raise InputError(
-                f"n_critic is {n_critic} and gradient_penalty {gradient_penalty}; give 1 or more, and 0 or more"
-            )
+        if not (isinstance(n_critic, int) and n_critic >= 1 and 0 <= gradient_penalty < math.inf):
+            given = f"n_critic is {n_critic} and gradient_penalty {gradient_penalty}"
+            raise InputError(f"{given}; give a whole number from 1, and a number from 0")
         self.n_critic, self.gradient_penalty = n_critic, gradient_penalty
-        self.critic: Critic = _CRITICS.build({**(critic or {}), "type": "Critic"})
+        self.critic: Critic = _CRITICS.build({"type": "Critic", **(critic or {})})
 
     def forward(self, scene: Scene) -> Tensor:
         """The student's part; the critic has no gradient of it."""

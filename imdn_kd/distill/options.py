@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from typing import Annotated, Any, Literal
@@ -20,7 +21,7 @@ CRITIC_LOSSES = ("d_score", "d_penalty")
 
 
 class TeacherOptions(Options):
-    """`network_t`: a teacher, by a file of weights, by the name of a network, or both.
+    """`network_t`: a teacher, by the file of its weights.
 
     Attributes:
         type: network of ours or of BasicSR, with its own options; not needed for a model file of ours, a checkpoint of
@@ -38,7 +39,7 @@ class TeacherOptions(Options):
     model_config = ConfigDict(extra="allow")
 
     type: str | None = None
-    weights: Place | None = None
+    weights: Place
     param_key: Literal["params", "params_ema"] | None = None
     value_range: float | None = Field(None, gt=0)
     mean: list[float] | None = None
@@ -47,9 +48,8 @@ class TeacherOptions(Options):
     weight: float = Field(1.0, gt=0)
 
     @model_validator(mode="after")
-    def _says_which(self) -> TeacherOptions:
-        if self.weights is None:
-            raise PydanticCustomError("teacher", "needs weights, the file of a trained network")
+    def _options_have_a_type(self) -> TeacherOptions:
+        _refuse_misspelt(self)
         extra = [*(self.__pydantic_extra__ or {}), *({"param_key"} & self.model_fields_set)]
         if self.type is None and extra:
             keys = ", ".join(extra)
@@ -63,6 +63,8 @@ class TeacherOptions(Options):
 
 class ObjectiveOptions(Options):
     """`distill.objectives.NAME`: something that the student is to have in common with the teacher.
+
+    `imdn-kd options objectives` describes every type with its own options.
 
     Attributes:
         type: a loss between images (`L1Loss`, ...), for the results of both; one between features (`PairwiseLoss`,
@@ -97,6 +99,7 @@ class ObjectiveOptions(Options):
 
     @model_validator(mode="after")
     def _fits_together(self) -> ObjectiveOptions:
+        _refuse_misspelt(self)
         if self.tap_weights is not None and len(self.tap_weights) != len(self.taps or ["sr"]):
             raise PydanticCustomError("tap_weights", "tap_weights must be as many as taps")
         if self.tap_weights is not None and (min(self.tap_weights) < 0 or not any(self.tap_weights)):
@@ -112,6 +115,16 @@ class ObjectiveOptions(Options):
     def spec(self) -> dict[str, Any]:
         """What the registries build from."""
         return {"type": self.type, **(self.__pydantic_extra__ or {})}
+
+
+def _refuse_misspelt(options: Options) -> None:
+    """Refuse keys that are meant for a network or loss, but look like misspelt ones of the section."""
+    known = type(options).model_fields.keys()
+    for key in options.__pydantic_extra__ or {}:
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
+        if near:
+            said = "no option is called '{key}'; did you mean '{near}'?"
+            raise PydanticCustomError("misspelt", said, {"key": key, "near": near[0]})
 
 
 class DistillOptions(Options):
@@ -132,8 +145,9 @@ class DistillOptions(Options):
     @classmethod
     def _names_are_words(cls, objectives: dict[str, ObjectiveOptions]) -> dict[str, ObjectiveOptions]:
         for name in objectives:
-            if not re.fullmatch(r"[A-Za-z]\w*", name) or name in CRITIC_LOSSES:
-                raise PydanticCustomError(
-                    "name", "{name}: give a name of letters, digits and _, as l_kd", {"name": name}
-                )
+            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
+                said = "{name}: give a name of letters, digits and _ that begins with a letter, as l_kd"
+                raise PydanticCustomError("name", said, {"name": name})
+            if name in CRITIC_LOSSES:
+                raise PydanticCustomError("name", "{name}: a critic's loss has this name; give another", {"name": name})
         return objectives

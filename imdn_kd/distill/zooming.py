@@ -36,6 +36,8 @@ class Upcycling(Objective):
         super().__init__()
         if not zoom or not set(zoom) <= {"in", "out"}:
             raise InputError(f"zoom of Upcycling is {zoom}; give [in], [out] or [in, out]")
+        if not isinstance(consistency, bool):
+            raise InputError(f"consistency of Upcycling is {consistency}; give true or false")
         self.zoom, self.consistency = tuple(zoom), consistency
         self.loss = LOSSES.build({"type": loss})
         if not isinstance(self.loss, PixelLoss):

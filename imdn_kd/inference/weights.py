@@ -18,6 +18,10 @@ WRAPPERS = ("params_ema", "params")
 """The keys of a BasicSR checkpoint that hold weights, averaged and plain, in the order of preference."""
 
 
+class MisfitError(InputError):
+    """Weights are not those of the network."""
+
+
 class WeightFile(NamedTuple):
     """What a file of weights holds.
 
@@ -87,8 +91,8 @@ def load_weights(network: nn.Module, path: Path | str, *, key: str | None = None
         A line for each tensor that did not fit: missing in the file, of another shape, or unknown to the network.
 
     Raises:
-        InputError: the file cannot be used, a tensor does not fit (`strict`), none does, or one has values that are not
-            finite.
+        MisfitError: a tensor does not fit (`strict`).
+        InputError: the file cannot be used, no tensor fits, or one has values that are not finite.
     """
     path = Path(path)
     weights = read_weights(path, key)
@@ -96,10 +100,7 @@ def load_weights(network: nn.Module, path: Path | str, *, key: str | None = None
     name = type(network).__name__
     problems = list(misfits(own, weights))
     if strict and problems:
-        raise InputError(
-            f"{path}: does not fit {name}: {problems[0]}; give weights of this network, "
-            "or set strict_load_g: false to take what fits"
-        )
+        raise MisfitError(f"{path}: does not fit {name}: {problems[0]}; give weights of this network")
     fitting = {key: weights[key] for key, value in own.items() if key in weights and weights[key].shape == value.shape}
     if not fitting:
         raise InputError(f"{path}: no tensor in it fits {name}; give weights of this network or one like it")

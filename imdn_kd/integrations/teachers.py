@@ -38,7 +38,7 @@ def open_teacher(
         InputError: no such file or network, one that cannot be used, or one of another factor.
     """
     model = _open(options)
-    name, facts = str(options.weights), model.network.facts
+    name, facts = options.weights, model.network.facts
     if facts.scale != scale:
         raise InputError(f"{name}: enlarges x{facts.scale}, but scale is {scale}; give a teacher for x{scale}")
     if facts.num_in_ch != num_in_ch:
@@ -57,7 +57,7 @@ def open_teacher(
 
 
 def _open(options: TeacherOptions) -> ModelFile:
-    path, spec = str(options.weights), options.spec()
+    path, spec = options.weights, options.spec()
     if spec is not None:
         network: SRNetwork = ARCHS.build(spec)
         load_weights(network, path, key=options.param_key, strict=True)

@@ -356,7 +356,7 @@ class TrainOptions(Options):
         kind = content.get("model_type") if isinstance(content, dict) else None
         if isinstance(kind, str) and kind.endswith("Model") and kind not in ("SRModel", "SwinIRModel"):
             message = "{kind} is not trained here, but SRModel and SwinIRModel: pixel losses alone; use BasicSR for it"
-            raise _wrong({"model_type": PydanticCustomError("model_type", message, {"kind": kind})}, content)
+            raise _wrong({"model_type": PydanticCustomError("other_model", message, {"kind": kind})}, content)
         return content
 
     @field_validator("name")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from imdn_kd.evaluation.metrics import is_measurable
 from imdn_kd.evaluation.options import DatasetOptions
 from imdn_kd.files import check_folder
 from imdn_kd.inference.device import choose_dtype
-from imdn_kd.inference.weights import load_weights
+from imdn_kd.inference.weights import MisfitError, load_weights
 from imdn_kd.integrations.teachers import open_teacher
 from imdn_kd.registry import ARCHS, LOSSES
 from imdn_kd.training import launch
@@ -101,7 +102,10 @@ def make_plan(options: TrainOptions, *, device: torch.device, root: Path, auto_r
     terms = [*_terms(options, problems)]
     teachers = [*_teachers(options, device, problems)]
     lesson, cache = Lesson(terms), None
-    if options.distill is not None and options.distill.cache and batches is not None:
+    if network is not None:
+        problems.lines += _sizes(options, network.facts)
+    known = len(teachers) == len(options.teachers())
+    if options.distill is not None and options.distill.cache and batches is not None and known:
         cache = problems.of("distill.cache", partial(_cache, options, batches.images, teachers))
     if options.distill is not None and network is not None and not problems.lines:
         plane = None if cache is None else cache.plane
@@ -114,8 +118,6 @@ def make_plan(options: TrainOptions, *, device: torch.device, root: Path, auto_r
     courses = _courses(options, problems)
     val, test = ([*_sets(options, phase, problems)] for phase in ("val", "test"))
     problems.lines += _selection(options, val, test)
-    if network is not None:
-        problems.lines += _sizes(options, network.facts)
     processes = launch.world_size()
     more = notes(options, processes)
     if not problems.lines:
@@ -216,7 +218,12 @@ def _cache(options: TrainOptions, images: ImagePairs, teachers: list[Teacher]) -
         raise InputError("the teacher's results are kept in a store; make one with imdn-kd prepare, or leave this out")
     if options.datasets.train.color == "y":
         raise InputError("a store holds RGB, but color: y trains on Y; leave this out")
-    return Cache(images.store, options.scale, teachers, options.teachers())
+    cache = Cache(images.store, options.scale, teachers, options.teachers())
+    if not cache.is_there and not os.access(images.store.path, os.W_OK):
+        raise InputError(
+            f"{images.store.path}: cannot be written; copy the store to where it can be, or leave this out"
+        )
+    return cache
 
 
 def _lesson(
@@ -299,9 +306,13 @@ def _selection(options: TrainOptions, val: Sequence[ImageSet], test: Sequence[Im
 
 
 def _pretrain(options: TrainOptions, network: SRNetwork, problems: _Problems) -> list[str]:
-    path = str(options.path.pretrained)
-    left = problems.of(
-        "path.pretrain_network_g",
-        lambda: load_weights(network, path, key=options.path.param_key_g, strict=options.path.strict),
-    )
+    path, given = str(options.path.pretrained), options.path
+
+    def load() -> list[str]:
+        try:
+            return load_weights(network, path, key=given.param_key_g, strict=given.strict)
+        except MisfitError as error:
+            raise InputError(f"{error}, or set strict_load_g: false to take what fits") from error
+
+    left = problems.of("path.pretrain_network_g", load)
     return [f"path.pretrain_network_g: not loaded: {line}" for line in left or ()]

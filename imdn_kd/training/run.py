@@ -65,8 +65,8 @@ def prepare(
     launch.check_same("the newest training state", step, f"{root} must be a folder that all machines share")
     launch.check_same("the data", _manifest(plan), "give the same data sets to all processes")
     accelerator = _accelerator(options)
-    if plan.lesson.teachers and plan.state is None:
-        launch.together(lambda: _examine(options, plan, accelerator.device))
+    if plan.state is None:
+        launch.together(lambda: examine(options, plan))
     if plan.cache is not None and not plan.cache.is_there:
         if launch.world_size() > 1:
             raise InputError("distill.cache: is not there yet; make it with one process first: imdn-kd teach -opt FILE")
@@ -102,17 +102,22 @@ def teach(options: TrainOptions, plan: Plan, on_image: Callable[[int, int], None
     plan.batches = open_batches(options, (plan.cache.plane,))
 
 
-def _examine(options: TrainOptions, plan: Plan, device: torch.device) -> None:
-    """See that the teachers do better than the student, on the set for selection."""
+def examine(options: TrainOptions, plan: Plan) -> None:
+    """See that the teachers do better than the student, on the set for selection; see `check_teachers`."""
     name = None if options.val is None else options.val.select_on
     images = next((images for images in plan.val if images.name == name), None)
     count = 0 if options.distill is None else options.distill.check_images
-    cached = plan.cache is not None and plan.cache.is_there
-    if images is None or not count or cached:
+    if not plan.lesson.teachers or images is None or not count:
         return
     student = plan.network if options.path.pretrained is not None else None
-    teachers = plan.lesson.teachers
-    psnr = check_teachers(teachers, student, images, count=count, protocol=options.protocol(), device=device)
+    psnr = check_teachers(
+        plan.lesson.teachers,
+        student,
+        images,
+        count=count,
+        protocol=options.protocol(),
+        device=_device(options),
+    )
     logger.info("the teacher has %.2f dB on %d images of %s", psnr, min(count, len(images.pairs)), images.name)
 
 

@@ -65,7 +65,7 @@ class Cache:
     @property
     def is_there(self) -> bool:
         """Whether it is complete."""
-        return self.plane in Store(self._store.path).planes
+        return Store(self._store.path).has(self.plane)
 
     def fill(self, device: torch.device, on_image: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Compute what is missing; can be interrupted and gone on with.
@@ -88,7 +88,8 @@ class Cache:
         try:
             add_plane(self._store.path, self.plane, make, description=self._description)
         except OSError as error:
-            raise InputError(f"{self._store.path}: cannot be written ({error.strerror}); copy the store") from error
+            advice = "see to it, and do the same again, which goes on from here"
+            raise InputError(f"{self._store.path}: cannot be written ({error.strerror}); {advice}") from error
         on_image(total, total)
 
 
@@ -135,7 +136,11 @@ def check_teachers(
 
 def _enlarge(teachers: Sequence[Teacher], lr: Pixels) -> Pixels:
     lq = torch.from_numpy(lr.copy()).permute(2, 0, 1)[None].to(teachers[0].mean.device).float() / 255
-    sr = mean_of(teachers, [teacher(lq) for teacher in teachers]).clamp(0, 1).mul(255).round().byte()
+    sr = mean_of(teachers, [teacher(lq) for teacher in teachers])
+    if not sr.isfinite().all():
+        names = ", ".join(teacher.name for teacher in teachers)
+        raise InputError(f"{names}: gives values that are not finite; check weights, value_range and precision")
+    sr = sr.clamp(0, 1).mul(255).round().byte()
     pixels: Pixels = sr[0].permute(1, 2, 0).contiguous().cpu().numpy()
     return pixels
 

@@ -142,7 +142,7 @@ def test_several_teachers_count_by_their_weights(student, batch):
 
 def test_an_adapter_brings_the_student_to_the_width_of_the_teacher(student, teacher, batch):
     lesson = lesson_of({"l_mimic": {"type": "MimicLoss", "taps": ["block.2"]}}, student, teacher)
-    (adapter,) = lesson.learners()[ADAPTERS]["l_mimic"].values()
+    (adapter,) = lesson.learners()[ADAPTERS]["of_l_mimic"].values()
     before = copy.deepcopy(student.state_dict())
 
     mine, theirs = features(student, batch["lq"])[2], features(teacher.network, batch["lq"])[4]
@@ -271,6 +271,9 @@ def test_the_student_is_left_as_it_was(student, teacher, batch):
             r"objectives\.l: the critic 'Critic' has no option 'width'",
         ),
         ({"l": {"type": "Holistic", "n_critic": 0}}, r"objectives\.l: n_critic is 0"),
+        ({"l": {"type": "Holistic", "n_critic": 1.5}}, r"objectives\.l: n_critic is 1\.5"),
+        ({"l": {"type": "Holistic", "critic": {"type": "L1Loss"}}}, r"objectives\.l: no critic is called 'L1Loss'"),
+        ({"l": {"type": "Upcycling", "consistency": "maybe"}}, r"objectives\.l: consistency of Upcycling is maybe"),
         ({"l": {"type": "Upcycling", "zoom": ["up"]}}, r"objectives\.l: zoom of Upcycling"),
         ({"l": {"type": "Upcycling", "loss": "PairwiseLoss"}}, r"objectives\.l: loss of Upcycling is PairwiseLoss"),
         ({"l": {"type": "L1Loss", "taps": ["head"]}}, r"objectives\.l: L1Loss compares no features"),
@@ -297,6 +300,13 @@ def test_what_cannot_be_is_said_in_one_line(objectives, line, student, teacher):
     assert len(caught.value.lines) == 1
 
 
+def test_a_teacher_whose_results_are_not_finite_is_refused(student):
+    network = imdn(8, 2, 1)
+    network.upsampler[0].bias.data.fill_(float("inf"))
+    with pytest.raises(InputError, match=r"^objectives\.l: is not finite for a patch of noise"):
+        lesson_of({"l": {"type": "L1Loss"}}, student, Teacher(network))
+
+
 @pytest.mark.parametrize(("objective", "step"), [({"start_iter": 3}, 0), ({"stop_iter": 4}, 4)])
 def test_there_is_always_something_to_learn(objective, step, student, teacher):
     with pytest.raises(InputError, match=f"^objectives: nothing is to be learned after {step} updates"):
@@ -320,6 +330,9 @@ def test_all_that_is_wrong_is_said_at_once(student, teacher):
         ({"taps": ["a"], "tap_weights": [-1]}, "tap_weights must be 0 or more"),
         ({"start_iter": 5, "stop_iter": 5}, "stop_iter must be later than start_iter"),
         ({"loss_weight": 0}, "loss_weight"),
+        ({"loss_weight": float("inf")}, "loss_weight: Input should be a finite number"),
+        ({"tap_weights": [float("nan")]}, "tap_weights"),
+        ({"loss_wieght": 1.0}, "no option is called 'loss_wieght'; did you mean 'loss_weight'"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(objective, line):
@@ -328,9 +341,14 @@ def test_options_that_contradict_each_other_are_refused(objective, line):
     assert len(caught.value.lines) == 1
 
 
-@pytest.mark.parametrize("name", ["a.b", "a b", "", "1", "d_score"])
+@pytest.mark.parametrize("name", ["keys", "type", "forward", "training"])
+def test_any_word_is_a_name(name, student, teacher):
+    assert lesson_of({name: {"type": "MimicLoss", "taps": ["head"]}}, student, teacher).learners()
+
+
+@pytest.mark.parametrize("name", ["a.b", "a b", "", "1", "_x", "é", "d_score"])
 def test_names_that_cannot_be_logged_are_refused(name):
-    with pytest.raises(InputError, match="give a name of letters, digits and _") as caught:
+    with pytest.raises(InputError, match=r"give a name of letters, digits and _|give another") as caught:
         check_options({"objectives": {name: {"type": "L1Loss"}}}, DistillOptions, "test")
     assert len(caught.value.lines) == 1
 

@@ -9,6 +9,7 @@ import random
 import time
 from types import SimpleNamespace
 
+import filelock
 import pytest
 import torch
 
@@ -133,7 +134,7 @@ def test_every_objective_is_logged_with_its_share_and_the_norm_of_its_gradient(u
 def test_what_learns_beside_the_student_is_in_its_states_and_not_in_its_models(data, teachers, undisturbed):
     state = state_file(undisturbed, UPDATES)
     assert set(state["others"]) == {"adapters", "critic"}
-    assert {"l_mimic.0_0.weight", "l_mimic.1_1.bias"} <= set(state["others"]["adapters"]["weights"])
+    assert {"of_l_mimic.0_0.weight", "of_l_mimic.1_1.bias"} <= set(state["others"]["adapters"]["weights"])
 
     student = ARCHS.build(everything(data, teachers).network_g.spec())
     models = undisturbed / "run" / "models"
@@ -318,16 +319,19 @@ def test_options_without_effect_are_told(data, teachers):
     ("changes", "line"),
     [
         ({"network_t": None}, "distill: there is no teacher; give network_t"),
-        ({"network_t": {"type": "IMDN"}}, "network_t: needs weights"),
+        ({"network_t": {"type": "IMDN"}}, r"network_t\.weights: "),
         ({"network_t": {"weights": "no.pth"}}, r"network_t: no\.pth: no such model file"),
         (
             {"network_t": {"weights": "TEACHER", "upscale": 2}},
             "network_t: upscale: options of a network, but there is no",
         ),
         ({"network_t": {"weights": "TEACHER", "mean": [0.5]}}, "network_t: mean has 1 values"),
+        ({"network_t": {"weights": "TEACHER", "weight": float("inf")}}, r"network_t\.weight: .*finite"),
+        ({"network_t": {"weights": "TEACHER", "slef_ensemble": True}}, "did you mean 'self_ensemble'"),
+        ({"network_t": "TEACHER"}, "network_t: is to be a section of options"),
         ({"network_t": {"weights": "TEACHER", "type": "IMDN", "upscale": 4}}, "network_t: .*TEACHER|network_t: "),
         ({"network_t": {"weights": "TEACHER", "type": "IMDM"}}, "did you mean 'IMDN'"),
-        ({"distill": {"objectives": {}}}, r"distill\.objectives"),
+        ({"distill": {"objectives": {}}}, r"distill\.objectives: needs at least 1 item"),
         ({"distill": {"objectvies": {}}}, "did you mean 'objectives'"),
         ({"distill": {"objectives": {"l_kd": {"type": "L2Loss"}}}}, r"distill: objectives\.l_kd: .*'L1Loss'"),
         ({"train": {"optim_d": {"type": "Adma", "lr": 1e-4}}}, r"train\.optim_d: .*'Adamax'"),
@@ -344,10 +348,77 @@ def test_what_cannot_be_is_said_in_one_line(data, teachers, changes, line):
     assert len(caught.value.lines) == 1
 
 
-def test_a_cache_needs_a_store_and_colour(data, teachers):
+@pytest.mark.parametrize("content", [None, b"", b"no weights", b"PK\x03\x04"])
+def test_an_unusable_teacher_is_said_in_one_line_with_a_cache_too(data, tmp_path, content):
+    path = tmp_path / "teacher.pth"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=r"^network_t\.0: .*teacher\.pth: ") as caught:
+        check(distilled(data, [path], cache=True))
+    assert len(caught.value.lines) == 1
+
+
+def test_sizes_that_the_student_does_not_take_are_told_alone(data, teachers):
+    swin = {
+        "type": "SwinIR",
+        "upscale": 2,
+        "upsampler": "pixelshuffle",
+        "window_size": 8,
+        "depths": [1],
+        "num_heads": [1],
+        "embed_dim": 6,
+    }
+    options = distilled(data, teachers[:1], None, {"datasets": {"train": {"gt_size": 20}}})
+    with pytest.raises(InputError) as caught:
+        check(options.model_copy(update={"network_g": options.network_g.model_validate(swin)}))
+    (line,) = caught.value.lines
+    assert line.startswith("datasets.train.gt_size: 20 gives inputs of 10 px, but the network needs at least 8 px")
+
+
+def test_a_plane_of_a_teacher_that_is_damaged_concerns_nobody_else_and_is_made_again(data, tmp_path):
+    torch.manual_seed(77)
+    fresh = tmp_path / "fresh.safetensors"
+    save_model(fresh, ModelFile(ARCHS.build({"type": "IMDN", "upscale": 2, "num_feat": 8, "num_block": 1})))
+    options = distilled(data, [fresh], cache=True)
+    plan = check(options)
+    teach(options, plan)
+    pixels = data / "sample.store" / f"{plan.cache.plane}.npy"
+    whole = pixels.read_bytes()
+    pixels.unlink()
+
+    train(small_options(data, {"train": {"total_iter": 1}}), tmp_path)
+    plan = check(options)
+    assert not plan.cache.is_there
+    teach(options, plan)
+    assert pixels.read_bytes() == whole
+
+
+def test_two_processes_do_not_add_to_a_store_at_once(data, tmp_path):
+    other = tmp_path / "other.safetensors"
+    torch.manual_seed(78)
+    save_model(other, ModelFile(ARCHS.build({"type": "IMDN", "upscale": 2, "num_feat": 8, "num_block": 1})))
+    options = distilled(data, [other], cache=True)
+    with (
+        filelock.FileLock(data / "sample.store" / ".planes.lock"),
+        pytest.raises(InputError, match="another process is adding to it; wait"),
+    ):
+        teach(options, check(options))
+
+
+def test_teaching_looks_at_the_teacher_first(data, teachers):
+    changes = with_validation(data, select_on="held_out")
+    options = distilled(data, teachers[:1], None, changes, check_images=1, cache=True)
+    with pytest.raises(InputError, match="there is nothing to learn"):
+        module.examine(options, check(options))
+
+
+def test_a_cache_needs_a_store_and_colour(data, teachers, tmp_path):
     with pytest.raises(InputError, match=r"distill\.cache: a store holds RGB"):
         changes = {"datasets": {"train": {"color": "y"}}, "network_g": {"num_in_ch": 1}}
-        check(distilled(data, teachers, None, changes, cache=True))
+        one = tmp_path / "one.safetensors"
+        spec = {"type": "IMDN", "upscale": 2, "num_feat": 8, "num_block": 1, "num_in_ch": 1}
+        save_model(one, ModelFile(ARCHS.build(spec)))
+        check(distilled(data, [one], None, changes, cache=True))
     given = {"type": "PairedImageDataset", "dataroot": None, "dataroot_gt": str(data / "held_out" / "HR")}
     given["dataroot_lq"] = str(data / "held_out" / "HR")
     with pytest.raises(InputError, match=r"(?s)distill\.cache: .*store|datasets"):
