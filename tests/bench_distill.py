@@ -70,7 +70,7 @@ def _update(objectives: Mapping[str, Any] | None, plane: str | None = None) -> C
     lesson = Lesson(terms)
     if objectives is not None:
         options = check_options({"objectives": objectives}, DistillOptions, "bench")
-        lesson = make_lesson(options, student, [_teacher()], terms=terms, total=10**6, side=SIDE, plane=plane)
+        lesson = make_lesson(options, student, [_teacher()], terms=terms, total=10**6, sides=[SIDE], plane=plane)
     distiller, batch = Distiller(student, lesson, student), _batch()
     optimizer = torch.optim.Adam(student.parameters(), 1e-4, fused=True)
 

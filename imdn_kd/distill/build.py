@@ -38,10 +38,10 @@ def make_lesson(
     *,
     terms: Sequence[Term] = (),
     total: int,
-    side: int,
+    sides: Sequence[int],
     plane: str | None = None,
 ) -> Lesson:
-    """Build the objectives, and try them out: student, teachers and objectives run on one patch of noise.
+    """Build the objectives, and try them out: student, teachers and objectives run on a patch of noise of each size.
 
     Args:
         options: what is to be learned.
@@ -49,7 +49,7 @@ def make_lesson(
         teachers: likewise; one or more.
         terms: of the loss beside these, which come first.
         total: updates of the training.
-        side: of low-quality patches, px.
+        sides: of low-quality patches, px.
         plane: plane of the batches that will have the teachers' results; None where they are asked.
 
     Raises:
@@ -63,7 +63,7 @@ def make_lesson(
         with _collected(problems, name):
             if name in taken:
                 raise InputError(f"another loss is logged as {name}; choose another name")
-            built[name] = _build(given)
+            built[name] = _build(given, student.facts.num_in_ch)
             if isinstance(built[name], FeatureLoss):
                 names[name] = [_names(given, student, teacher.network) for teacher in teachers]
             elif given.taps is not None or given.tap_weights is not None:
@@ -71,7 +71,8 @@ def make_lesson(
     if problems:
         raise InputError(*problems)
 
-    lq, gt = _patch(student, side)
+    # Not a square, nor of one window of a transformer: in these, what is no map may pass for one.
+    lq, _ = _patch(student, min(sides), 2 * min(sides))
     taps, mine = _tap(student, [one for several in names.values() for pairs in several for one, _ in pairs], lq)
     theirs = [
         teacher.tap([other for several in names.values() for _, other in several[number]], lq)
@@ -103,7 +104,8 @@ def make_lesson(
             raise InputError(f"objectives: nothing is to be learned after {step} updates; let one of them count then")
     if sum(isinstance(term.objective, Holistic) for term in added) > 1:
         raise InputError("objectives: there is more than one Holistic; give one")
-    _try(lesson, student, {"lq": lq, "gt": gt})
+    for side in sorted(set(sides)):
+        _try(lesson, student, _patch(student, side, side))
     return lesson
 
 
@@ -115,9 +117,12 @@ def _collected(problems: list[str], name: str) -> Iterator[None]:
         problems += [f"objectives.{name}: {line}" for line in error.lines]
 
 
-def _build(given: ObjectiveOptions) -> nn.Module:
+def _build(given: ObjectiveOptions, channels: int) -> nn.Module:
     if given.type in OBJECTIVES:
-        objective: nn.Module = OBJECTIVES.build(given.spec())
+        spec = given.spec()
+        if given.type == Holistic.__name__ and isinstance(spec.get("critic", {}), Mapping):
+            spec["critic"] = {"num_in_ch": channels, **spec.get("critic", {})}
+        objective: nn.Module = OBJECTIVES.build(spec)
         return objective
     if given.type not in LOSSES:
         names = {name.casefold(): name for name in (*LOSSES, *OBJECTIVES)}
@@ -197,14 +202,16 @@ def _course(given: ObjectiveOptions, total: int) -> Weight:
     )
 
 
-def _patch(student: SRNetwork, side: int) -> tuple[Tensor, Tensor]:
+def _patch(student: SRNetwork, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """`lq` and `gt`, of noise."""
     facts, generator = student.facts, torch.Generator().manual_seed(0)
-    lq = torch.rand(1, facts.num_in_ch, side, side, generator=generator)
+    lq = torch.rand(1, facts.num_in_ch, height, width, generator=generator)
     return lq, torch.rand(_shape_of_sr(student, lq), generator=generator)
 
 
-def _try(lesson: Lesson, student: SRNetwork, batch: dict[str, Tensor]) -> None:
+def _try(lesson: Lesson, student: SRNetwork, patch: tuple[Tensor, Tensor]) -> None:
     """Compute every objective once, without any effect."""
+    batch = dict(zip(("lq", "gt"), patch, strict=True))
     problems: list[str] = []
     training = student.training
     cached = batch["gt"] if lesson.plane is not None and not lesson.asks_teachers else None

@@ -65,12 +65,11 @@ class Lesson:
         return found
 
     def to(self, device: torch.device) -> Lesson:
-        """Move everything to a device, but for teachers that are not asked."""
+        """Move everything to a device, but for teachers that are not asked, which go to the CPU."""
         for term in self.terms:
             term.objective.to(device)
-        if self.asks_teachers:
-            for teacher in self.teachers:
-                teacher.to(device)
+        for teacher in self.teachers:
+            teacher.to(device if self.asks_teachers else "cpu")
         return self
 
     @property

@@ -24,13 +24,15 @@ class Holistic(Objective):
     In each update the student learns first, then the critic, from the same results.
 
     Args:
-        critic: options of `imdn_kd.archs.critic.Critic`.
+        critic: options of `imdn_kd.archs.critic.Critic`; `num_in_ch` is the student's if it is left out.
         n_critic: updates of the critic for each one of the student.
         gradient_penalty: weight of the penalty.
 
     Raises:
         InputError: options that cannot be used.
     """
+
+    uses_result = True
 
     def __init__(
         self, *, critic: Mapping[str, Any] | None = None, n_critic: int = 1, gradient_penalty: float = 10.0

@@ -21,9 +21,11 @@ class Objective(nn.Module, ABC):
     Attributes:
         live: whether teachers must be asked about other images than those of the batch, so that what is known of
             these is not enough.
+        uses_result: whether it needs the result of the teachers.
     """
 
     live = False
+    uses_result = False
 
     @abstractmethod
     def forward(self, scene: Scene) -> Tensor:
@@ -54,6 +56,8 @@ class Imitation(Objective):
         loss: of both, N x C x sH x sW.
     """
 
+    uses_result = True
+
     def __init__(self, loss: nn.Module) -> None:
         super().__init__()
         self.loss = loss
@@ -70,6 +74,8 @@ class Contrast(Objective):
     Args:
         loss: of the student's result, the teacher's, and the input enlarged bicubically.
     """
+
+    uses_result = True
 
     def __init__(self, loss: nn.Module) -> None:
         super().__init__()
@@ -103,13 +109,14 @@ class Likeness(Objective):
 
     Args:
         loss: of features of both.
-        pairs: which ones; for each teacher.
+        pairs: which ones; for each teacher. Results, `sr`, are compared with the mean of the teachers'.
         shares: parts of the teachers in the mean; they sum up to 1.
     """
 
     def __init__(self, loss: nn.Module, pairs: Sequence[Sequence[TapPair]], shares: Sequence[float]) -> None:
         super().__init__()
         self.loss, self.pairs, self._shares = loss, pairs, shares
+        self.uses_result = any(pair.teacher == SR for several in pairs for pair in several)
         self.adapters = nn.ModuleDict(
             {
                 f"{teacher}_{number}": nn.Conv2d(*pair.adapter, 1)
@@ -128,9 +135,9 @@ class Likeness(Objective):
                 key = f"{teacher}_{number}"
                 if key in self.adapters:
                     mine = self.adapters[key](mine.float())
-                # The result may be known without asking the teacher.
-                alone = pair.teacher == SR and len(self.pairs) == 1
-                theirs = scene.teacher_sr if alone else scene.teacher_features(teacher)[pair.teacher]
+                # The result may be known without asking the teachers.
+                result = pair.teacher == SR
+                theirs = scene.teacher_sr if result else scene.teacher_features(teacher)[pair.teacher]
                 try:
                     parts.append(share * pair.weight * self.loss(mine, theirs))
                 except InputError as error:

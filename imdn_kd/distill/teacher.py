@@ -70,13 +70,11 @@ class Teacher(nn.Module):
             names: see `Taps`; `sr` needs no recording.
             lq: the input, N x C x H x W in [0, 1].
         """
-        scale = self.network.facts.scale
-        shapes: dict[str, tuple[int, ...]] = {SR: (*lq.shape[:2], lq.shape[2] * scale, lq.shape[3] * scale)}
         wanted = [name for name in dict.fromkeys(names) if name != SR]
         self.taps = Taps(self.network, wanted) if wanted else None
         if self.taps is not None:
-            shapes |= {row.name: row.shape for row in self.taps.probe(self.as_given(lq))}
-        return shapes
+            self.taps.probe(self.as_given(self._filled_up(lq)))
+        return {name: tuple(feature.shape) for name, feature in self.look(lq)[1].items()}
 
     def as_given(self, lq: Tensor) -> Tensor:
         """Images in [0, 1] as the network takes them."""
@@ -85,7 +83,7 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def forward(self, lq: Tensor) -> Tensor:
         """Enlarge images in [0, 1], N x C x H x W; the result is float32 and not clamped."""
-        return self.look(lq)[0]
+        return self._ensemble(lq, self._run(lq))
 
     @torch.no_grad()
     def look(self, lq: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -93,23 +91,30 @@ class Teacher(nn.Module):
         if self.taps is None:
             sr, features = self._run(lq), {}
         else:
-            with self.taps.recording() as features:
+            with self.taps.recording() as whole:
                 sr = self._run(lq)
-        if self.self_ensemble:
-            others = [self._turned(lq, code) for code in TURNS[1:]]
-            sr = torch.stack([sr, *others]).mean(0)
-        return sr, {**features, "sr": sr}
+            filled = self._filled_up(lq).shape[2:]
+            features = {name: _cut(feature, lq.shape[2:], filled) for name, feature in whole.items()}
+        sr = self._ensemble(lq, sr)
+        return sr, {**features, SR: sr}
+
+    def _ensemble(self, lq: Tensor, sr: Tensor) -> Tensor:
+        if not self.self_ensemble:
+            return sr
+        return torch.stack([sr, *(self._turned(lq, code) for code in TURNS[1:])]).mean(0)
+
+    def _filled_up(self, lq: Tensor) -> Tensor:
+        """Images with their edges repeated, to a size that the network takes."""
+        below, right = (_to_fit(side, self.network.facts) - side for side in lq.shape[2:])
+        return functional.pad(lq, (0, right, 0, below), mode="replicate") if below or right else lq
 
     def _run(self, lq: Tensor) -> Tensor:
-        facts = self.network.facts
-        height, width = lq.shape[2:]
-        below, right = (_to_fit(side, facts) - side for side in (height, width))
-        if below or right:
-            lq = functional.pad(lq, (0, right, 0, below), mode="replicate")
+        scale, (height, width) = self.network.facts.scale, lq.shape[2:]
+        lq = self._filled_up(lq)
         mixed = self.precision != torch.float32
         with torch.autocast(lq.device.type, self.precision if mixed else None, enabled=mixed):
             sr: Tensor = self.network(self.as_given(lq))
-        return sr[:, :, : height * facts.scale, : width * facts.scale].float() / self.value_range + self.mean
+        return sr[:, :, : height * scale, : width * scale].float() / self.value_range + self.mean
 
     def _turned(self, lq: Tensor, code: int) -> Tensor:
         # Not all at once: images need not be square.
@@ -124,6 +129,12 @@ def _to_fit(side: int, facts: Facts) -> int:
     """The next side that a network takes."""
     multiple = facts.size_multiple
     return -(-max(side, facts.min_size) // multiple) * multiple
+
+
+def _cut(feature: Tensor, size: Sequence[int], filled: Sequence[int]) -> Tensor:
+    """The part of a feature map of filled up images that is of the images themselves."""
+    height, width = (side * part // whole for side, part, whole in zip(feature.shape[2:], size, filled, strict=True))
+    return feature[:, :, :height, :width]
 
 
 def mean_of(teachers: Sequence[Teacher], results: Sequence[Tensor]) -> Tensor:

@@ -28,6 +28,10 @@ from imdn_kd.registry import ARCHS
 FORMAT = "imdn_kd.1"
 
 
+class UnknownModelError(InputError):
+    """Weights that do not say of what network they are."""
+
+
 @dataclass(frozen=True)
 class ModelFile:
     """A network with what its file says of it.
@@ -140,7 +144,7 @@ def _recognised(path: Path, file: WeightFile) -> ModelFile:
     spec = recognise(file.weights)
     if spec is None:
         found = ", ".join(list(file.weights)[:3])
-        raise InputError(
+        raise UnknownModelError(
             f"{path}: not a network of the IMDN family; found {len(file.weights)} tensors, the first: {found}; for a "
             "network of another kind name it as network_g in an option file"
         )

@@ -192,7 +192,7 @@ def _lesson(opt: Mapping[str, Any], student: SRNetwork, device: torch.device) ->
         if train.get(key)
     ]
     with _at("distill"):
-        return make_lesson(distill, student, opened, terms=terms, total=total, side=side // scale)
+        return make_lesson(distill, student, opened, terms=terms, total=total, sides=[side // scale])
 
 
 def _checked(opt: Mapping[str, Any]) -> tuple[list[TeacherOptions], DistillOptions]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from imdn_kd.archs.network import SRNetwork
@@ -11,7 +9,7 @@ from imdn_kd.distill.options import TeacherOptions
 from imdn_kd.distill.teacher import Teacher
 from imdn_kd.errors import InputError
 from imdn_kd.inference.device import Precision, choose_dtype
-from imdn_kd.inference.model_file import ModelFile, open_model
+from imdn_kd.inference.model_file import ModelFile, UnknownModelError, open_model
 from imdn_kd.inference.weights import load_weights
 from imdn_kd.integrations.spandrel import load_spandrel
 from imdn_kd.registry import ARCHS
@@ -64,7 +62,5 @@ def _open(options: TeacherOptions) -> ModelFile:
         return ModelFile(network)
     try:
         return open_model(path)
-    except InputError:
-        if not Path(path).is_file():
-            raise
-    return ModelFile(load_spandrel(path))
+    except UnknownModelError:
+        return ModelFile(load_spandrel(path))

@@ -43,6 +43,10 @@ def lesson_notes(options: TrainOptions, lesson: Lesson) -> Iterator[str]:
         for name, objective in options.distill.objectives.items():
             if objective.start_iter >= options.train.total_iter:
                 yield f"distill.objectives.{name}.start_iter: after total_iter, so it never counts"
+            elif objective.stop_iter is not None and objective.stop_iter > options.train.total_iter:
+                yield f"distill.objectives.{name}.stop_iter: after total_iter, so it counts to the end"
+        if options.distill.cache and not any(term.objective.uses_result for term in lesson.terms):
+            yield "distill.cache: no effect on training, since no objective uses the teacher's result"
         if options.train.compile:
             yield "train.compile: the norms of the gradients of single losses are not logged"
     if "optim_a" in given and ADAPTERS not in learners:

@@ -232,7 +232,7 @@ def _lesson(
     assert options.distill is not None  # noqa: S101
     sides = {stage.gt_size // options.scale for stage in options.datasets.train.stages()}
     total = options.train.total_iter
-    return make_lesson(options.distill, network, teachers, terms=terms, total=total, side=min(sides), plane=plane)
+    return make_lesson(options.distill, network, teachers, terms=terms, total=total, sides=[*sides], plane=plane)
 
 
 def _courses(options: TrainOptions, problems: _Problems) -> dict[str, Factor]:

@@ -23,7 +23,7 @@ class Update:
 
     Attributes:
         losses: means over the batches, by name.
-        norms: of the gradient of each of the student's losses, by name, if these were asked for.
+        norms: of the gradient of each of the student's losses in the last batch, by name, if these were asked for.
         taken: who took a step.
         failed: who took none, since their gradients were not finite; those whose turn comes later took none either.
     """
@@ -103,8 +103,13 @@ class Updater:
     ) -> Mapping[str, Tensor]:
         parts = {name: loss / batches for name, loss in turn.losses(scene).items()}
         if norms_for is not None and len(parts) > 1:
-            norms_for.norms = norms_of_gradients(parts, self._learners[STUDENT].module)
-        self._accelerator.backward(torch.stack(list(parts.values())).sum())
+            norms = norms_of_gradients(parts, self._learners[STUDENT].module)
+            norms_for.norms = {name: norm * batches for name, norm in norms.items()}
+        total = torch.stack(list(parts.values())).sum()
+        if STUDENT in turn.learners and self._accelerator.num_processes > 1:
+            # Those whose gradients are exchanged must all have one, also where only features are compared.
+            total = total + 0 * scene.sr.sum()
+        self._accelerator.backward(total)
         return parts
 
     def _add(self, update: Update, parts: Mapping[str, Tensor]) -> None:

@@ -47,7 +47,7 @@ def batch():
 
 def lesson_of(objectives, student, *teachers, **keywords):
     options = check_options({"objectives": objectives}, DistillOptions, "test")
-    return make_lesson(options, student, teachers, **{"total": 10, "side": SIDE, **keywords})
+    return make_lesson(options, student, teachers, **{"total": 10, "sides": [SIDE], **keywords})
 
 
 def losses_of(lesson, student, batch, step=0):
@@ -125,6 +125,17 @@ def test_a_known_result_is_not_enough_where_features_or_other_inputs_are_compare
     assert lesson_of({"l": {"type": "Upcycling"}}, student, teacher, plane="t").asks_teachers
     assert lesson_of({"l": {"type": "PairwiseLoss", "taps": ["head"]}}, student, teacher, plane="t").asks_teachers
     assert not lesson_of({"l": {"type": "L1Loss"}}, student, teacher, plane="t").asks_teachers
+
+
+def test_the_known_mean_of_several_teachers_is_enough_for_losses_between_results(student, teacher, batch):
+    objectives = {"l_pair": {"type": "PairwiseLoss"}, "l_kd": {"type": "L1Loss"}}
+    lesson = lesson_of(objectives, student, teacher, Teacher(imdn(8, 1, 4)), plane="t")
+    known = torch.rand_like(batch["gt"])
+    for each in lesson.teachers:
+        each.network.forward = None  # fails if it is called
+    losses = losses_of(lesson, student, {**batch, "t": known})
+    assert not lesson.asks_teachers
+    torch.testing.assert_close(losses["l_pair"], PairwiseLoss()(student(batch["lq"]), known))
 
 
 def test_several_teachers_count_by_their_weights(student, batch):
@@ -282,7 +293,7 @@ def test_the_student_is_left_as_it_was(student, teacher, batch):
         ({"l": {"type": "PairwiseLoss", "taps": ["IMDB*"]}}, r"objectives\.l: IMDB\*: stands for 2 .* and 4"),
         (
             {"l": {"type": "PairwiseLoss", "taps": [{"head": "sr"}]}},
-            r"objectives\.l: .* differ in size: 12x12 and 24x24",
+            r"objectives\.l: .* differ in size: 24x12 and 48x24",
         ),
         ({"l": {"type": "ChannelAffinityLoss", "taps": ["head"]}}, r"objectives\.l: .* have 8 and 16 channels"),
         ({"l_pix": {"type": "L1Loss"}}, r"objectives\.l_pix: another loss is logged as l_pix"),
@@ -305,6 +316,41 @@ def test_a_teacher_whose_results_are_not_finite_is_refused(student):
     network.upsampler[0].bias.data.fill_(float("inf"))
     with pytest.raises(InputError, match=r"^objectives\.l: is not finite for a patch of noise"):
         lesson_of({"l": {"type": "L1Loss"}}, student, Teacher(network))
+
+
+def swinir():
+    torch.manual_seed(0)
+    spec = {"type": "SwinIR", "upscale": 2, "window_size": 8, "depths": [1], "num_heads": [1], "embed_dim": 6}
+    return Teacher(ARCHS.build({**spec, "upsampler": "pixelshuffle"}))
+
+
+def test_a_teacher_of_windows_is_compared_at_any_size_of_patches(student):
+    """12 px are filled up to 16."""
+    lesson = lesson_of({"l": {"type": "PairwiseLoss", "taps": ["body_out"]}}, student, swinir(), sides=[12, 16, 10])
+    for side in (10, 12, 16):
+        gt = torch.rand(2, 3, 2 * side, 2 * side)
+        losses = losses_of(lesson, student, {"lq": functional.avg_pool2d(gt, 2), "gt": gt})
+        assert losses["l"].isfinite()
+
+
+def test_windows_are_no_maps_even_where_a_patch_is_one(student):
+    with pytest.raises(InputError, match="no map"):
+        tap = {"IMDB1": "layers.0.residual_group.blocks.0.attn"}
+        lesson_of({"l": {"type": "PairwiseLoss", "taps": [tap]}}, student, swinir(), sides=[8])
+
+
+def test_a_size_of_patches_that_cannot_be_is_found_before_training(student, teacher):
+    with pytest.raises(InputError, match="give 2 px a side or more"):
+        lesson_of({"l": {"type": "Upcycling", "zoom": ["out"]}}, student, teacher, sides=[8, 1])
+
+
+def test_the_critic_has_the_channels_of_the_student():
+    torch.manual_seed(0)
+    one, two = (
+        ARCHS.build({"type": "IMDN", "upscale": 2, "num_feat": 8, "num_block": 1, "num_in_ch": 1}) for _ in "ab"
+    )
+    lesson = lesson_of({"l": {"type": "Holistic", "critic": {"stages": 2}}}, one, Teacher(two))
+    assert lesson.learners()[CRITIC].num_in_ch == 1
 
 
 @pytest.mark.parametrize(("objective", "step"), [({"start_iter": 3}, 0), ({"stop_iter": 4}, 4)])

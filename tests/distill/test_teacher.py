@@ -106,6 +106,32 @@ def test_features_of_a_self_ensemble_are_those_of_the_images_as_they_are():
     assert features["sr"] is sr
 
 
+class Mapped(Affine):
+    """With a module whose features are the images, as they were filled up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Identity()
+
+    def forward(self, x):
+        return super().forward(self.features(x))
+
+
+def test_features_of_filled_up_images_are_cut_to_those_of_the_images():
+    lq = images(2, 3, 9, 13)
+    teacher = Teacher(Mapped())
+    assert teacher.tap(["features"], lq) == {"features": (2, 3, 9, 13), "sr": (2, 3, 18, 26)}
+    assert torch.equal(teacher.look(lq)[1]["features"], lq)
+
+
+def test_features_are_not_looked_at_where_the_result_is_wanted_alone(monkeypatch):
+    teacher = Teacher(network())
+    lq = images(1, 3, 8, 8)
+    teacher.tap(["fea_conv"], lq)
+    monkeypatch.setattr(teacher.taps, "recording", None)  # fails if it is called
+    assert teacher(lq).shape == (1, 3, 16, 16)
+
+
 def test_half_precision_changes_little_and_gives_float32():
     lq = images(1, 3, 16, 16)
     exact, rough = Teacher(network())(lq), Teacher(network(), precision=torch.bfloat16)(lq)

@@ -310,8 +310,11 @@ def test_options_without_effect_are_told(data, teachers):
     changes = {"train": {"optim_a": {"lr": 1e-3}, "optim_d": {"lr": 1e-3}}}
     objectives = {"l_kd": {"type": "L1Loss", "start_iter": 99}}
     beginnings = [line.partition(": ")[0] for line in told(distilled(data, teachers, objectives, changes))]
+    late = {"l_up": {"type": "Upcycling", "stop_iter": 99}}
+    beginnings += [line.partition(": ")[0] for line in told(distilled(data, teachers, late, cache=True))]
     assert beginnings == [
         *("distill.check_images", "distill.objectives.l_kd.start_iter", "train.optim_a", "train.optim_d"),
+        *("distill.check_images", "distill.objectives.l_up.stop_iter", "distill.cache"),
     ]
 
 
@@ -346,6 +349,14 @@ def test_what_cannot_be_is_said_in_one_line(data, teachers, changes, line):
     with pytest.raises(InputError, match=line) as caught:
         check(small_options(data, {**base, **{key: value for key, value in given.items() if value is not None}}))
     assert len(caught.value.lines) == 1
+
+
+def test_what_is_wrong_with_weights_of_ours_is_not_left_to_spandrel(data, tmp_path):
+    path = tmp_path / "teacher.pth"
+    weights = ARCHS.build({"type": "IMDN", "upscale": 2, "num_feat": 8, "num_block": 1}).state_dict()
+    torch.save({key: value for key, value in weights.items() if key != "IMDB1.c2.bias"}, path)
+    with pytest.raises(InputError, match=r"^network_t\.0: .*looks like .*IMDB1\.c2\.bias is missing"):
+        check(distilled(data, [path]))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no weights", b"PK\x03\x04"])

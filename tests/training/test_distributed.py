@@ -301,3 +301,23 @@ def test_two_processes_distil_as_one(sets, tmp_path):
         one, two = (state[name]["weights"] for state in states)
         for key, value in one.items():
             torch.testing.assert_close(two[key], value, rtol=0, atol=1e-5)
+
+
+def test_two_processes_learn_from_features_before_results(sets, tmp_path):
+    """As FitNets do: no loss uses the student's result at first, and none its features later on."""
+    teacher = tmp_path / "teacher.safetensors"
+    save_model(teacher, ModelFile(ARCHS.build({"type": "IMDN", "upscale": 2, "num_feat": 12, "num_block": 2})))
+    objectives = {
+        "l_mimic": {"type": "MimicLoss", "taps": ["block.1"], "stop_iter": 3},
+        "l_kd": {"type": "L1Loss", "start_iter": 3},
+    }
+    changes = {
+        "network_t": {"weights": str(teacher)},
+        "distill": {"objectives": objectives, "check_images": 0},
+        "train": {"pixel_opt": None, "total_iter": 6},
+    }
+    file = option_file(tmp_path, sets, changes)
+    words = ["imdn_kd", "train", "-opt", file, "--root", str(tmp_path), "--launcher", "pytorch"]
+    code, _, err = finish(start(TORCHRUN, words))
+    assert code == 0, err
+    assert state_file(tmp_path, 6)["step"] == 6

@@ -46,7 +46,7 @@ def parts(scaler=None, clip=None):
     torch.manual_seed(0)
     student, teacher = (ARCHS.build({"type": "IMDN", "upscale": 2, "num_feat": n, "num_block": 1}) for n in (4, 8))
     options = check_options({"objectives": OBJECTIVES}, DistillOptions, "test")
-    lesson = make_lesson(options, student, [Teacher(teacher)], total=10, side=8)
+    lesson = make_lesson(options, student, [Teacher(teacher)], total=10, sides=[8])
     speaker = accelerator(scaler)
     modules = {STUDENT: student, **lesson.learners()}
     optimizer = ("SGD", {"lr": 0.1})
@@ -130,7 +130,7 @@ def test_several_batches_are_as_one_of_all_of_them():
 
 def test_the_norms_of_single_gradients_are_those_of_the_whole_ones():
     updater, learners = parts()
-    update = updater.make([batch()], 0, norms=True)
+    update = updater.make([batch(1), batch()], 0, norms=True)
     assert set(update.norms) == {"l_kd", "l_mimic", "l_adv"}
 
     fresh, learners = parts()
