@@ -324,15 +324,15 @@ def test_adapters_and_critic_have_optimisers_and_rates_of_their_own(plugin, proj
         ({"distill": {"cache": True}}, "distill.cache: results of teachers are kept in stores"),
         (
             {"distill": {"objectives": {"l_kd": {"loss_weihgt": 1}}}},
-            "distill: objectives.l_kd: the loss 'L1Loss' has no option 'loss_weihgt'",
+            "distill: objectives.l_kd: no option is called 'loss_weihgt'; did you mean 'loss_weight'",
         ),
         (
             {"distill": {"objectives": {"l_pair": {"taps": ["block.9"]}}}},
             "distill: objectives.l_pair: ",
         ),
         ({"network_t": {"weights": "no.pth"}}, "network_t: no.pth: "),
-        ({"network_t": {"self_ensembel": True}}, "network_t: self_ensembel"),
-        ({"network_t": [{"weight": 1.0}]}, "network_t.0: needs weights, the file of a trained network"),
+        ({"network_t": {"self_ensembel": True}}, "network_t: no option is called 'self_ensembel'; did you mean"),
+        ({"network_t": [{"weight": 1.0}]}, "network_t.0: weights: Field required"),
         ({"network_g": {"upscale": 4}}, "network_g: IMDN enlarges x4, but scale is 2"),
         ({"network_g": {"num_feet": 8}}, "network_g: the network 'IMDN' has no option 'num_feet'"),
         ({"num_gpu": 2}, "num_gpu: 2 GPUs need as many processes for DistillModel; start with torchrun"),
