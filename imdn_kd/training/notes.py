@@ -38,7 +38,8 @@ def lesson_notes(options: TrainOptions, lesson: Lesson) -> Iterator[str]:
         if options.teachers():
             yield "network_t: no effect, since there is no section distill"
     else:
-        if options.val is None or options.val.select_on is None:
+        looked_at = options.val is not None and options.val.select_on is not None
+        if "check_images" in options.distill.model_fields_set and options.distill.check_images and not looked_at:
             yield "distill.check_images: the teacher is not looked at, since there is no val.select_on"
         for name, objective in options.distill.objectives.items():
             if objective.start_iter >= options.train.total_iter:

@@ -22,7 +22,7 @@ from tests.fake_set import make_set, picture
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(path for kind in ("train", "distill") for path in (ROOT / "options" / kind).glob("*.yml"))
-FILES = [*RECIPES, ROOT / "options" / "quickstart.yml"]
+FILES = [*RECIPES, *sorted((ROOT / "options").glob("*.yml"))]
 NAMES = [path.stem for path in FILES]
 
 X2 = Path("experiments/imdn_x2/models/net_g_best_psnr.safetensors")
@@ -43,6 +43,8 @@ def workplace(tmp_path_factory):
         make_set(default_output(name, "folder", root / "datasets"), size=(48, 52))
     for path in (X2, X2_LATEST):
         save_model(root / path, ModelFile(ARCHS.build({"type": "imdn", "upscale": 2})))
+    quickstart = root / "experiments" / "quickstart" / "models" / "net_g_latest.safetensors"
+    save_model(quickstart, ModelFile(ARCHS.build({"type": "imdn_rtc", "upscale": 2})))
     return root
 
 
@@ -121,7 +123,7 @@ def test_distillation_differs_from_training_alone_in_teacher_and_objectives_only
     }
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=NAMES[:-1])
+@pytest.mark.parametrize("path", RECIPES, ids=NAMES[: len(RECIPES)])
 def test_selects_on_no_benchmark_and_reports_what_it_has_not_seen(path):
     options = read_options(path, TrainOptions)
     assert options.val.select_on == "DIV2K_valid"
