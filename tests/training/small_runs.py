@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -81,6 +83,29 @@ def with_validation(data: Path, **val: Any) -> dict[str, Any]:
 def train(options: TrainOptions, root: Path, **keywords: Any) -> tuple[Trainer, Outcome]:
     trainer = prepare(options, root=root, **keywords)
     return trainer, trainer.run()
+
+
+def killed_at_random(go_on: Callable[..., None], whole: float, *args: Any) -> int:
+    """Kill processes that `go_on(*args)`, by SIGKILL at random moments, until one ends by itself; returns how many.
+
+    Args:
+        go_on: goes on with a run.
+        whole: seconds that the run takes here.
+        args: of `go_on`.
+    """
+    draw = random.Random(0)
+    context = multiprocessing.get_context("fork")
+    for kills in range(40):
+        process = context.Process(target=go_on, args=args)
+        process.start()
+        # Later attempts get more time, so that the run ends on a busy machine too.
+        process.join(draw.uniform(0.05, 0.5 + kills / 15) * whole)
+        if not process.is_alive():
+            assert process.exitcode == 0
+            return kills
+        process.kill()
+        process.join()
+    raise AssertionError("the run did not end")
 
 
 def state_file(root: Path, step: int, name: str = "run") -> dict[str, Any]:

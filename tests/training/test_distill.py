@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import random
 import time
 from types import SimpleNamespace
 
@@ -23,6 +21,7 @@ from imdn_kd.training import run as module
 from imdn_kd.training.run import check, prepare, teach
 from tests.training.small_runs import (
     flat,
+    killed_at_random,
     make_data,
     merged,
     metrics,
@@ -97,24 +96,9 @@ def undisturbed(data, teachers, tmp_path_factory):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_every_objective_at_once_killed_and_gone_on_with_bit_for_bit(data, teachers, tmp_path, undisturbed):
-    draw = random.Random(0)
     start = time.perf_counter()
     go_on(data, teachers, tmp_path / "whole")
-    whole = time.perf_counter() - start
-    context = multiprocessing.get_context("fork")
-    kills = 0
-    for attempt in range(40):
-        process = context.Process(target=go_on, args=(data, teachers, tmp_path))
-        process.start()
-        process.join(draw.uniform(0.1, 0.5 + attempt / 10) * whole)
-        if not process.is_alive():
-            break
-        process.kill()
-        process.join()
-        kills += 1
-
-    assert process.exitcode == 0
-    assert kills >= 2
+    assert killed_at_random(go_on, time.perf_counter() - start, data, teachers, tmp_path) >= 1
     assert flat(state_file(tmp_path, UPDATES)) == flat(state_file(undisturbed, UPDATES))
     assert metrics(tmp_path) == metrics(undisturbed)
 
@@ -311,7 +295,9 @@ def test_options_without_effect_are_told(data, teachers):
     objectives = {"l_kd": {"type": "L1Loss", "start_iter": 99}}
     beginnings = [line.partition(": ")[0] for line in told(distilled(data, teachers, objectives, changes))]
     late = {"l_up": {"type": "Upcycling", "stop_iter": 99}}
-    beginnings += [line.partition(": ")[0] for line in told(distilled(data, teachers, late, cache=True, check_images=4))]
+    beginnings += [
+        line.partition(": ")[0] for line in told(distilled(data, teachers, late, cache=True, check_images=4))
+    ]
     assert beginnings == [
         *("distill.objectives.l_kd.start_iter", "train.optim_a", "train.optim_d"),
         *("distill.check_images", "distill.objectives.l_up.stop_iter", "distill.cache"),

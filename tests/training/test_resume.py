@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
-import random
 import signal
 import time
 
@@ -18,7 +16,7 @@ from imdn_kd.errors import InputError
 from imdn_kd.inference.model_file import load_model
 from imdn_kd.training import judge as module
 from imdn_kd.training.run import prepare
-from tests.training.small_runs import flat, metrics, small_options, state_file, train, with_validation
+from tests.training.small_runs import flat, killed_at_random, metrics, small_options, state_file, train, with_validation
 
 UPDATES = 40
 EVERYTHING = {
@@ -61,24 +59,9 @@ def go_on(data, root):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_at_random_moments(data, tmp_path, undisturbed):
     """SIGKILL leaves no time for anything, so it may hit in the middle of a file."""
-    draw = random.Random(0)
     start = time.perf_counter()
     go_on(data, tmp_path / "whole")  # tells how long it takes here
-    whole = time.perf_counter() - start
-    context = multiprocessing.get_context("fork")
-    kills = 0
-    for attempt in range(40):
-        process = context.Process(target=go_on, args=(data, tmp_path))
-        process.start()
-        # Later attempts get more time, so that the run ends on a busy machine too.
-        process.join(draw.uniform(0.05, 0.5 + attempt / 20) * whole)
-        if not process.is_alive():
-            break
-        process.kill()
-        process.join()
-        kills += 1
-    assert process.exitcode == 0
-    assert kills >= 3
+    assert killed_at_random(go_on, time.perf_counter() - start, data, tmp_path) >= 3
     assert_same(tmp_path, undisturbed)
 
 
