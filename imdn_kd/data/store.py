@@ -66,11 +66,7 @@ class Store:
         if self._images.ndim != 1 or self._images.dtype.names != ("name", "sha256") or not len(self._images):
             raise InputError(f"{self.path / IMAGES}: does not fit the store; prepare it again")
         # Others when they are asked for: what is wrong with them concerns nobody else.
-        self._maps = {
-            plane: _PlaneMap(self.path, plane, len(self._images))
-            for plane in self.planes
-            if plane == "gt" or plane.startswith("lq_")
-        }
+        self._maps = {plane: _PlaneMap(self.path, plane, len(self._images)) for plane in self.planes if is_own(plane)}
         self._touched = 0
 
     def __reduce__(self) -> tuple[type[Store], tuple[Path]]:
@@ -135,6 +131,11 @@ class Store:
         """
         checked = 0
         for plane, description in self.manifest["planes"].items():
+            try:
+                self._map(plane)
+            except InputError as error:
+                yield str(error)
+                continue
             if description["sha256"] != index_checksum(self.path, plane):
                 yield f"{self.path}: {IMAGES} or {INDEX.format(plane)} has changed since the store was made"
             for number in range(len(self)):
@@ -206,21 +207,22 @@ class _PlaneMap:
 
     def __init__(self, folder: Path, plane: str, images: int) -> None:
         path = folder / PIXELS.format(plane)
-        self.index = _load(folder / INDEX.format(plane))
+        again = "prepare the store again" if is_own(plane) else "have it made again: imdn-kd teach"
+        self.index = _load(folder / INDEX.format(plane), again)
         if self.index.dtype != INDEX_DTYPE or len(self.index) != images:
-            raise InputError(f"{folder / INDEX.format(plane)}: does not fit the store; prepare it again")
+            raise InputError(f"{folder / INDEX.format(plane)}: does not fit the store; {again}")
         lengths = 3 * self.index["height"].astype(np.int64) * self.index["width"]
         ends = np.cumsum(lengths)
         if (lengths <= 0).any() or (self.index["offset"] != ends - lengths).any():
-            raise InputError(f"{folder / INDEX.format(plane)}: is damaged; prepare the store again")
+            raise InputError(f"{folder / INDEX.format(plane)}: is damaged; {again}")
         wanted = HEADER_BYTES + int(ends[-1])
         try:
             with path.open("rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:
-            raise InputError(f"{path}: cannot be read; prepare the store again") from error
+            raise InputError(f"{path}: cannot be read; {again}") from error
         if len(self._map) != wanted:
-            raise InputError(f"{path}: has {len(self._map)} bytes, should have {wanted}; prepare the store again")
+            raise InputError(f"{path}: has {len(self._map)} bytes, should have {wanted}; {again}")
         # Looking these up one by one would take as long as copying a patch.
         self._places = self.index["offset"], self.index["height"], self.index["width"]
         self._pixels = np.frombuffer(self._map, np.uint8, offset=HEADER_BYTES)
@@ -232,6 +234,11 @@ class _PlaneMap:
     def give_back(self) -> None:
         if hasattr(mmap, "MADV_DONTNEED"):  # Linux; elsewhere the system decides
             self._map.madvise(mmap.MADV_DONTNEED)
+
+
+def is_own(plane: str) -> bool:
+    """Whether a plane is made with the store, and not added to it later on."""
+    return plane == "gt" or plane.startswith("lq_")
 
 
 def is_store(path: Path | str) -> bool:
@@ -264,9 +271,9 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _load(path: Path) -> npt.NDArray[Any]:
+def _load(path: Path, again: str = "prepare the store again") -> npt.NDArray[Any]:
     try:
         array: npt.NDArray[Any] = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: cannot be read; prepare the store again") from error
+        raise InputError(f"{path}: cannot be read; {again}") from error
     return array

@@ -384,6 +384,8 @@ def test_a_plane_of_a_teacher_that_is_damaged_concerns_nobody_else_and_is_made_a
     pixels.unlink()
 
     train(small_options(data, {"train": {"total_iter": 1}}), tmp_path)
+    told = [f"{pixels}: cannot be read; have it made again: imdn-kd teach"]
+    assert list(Store(data / "sample.store").verify()) == told
     plan = check(options)
     assert not plan.cache.is_there
     teach(options, plan)
