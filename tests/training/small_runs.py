@@ -99,7 +99,7 @@ def killed_at_random(go_on: Callable[..., None], whole: float, *args: Any) -> in
         process = context.Process(target=go_on, args=args)
         process.start()
         # Later attempts get more time, so that the run ends on a busy machine too.
-        process.join(draw.uniform(0.05, 0.5 + kills / 15) * whole)
+        process.join(draw.uniform(0.02, 0.2 + kills / 15) * whole)
         if not process.is_alive():
             assert process.exitcode == 0
             return kills

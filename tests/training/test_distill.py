@@ -98,7 +98,7 @@ def undisturbed(data, teachers, tmp_path_factory):
 def test_every_objective_at_once_killed_and_gone_on_with_bit_for_bit(data, teachers, tmp_path, undisturbed):
     start = time.perf_counter()
     go_on(data, teachers, tmp_path / "whole")
-    assert killed_at_random(go_on, time.perf_counter() - start, data, teachers, tmp_path) >= 1
+    assert killed_at_random(go_on, time.perf_counter() - start, data, teachers, tmp_path) >= 2
     assert flat(state_file(tmp_path, UPDATES)) == flat(state_file(undisturbed, UPDATES))
     assert metrics(tmp_path) == metrics(undisturbed)
 
