@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import shlex
 import sys
@@ -34,6 +35,14 @@ def train(
         Launcher, typer.Option(help="Who started the processes; none: alone, accelerate launch, or torchrun.")
     ] = Launcher.none,
     root: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("experiments"),
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MINUTES",
+            help="Train for so long: a period more of CosineAnnealingRestartLR, with as many updates as fit. With "
+            "--auto_resume, the next piece, or the rest of one that was stopped.",
+        ),
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Say what is wrong or has no effect, and stop.")] = False,
 ) -> None:
     """Train a network as an option file says, in the words of BasicSR.
@@ -42,8 +51,13 @@ def train(
 
     imdn-kd train -opt options/train/imdn_rtc_x2.yml
     """
-    from imdn_kd.cli.progress import TrainProgress
     from imdn_kd.errors import InputError
+    from imdn_kd.training.interrupt import Deadline, TimeUpError
+
+    if minutes is not None and not 0 < minutes < math.inf:
+        raise InputError(f"--minutes is {minutes:g}; give a number above 0")
+    deadline = None if minutes is None else Deadline(60 * minutes)
+    from imdn_kd.cli.progress import TrainProgress
     from imdn_kd.evaluation.report import report_scores
     from imdn_kd.option_files import read_options
 
@@ -57,23 +71,47 @@ def train(
         main = launch.rank() == 0
         content = launch.together(lambda: read_options(options, TrainOptions, overrides or ()))
         if check:
+            if deadline is not None:
+                content, _, _ = launch.together(lambda: run.next_piece(content, root=root, auto_resume=auto_resume))
             plan = launch.together(lambda: run.check(content, root=root, auto_resume=auto_resume))
             if main:
                 print(*plan.notes, f"{options}: can be trained", sep="\n")
             return
-        with TrainProgress(content.train.total_iter, shown=main) as progress:
-            trainer = run.prepare(
-                content, root=root, auto_resume=auto_resume, on_step=progress.at, on_teaching=progress.teaching
-            )
-            progress.start(trainer.step)
-            try:
+        try:
+            if deadline is not None:
+                with TrainProgress(content.train.total_iter, shown=main) as progress:
+                    content = run.fit(
+                        content, deadline, root=root, auto_resume=auto_resume, on_teaching=progress.teaching
+                    )
+            with TrainProgress(content.train.total_iter, shown=main) as progress:
+                trainer = run.prepare(
+                    content,
+                    root=root,
+                    auto_resume=auto_resume,
+                    deadline=deadline,
+                    examined=deadline is not None,
+                    on_step=progress.at,
+                    on_teaching=progress.teaching,
+                )
+                first = trainer.step
+                progress.start(first)
                 outcome = trainer.run()
-            except DivergedError as error:
-                if main:
-                    print(f"imdn-kd: {error}", file=sys.stderr)
-                raise typer.Exit(1) from error
+        except DivergedError as error:
+            if main:
+                print(f"imdn-kd: {error}", file=sys.stderr)
+            raise typer.Exit(1) from error
+        except TimeUpError as error:
+            print(f"time is up before the teacher's results are complete; go on with: {_again()}")
+            raise typer.Exit(0) from error
+        if outcome.time_up and outcome.step == first < content.train.total_iter:
+            few = f"--minutes {minutes:g}: time was up before the first update; give more"
+            raise InputError(*([few] if main else []))
     if not main:
         raise typer.Exit(0 if outcome.signal is None else 128 + outcome.signal)
+    if outcome.time_up:
+        total = content.train.total_iter
+        print(f"time is up after update {outcome.step} of {total}; go on with: {_again()}")
+        return
     if outcome.signal is not None:
         print(f"imdn-kd: stopped after update {outcome.step}; go on with: {_again()}", file=sys.stderr)
         raise typer.Exit(128 + outcome.signal)

@@ -1,27 +1,67 @@
-"""Ctrl-C and SIGTERM as a wish that the loop looks at, so that it can save before it ends."""
+"""What ends a run early, as a wish that the loop looks at, so that it can save first: Ctrl-C, SIGTERM, a deadline."""
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
+TIME_UP = 1
+"""Stands for the deadline among the numbers of signals; below those that are caught, which count first."""
+
+
+class TimeUpError(Exception):
+    """The deadline has passed before training could begin."""
+
+
+class Deadline:
+    """A moment by which work has to end.
+
+    Args:
+        seconds: from now.
+        clock: gives the time in seconds.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.seconds, self.clock = seconds, clock
+        self._end = clock() + seconds
+
+    @property
+    def left(self) -> float:
+        """Seconds until then; negative after it."""
+        return self._end - self.clock()
+
+    @property
+    def passed(self) -> bool:
+        """Whether time is up."""
+        return self.left <= 0
+
 
 class Interrupt:
     """Catches the first signal inside a `with` block; a second one ends the process at once, as it would without.
 
-    Outside the main thread, where signals cannot be caught, it does nothing.
+    Outside the main thread, where signals cannot be caught, only the deadline counts.
 
-    Attributes:
-        received: the signal, once there was one.
+    Args:
+        deadline: ends the run as a signal does; None: there is none.
     """
 
-    def __init__(self) -> None:
-        self.received: signal.Signals | None = None
+    def __init__(self, deadline: Deadline | None = None) -> None:
+        self._deadline = deadline
+        self._received: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
+
+    @property
+    def reason(self) -> int:
+        """What ends the run: the number of the signal that came, `TIME_UP`, or 0 for nothing."""
+        if self._received is not None:
+            return self._received
+        return TIME_UP if self._deadline is not None and self._deadline.passed else 0
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
@@ -34,7 +74,7 @@ class Interrupt:
         self._restore()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        self.received = signal.Signals(number)
+        self._received = signal.Signals(number)
         self._restore()
 
     def _restore(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,9 +17,12 @@ from filelock import BaseFileLock
 from imdn_kd.data.store import StoreDataset
 from imdn_kd.errors import InputError
 from imdn_kd.inference.device import choose_device
-from imdn_kd.training import launch
+from imdn_kd.training import budget, launch
+from imdn_kd.training.checkpoint import State
+from imdn_kd.training.interrupt import Deadline, TimeUpError
 from imdn_kd.training.options import TrainOptions
 from imdn_kd.training.plan import Plan, make_plan, open_batches
+from imdn_kd.training.resume import state_to_go_on_from
 from imdn_kd.training.run_folder import RunFolder
 from imdn_kd.training.teaching import check_teachers
 from imdn_kd.training.trainer import Trainer
@@ -37,11 +41,78 @@ def check(options: TrainOptions, *, root: Path | str = "experiments", auto_resum
     return make_plan(options, device=device, root=Path(root), auto_resume=auto_resume)
 
 
+def next_piece(
+    options: TrainOptions, *, root: Path | str = "experiments", auto_resume: bool = False
+) -> tuple[TrainOptions, State | None, bool]:
+    """Find out which piece of a training in pieces comes next; arguments as in `prepare`.
+
+    Returns:
+        Its options, the state that it goes on from, and whether its length is known: otherwise it is new, and so long
+        that it has no end.
+
+    Raises:
+        InputError: the learning rate has no periods, or the state cannot be gone on from.
+    """
+    budget.check_scheduler(options)
+    folder = RunFolder(Path(root) / options.name)
+    state = state_to_go_on_from(budget.endless(options), folder, auto_resume=auto_resume)
+    if state is not None and not budget.is_complete(state):
+        return budget.go_on(options, state), state, True
+    return budget.add_period(options, state, budget.ENDLESS), state, False
+
+
+def fit(
+    options: TrainOptions,
+    deadline: Deadline,
+    *,
+    root: Path | str = "experiments",
+    auto_resume: bool = False,
+    on_teaching: Callable[[int, int], None] = lambda done, total: None,
+) -> TrainOptions:
+    """Return options of the piece that comes next, for `prepare`: if it is new, it ends when time is up.
+
+    For this some updates are made here, and images scored, of which nothing is kept. The teachers are examined, and
+    their results computed, before that.
+
+    Args:
+        options: of the run, whose learning rate has periods.
+        deadline: when it is to end.
+        root: as in `prepare`.
+        auto_resume: as in `prepare`.
+        on_teaching: see `teach`.
+
+    Raises:
+        InputError: as in `prepare`; or there is no time for a single update.
+        TimeUpError: the teachers' results took all the time; they are kept.
+    """
+    piece, state, known = launch.together(lambda: next_piece(options, root=root, auto_resume=auto_resume))
+    if known:
+        return piece
+    clock, begin = deadline.clock, deadline.clock()
+    plan, accelerator = _open(piece, root=root, auto_resume=auto_resume)
+    opening = clock() - begin
+    taught = _make_ready(piece, plan, on_teaching, deadline)
+    begin = clock()
+    # At rate 0 nothing is learnt, so that nothing can diverge either.
+    still = dataclasses.replace(plan, courses={name: lambda step: 0.0 for name in plan.courses})
+    trainer = Trainer(piece, still, RunFolder(Path(root) / options.name), accelerator)
+    opening += clock() - begin
+    updates, validations = budget.length_of_piece(trainer, deadline, opening)
+    if not updates and taught:
+        raise TimeUpError
+    if not updates:
+        minutes = deadline.seconds / 60
+        raise InputError(f"--minutes {minutes:g}: there is no time for one update and the scores after it; give more")
+    return budget.add_period(options, state, updates, validations)
+
+
 def prepare(
     options: TrainOptions,
     *,
     root: Path | str = "experiments",
     auto_resume: bool = False,
+    deadline: Deadline | None = None,
+    examined: bool = False,
     on_step: Callable[[int, Mapping[str, float], float], None] = lambda step, losses, rate: None,
     on_teaching: Callable[[int, int], None] = lambda done, total: None,
 ) -> Trainer:
@@ -52,36 +123,31 @@ def prepare(
         root: folder of all runs; this one's is called by its name. One of that name that is not to be gone on with is
             kept under another name.
         auto_resume: go on from the newest state in the folder, if there is one.
+        deadline: see `Trainer`.
+        examined: the teachers have been looked at; see `examine`.
         on_step: see `Trainer`.
         on_teaching: see `teach`.
 
     Raises:
         InputError: with a line for everything that is wrong; then nothing was written.
+        TimeUpError: see `fit`.
     """
     folder = RunFolder(Path(root) / options.name)
-    plan = launch.together(lambda: check(options, root=root, auto_resume=auto_resume))
-    step, given = 0 if plan.state is None else plan.state.step, options.model_dump(mode="json")
-    launch.check_same("the option file", given, "give the same one to all processes")
-    launch.check_same("the newest training state", step, f"{root} must be a folder that all machines share")
-    launch.check_same("the data", _manifest(plan), "give the same data sets to all processes")
-    accelerator = _accelerator(options)
-    if plan.state is None:
-        launch.together(lambda: examine(options, plan))
-    if plan.cache is not None and not plan.cache.is_there:
-        if launch.world_size() > 1:
-            raise InputError("distill.cache: is not there yet; make it with one process first: imdn-kd teach -opt FILE")
-        teach(options, plan, on_teaching)
+    plan, accelerator = _open(options, root=root, auto_resume=auto_resume)
+    _make_ready(options, plan, on_teaching, deadline, examined=examined)
+    step = 0 if plan.state is None else plan.state.step
 
     def begin() -> BaseFileLock:
         lock = folder.lock()
         archived = folder.begin(resumed=auto_resume or options.path.resume_state is not None, step=step)
         if archived is not None:
             logger.info("the run that was in %s is kept as %s", folder.path, archived.name)
+        given = options.model_dump(mode="json")
         folder.note({"step": step, "options": given, "processes": launch.world_size(), "data": _manifest(plan)})
         return lock
 
     lock = launch.together(begin if accelerator.is_main_process else lambda: None)
-    return Trainer(options, plan, folder, accelerator, lock=lock, on_step=on_step)
+    return Trainer(options, plan, folder, accelerator, lock=lock, deadline=deadline, on_step=on_step)
 
 
 def teach(options: TrainOptions, plan: Plan, on_image: Callable[[int, int], None] = lambda done, total: None) -> None:
@@ -119,6 +185,41 @@ def examine(options: TrainOptions, plan: Plan) -> None:
         device=_device(options),
     )
     logger.info("the teacher has %.2f dB on %d images of %s", psnr, min(count, len(images.pairs)), images.name)
+
+
+def _open(options: TrainOptions, *, root: Path | str, auto_resume: bool) -> tuple[Plan, Accelerator]:
+    """Open what the options name, and make sure that it is the same in all processes."""
+    plan = launch.together(lambda: check(options, root=root, auto_resume=auto_resume))
+    step, given = 0 if plan.state is None else plan.state.step, options.model_dump(mode="json")
+    launch.check_same("the option file", given, "give the same one to all processes")
+    launch.check_same("the newest training state", step, f"{root} must be a folder that all machines share")
+    launch.check_same("the data", _manifest(plan), "give the same data sets to all processes")
+    return plan, _accelerator(options)
+
+
+def _make_ready(
+    options: TrainOptions,
+    plan: Plan,
+    on_teaching: Callable[[int, int], None],
+    deadline: Deadline | None,
+    *,
+    examined: bool = False,
+) -> bool:
+    """Do what teachers have to do before training; whether results of theirs were missing."""
+    if plan.state is None and not examined:
+        launch.together(lambda: examine(options, plan))
+    if plan.cache is None or plan.cache.is_there:
+        return False
+    if launch.world_size() > 1:
+        raise InputError("distill.cache: is not there yet; make it with one process first: imdn-kd teach -opt FILE")
+
+    def on_image(done: int, total: int) -> None:
+        if deadline is not None and deadline.passed:
+            raise TimeUpError
+        on_teaching(done, total)
+
+    teach(options, plan, on_image)
+    return True
 
 
 def _device(options: TrainOptions) -> torch.device:

@@ -16,6 +16,7 @@ from filelock import BaseFileLock
 from torch import Tensor, nn
 
 from imdn_kd.archs.network import SRNetwork
+from imdn_kd.data.image_sets import ImageSet
 from imdn_kd.data.patches import Batch
 from imdn_kd.distill.distiller import ADAPTERS, CRITIC, STUDENT, Distiller
 from imdn_kd.errors import InputError
@@ -24,7 +25,7 @@ from imdn_kd.training import launch
 from imdn_kd.training.averaging import running_average
 from imdn_kd.training.checkpoint import State, save_state, save_weights
 from imdn_kd.training.diagnosis import why_not_finite
-from imdn_kd.training.interrupt import Interrupt
+from imdn_kd.training.interrupt import TIME_UP, Deadline, Interrupt
 from imdn_kd.training.judge import Judge
 from imdn_kd.training.learner import Learner
 from imdn_kd.training.log import TrainLog
@@ -52,10 +53,11 @@ class Outcome:
 
     Attributes:
         step: updates done.
-        signal: what ended it early, if something did.
+        signal: the one that ended it early, if one did.
         best: for each metric, the best value on the set that weights were selected on, and its step.
         test: scores of the selected weights on the test sets; empty if it ended early.
         model: the model file with these weights.
+        time_up: whether its deadline ended it early.
     """
 
     step: int
@@ -63,6 +65,7 @@ class Outcome:
     best: Mapping[str, Mapping[str, float]]
     test: Sequence[SetScore]
     model: Path
+    time_up: bool = False
 
 
 class Trainer:
@@ -74,6 +77,7 @@ class Trainer:
         folder: of the run; it exists.
         accelerator: device, precision and processes.
         lock: of the folder, given back when the run ends.
+        deadline: when it passes, the run ends as at a signal; None: there is none.
         on_step: called after each update with their number, the losses of the last line of the log, and the learning
             rate.
     """
@@ -86,10 +90,11 @@ class Trainer:
         accelerator: Accelerator,
         *,
         lock: BaseFileLock | None = None,
+        deadline: Deadline | None = None,
         on_step: Callable[[int, Mapping[str, float], float], None] = lambda step, losses, rate: None,
     ) -> None:
         self.options, self.plan, self.folder, self.accelerator = options, plan, folder, accelerator
-        self._on_step, self._lock = on_step, lock
+        self._on_step, self._lock, self._deadline = on_step, lock, deadline
         train, device, state = options.train, accelerator.device, plan.state
         network: SRNetwork = plan.network.train()
         if state is not None:
@@ -141,7 +146,7 @@ class Trainer:
         )
 
     def run(self) -> Outcome:
-        """Train to the end, or until a signal comes: then the state is saved first.
+        """Train to the end, or until a signal comes or the deadline passes: then the state is saved first.
 
         Raises:
             DivergedError: too many updates in a row had to be skipped.
@@ -151,12 +156,16 @@ class Trainer:
         with ExitStack() as stack:
             if self._lock is not None:
                 stack.callback(self._lock.release)
-            self._interrupt = stack.enter_context(Interrupt())
+            self._interrupt = stack.enter_context(Interrupt(self._deadline))
             log = self._in_main(self._open_log)
             self._log = None if log is None else stack.enter_context(log)
             self._introduce()
             self._begin_clock()
+            validated = self._validated
             stopped = not self._validate_if_due()
+            if self.step == total and self._validated > validated:
+                # It was stopped in this validation before; from now on it is complete.
+                self._save()
             updates = self._batches.updates(self.step, total, self.accelerator.device)
             while self.step < total and not stopped:
                 batches = self._next(updates)
@@ -168,7 +177,27 @@ class Trainer:
                     stopped = not self._validate_if_due()
                 if self.step % options.logger.save_checkpoint_freq == 0 or self.step == total or stopped:
                     self._save()
-            return self._end(self._highest(self._interrupt.received or 0) if stopped else None)
+            return self._end(self._highest(self._interrupt.reason) if stopped else 0)
+
+    def rehearse(self, start: int, count: int) -> Iterator[None]:
+        """Make updates that nothing is said or kept of, and pause after each: for finding out how long they take.
+
+        Args:
+            start: as if so many had been made.
+            count: how many.
+        """
+        for step, batches in enumerate(self._batches.updates(start, start + count, self.accelerator.device), start):
+            self._updater.make(batches, step)
+            if self.ema is not None:
+                self.ema.update_parameters(self.network)
+            yield
+
+    def score(
+        self, sets: Sequence[ImageSet], on_image: Callable[[int], None], *, save: Path | None = None
+    ) -> list[SetScore]:
+        """Score the weights as they are now; see `validate`."""
+        self._judge.take(self._weights())
+        return self._judge.score(sets, on_image, save=save)
 
     def _introduce(self) -> None:
         """Say at the head of the log what is trained, on what, and what the user should know of the options."""
@@ -184,7 +213,7 @@ class Trainer:
             logger.info("%s", line)
 
     def _next(self, updates: Iterator[list[Batch]]) -> list[Batch] | None:
-        """The batches of the next update; None if a signal has come to any of the processes.
+        """The batches of the next update; None if any of the processes is to end.
 
         What was trained is saved before an image that is damaged ends the run.
         """
@@ -193,7 +222,7 @@ class Trainer:
             batches = next(updates)
         except InputError as error:
             damage = error
-        news = self._highest(_DAMAGE if damage is not None else self._interrupt.received or 0)
+        news = self._highest(_DAMAGE if damage is not None else self._interrupt.reason)
         if news == _DAMAGE:
             self._save()
             logger.info("saved after update %d", self.step)
@@ -258,15 +287,14 @@ class Trainer:
         self._clock, self._clock_step = time.perf_counter(), self.step
 
     def _validate_if_due(self) -> bool:
-        """Score the network if it is time; False if a signal came meanwhile, so that it is not finished."""
+        """Score the network if it is time; False if the run is to end meanwhile, so that it is not finished."""
         val, step = self.options.val, self.step
         due = val is not None and (step % val.val_freq == 0 or step == self.options.train.total_iter)
         if val is None or not due or not self.plan.val or self._validated >= step:
             return True
         folder = self.folder.visualization / str(step) if val.save_img else None
-        self._judge.take(self._weights())
         try:
-            scores = self._judge.score(self.plan.val, self._look_up, save=folder)
+            scores = self.score(self.plan.val, self._look_up, save=folder)
         except StoppedError:
             return False
         if self._log is not None:
@@ -277,8 +305,8 @@ class Trainer:
         return True
 
     def _look_up(self, _: int) -> None:
-        """Between two images, leave validation if a signal has come."""
-        if self._interrupt.received is not None:
+        """Between two images, leave validation if the run is to end."""
+        if self._interrupt.reason:
             raise StoppedError
 
     def _weights(self) -> dict[str, Tensor]:
@@ -319,18 +347,20 @@ class Trainer:
         # Last, since it says that everything else is there.
         save_state(self.folder.states, state, keep_last=self.options.logger.keep_last)
 
-    def _end(self, stopped_by: int | None) -> Outcome:
+    def _end(self, stopped_by: int) -> Outcome:
         """Test the selected weights, if training is complete."""
         test: list[SetScore] = []
-        if stopped_by is None and self.plan.test:
+        if not stopped_by and self.plan.test:
             try:
                 test = self._judge.score_selected(self.plan.test, self._look_up)
             except StoppedError:
-                stopped_by = self._highest(self._interrupt.received or 0)
+                stopped_by = self._highest(self._interrupt.reason)
             else:
                 if self._log is not None:
                     self._log.scores(self.step, test, final=True)
-        return Outcome(self.step, stopped_by, self._judge.best, test, self._judge.selected)
+        time_up = stopped_by == TIME_UP
+        signal = stopped_by if stopped_by and not time_up else None
+        return Outcome(self.step, signal, self._judge.best, test, self._judge.selected, time_up)
 
     def _in_main(self, make: Callable[[], Made]) -> Made | None:
         """Do something in the main process, while the others wait; if it cannot be done, all of them end."""

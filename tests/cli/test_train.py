@@ -6,10 +6,13 @@ import shlex
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import yaml
 
+from imdn_kd.training import interrupt
+from imdn_kd.training.update import Updater
 from tests.cli.run import run
 from tests.training.small_runs import content, flat, make_data, merged, metrics, state_file, with_validation
 
@@ -144,3 +147,78 @@ def test_weights_of_another_factor_are_taken_as_far_as_they_fit(file, data, tmp_
     assert re.search(r"path.pretrain_network_g: not loaded: IMDB3\.", result.err)
     before, after = (state_file(tmp_path, *which) for which in ((12, "run"), (1, "wider")))
     assert flat(before["ema"]["module.IMDB1.c1.weight"]) == flat(after["network"]["IMDB1.c1.weight"])
+
+
+@pytest.fixture
+def in_pieces(file, monkeypatch):
+    """An option file for training in pieces, and a clock by which an update takes a second, and nothing else any."""
+    whole = yaml.safe_load(file.read_text())
+    whole["train"]["scheduler"] = {"type": "CosineAnnealingRestartLR", "periods": [4]}
+    whole["train"]["total_iter"] = 4
+    file.write_text(yaml.safe_dump(whole))
+    now, make = [0.0], Updater.make
+
+    def slow(*args, **keywords):
+        now[0] += 1
+        return make(*args, **keywords)
+
+    monkeypatch.setattr(Updater, "make", slow)
+    monkeypatch.setattr(interrupt, "Deadline", partial(interrupt.Deadline, clock=lambda: now[0]))
+    return file
+
+
+def test_pieces_of_some_minutes_follow_one_another(in_pieces, tmp_path, capfd):
+    words = ("train", "-opt", in_pieces, "--root", tmp_path, "--auto_resume", "--minutes", 0.5)
+    steps = []
+    for _ in range(2):
+        result = run(capfd, *words)
+        assert result.code == 0, result.err
+        steps.append(int(re.search(r"trained for (\d+) updates", result.out)[1]))
+    state = state_file(tmp_path, steps[1])
+
+    assert re.search(rf"{steps[1] - steps[0]} updates are planned for 0\.4 minutes, at 1 s each", result.err)
+    assert state["options"]["train"]["total_iter"] == steps[1]
+    assert state["options"]["train"]["scheduler"]["periods"] == [steps[0], steps[1] - steps[0]]
+    check = run(capfd, *words, "--check")
+    assert (check.code, check.out.splitlines()[-1]) == (0, f"{in_pieces}: can be trained")
+
+
+def test_when_time_is_up_the_command_that_goes_on_is_told_and_it_is_no_failure(in_pieces, tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("imdn_kd.training.budget.length_of_piece", lambda *args: (50, 5))
+        result = run(capfd, "train", "-opt", in_pieces, "--root", tmp_path, "--minutes", 0.5)
+    match = re.fullmatch(r"time is up after update 30 of 50; go on with: imdn-kd (.*)\n", result.out)
+
+    assert result.code == 0
+    assert match, result
+    again = run(capfd, *shlex.split(match[1]))
+    assert again.code == 0
+    assert "trained for 50 updates" in again.out
+    assert (tmp_path / "run" / "test.md").read_text() in again.out
+
+
+@pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf"])
+def test_minutes_are_a_number_above_0(in_pieces, tmp_path, capfd, minutes):
+    result = run(capfd, "train", "-opt", in_pieces, "--root", tmp_path / "runs", f"--minutes={minutes}")
+
+    assert result.code == 2
+    assert "give a number above 0" in result.err
+
+
+def test_minutes_that_end_before_the_first_update_are_refused(in_pieces, tmp_path, capfd, monkeypatch):
+    words = ("train", "-opt", in_pieces, "--root", tmp_path, "--auto_resume", "--minutes", 0.5)
+    monkeypatch.setattr("imdn_kd.training.budget.length_of_piece", lambda *args: (50, 5))
+    monkeypatch.setattr(interrupt.Interrupt, "reason", interrupt.TIME_UP)
+    result = run(capfd, *words)
+
+    assert result.code == 2
+    assert result.err.endswith("imdn-kd: --minutes 0.5: time was up before the first update; give more\n")
+
+
+def test_minutes_need_a_rate_with_periods(file, tmp_path, capfd):
+    result = run(capfd, "train", "-opt", file, "--root", tmp_path / "runs", "--minutes", 1)
+
+    assert result.code == 2
+    assert result.err.startswith("imdn-kd: --minutes adds periods to the course of the learning rate")
+    assert len(result.err.splitlines()) == 1
