@@ -15,6 +15,7 @@ from imdn_kd.cli.teach import teach
 from imdn_kd.cli.train import train
 from imdn_kd.cli.upscale import upscale
 from imdn_kd.cli.verify import verify
+from imdn_kd.cli.zoo import zoo
 from imdn_kd.errors import InputError
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ app = typer.Typer(
 for command in (train, teach, taps, upscale, benchmark, profile, prepare, verify):
     app.command()(command)
 app.add_typer(options, name="options")
+app.add_typer(zoo, name="zoo")
 
 
 def main() -> None:

@@ -95,11 +95,7 @@ def open_model(model: str | Path) -> ModelFile:
     Raises:
         InputError: no such student or file, or one that cannot be loaded.
     """
-    student = zoo.find(str(model))
-    if student is None and not Path(model).exists():
-        known = ", ".join(student.name for student in zoo.students()) or "none in this version"
-        raise InputError(f"{model}: no such model file, nor a student of the zoo (there: {known})")
-    return load_model(model if student is None else student.path)
+    return load_model(zoo.locate(model))
 
 
 def expect_network(model: str | Path, spec: Mapping[str, Any]) -> None:

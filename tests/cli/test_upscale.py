@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from imdn_kd import zoo
 from imdn_kd.archs import IMDN_RTC
 from imdn_kd.inference.model_file import ModelFile, save_model
 from imdn_kd.inference.upscaler import Upscaler
@@ -212,6 +213,7 @@ def test_one_bad_file_does_not_stop_the_rest(capfd, model, tmp_path):
     ],
 )
 def test_bad_requests_are_one_line_and_write_nothing(capfd, model, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.setattr(zoo, "students", list)
     monkeypatch.chdir(tmp_path)
     photo(tmp_path / "a.png")
     photo(tmp_path / "a.bmp")

@@ -1,0 +1,201 @@
+"""The model card of a student: what is written down of it, as Markdown for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import accumulate
+from typing import Any
+
+from imdn_kd.data.origins.catalogue import NAMED_SETS
+from imdn_kd.evaluation.tables import Table
+
+Record = Mapping[str, Any]
+
+
+def card(record: Record, notes: str = "") -> str:
+    """Write the card of a student.
+
+    Args:
+        record: plain values: `name`, `scale`, `network` (its spec), `parameters`, `multi_adds` (for a result of
+            1280x720 px); `updates`, `seed`, `batch`, `gt_size`, `stages` (of {"start", "gt_size", "batch"}), `start`
+            (file of the first weights, or None); `data` ({"name", "images", "store", "sha256"}, the last two None for
+            other data than stores); `teachers` (of {"file", "sha256", "type", "self_ensemble", "weight"}); `losses` and
+            `objectives` (their options by name); `optimizer`, `schedule` (the options of the scheduler, `warmup_iter`
+            and `total_iter`), `ema_decay`, `precision`; `selection` ({"set", "images", "lr", "psnr", "ssim", "update",
+            "validations"}); `figures` ({"images", "lr", "psnr", "ssim"} by data set), `bicubic` ({"psnr", "ssim"} by
+            data set, that for selection among them), `protocol` (lines); `weights` (`fp16` or `fp32`), `rounding`
+            ({"fp32", "fp16"} by data set, dB); `options` (path of the option file), `versions`.
+        notes: on data and licences, Markdown.
+    """
+    sections = {
+        "Network": _network(record),
+        "Figures": _figures(record),
+        "Data and licences": _data(record, notes),
+        "Teacher": _teachers(record),
+        "Recipe": _lines(_recipe(record)),
+        "Weights": _weights(record),
+        "Reproduce": _commands(record),
+        "Limits": _limits(record),
+    }
+    body = "".join(f"\n## {title}\n\n{text.rstrip()}\n" for title, text in sections.items() if text)
+    return f"# {record['name']}\n\n{_purpose(record)}\n{body}"
+
+
+def _purpose(record: Record) -> str:
+    name, scale = record["name"], record["scale"]
+    kind = "distilled from a larger network" if record["teachers"] else "trained without a teacher"
+    return (
+        f"Enlarges photographs by {scale}: a small network, {kind}, for where large ones take too long or too much "
+        f"memory.\n\n    imdn-kd upscale photo.jpg -o large --model {name}"
+    )
+
+
+def _network(record: Record) -> str:
+    options = dict(record["network"])
+    kind = options.pop("type")
+    described = ", ".join(f"{key} {_value(value)}" for key, value in options.items())
+    multi_adds = f"{record['multi_adds'] / 1e9:.4g} G multi-adds for a result of 1280x720 px"
+    return f"{kind} ({described}): {record['parameters']:,} parameters, {multi_adds}."
+
+
+def _figures(record: Record) -> str:
+    chosen = record["selection"]
+    sets = [(name, name, figures) for name, figures in record["figures"].items()]
+    sets.append((chosen["set"], f"{chosen['set']} (selected on)", chosen))
+    rows = tuple(
+        (shown, str(figures["images"]), figures["lr"], _both(record["bicubic"][name]), _both(figures))
+        for name, shown, figures in sets
+    )
+    columns = ("Data", "Images", "LR images", "bicubic", str(record["name"]))
+    texts = frozenset({"Data", "LR images"})
+    return Table("PSNR in dB / SSIM", columns, rows, tuple(record["protocol"]), texts).markdown()
+
+
+def _data(record: Record, notes: str) -> str:
+    data = record["data"]
+    checksum = f"; SHA-256 of the originals in the store `{data['sha256']}`" if data["sha256"] else ""
+    return f"Trained on {data['name']}: {data['images']:,} images{checksum}.\n\n{notes}"
+
+
+def _teachers(record: Record) -> str:
+    teachers = record["teachers"]
+    return _lines(_teacher(each, alone=len(teachers) == 1) for each in teachers)
+
+
+def _teacher(teacher: Record, *, alone: bool) -> str:
+    kind = f", {teacher['type']}" if teacher["type"] else ""
+    asked = ", asked eight times for each image (self-ensemble)" if teacher["self_ensemble"] else ""
+    weight = "" if alone else f", weight {_value(teacher['weight'])}"
+    checksum = f"; SHA-256 `{teacher['sha256']}`" if teacher["sha256"] else ""
+    return f"{teacher['file']}{kind}{asked}{weight}{checksum}"
+
+
+def _recipe(record: Record) -> Iterator[str]:
+    schedule, selection = record["schedule"], record["selection"]
+    updates, total = record["updates"], schedule["total_iter"]
+    yield f"{updates:,} updates{'' if updates >= total else f' of {total:,} that were planned'}, seed {record['seed']}"
+    for stage in record["stages"]:
+        since = f" from update {stage['start'] + 1:,} on" if len(record["stages"]) > 1 else ""
+        yield f"batches of {stage['batch']} patches of {stage['gt_size']} px{since}"
+    if record["start"]:
+        yield f"first weights: {record['start']}"
+    optimizer = dict(record["optimizer"])
+    kind, rate = optimizer.pop("type"), optimizer.pop("lr")
+    options = "".join(f", {key} {_value(value)}" for key, value in optimizer.items())
+    yield f"{kind}{options}; learning rate {_value(rate)}{_warm_up(schedule)}"
+    yield from _rates(schedule, rate)
+    for name, options in (*record["losses"].items(), *record["objectives"].items()):
+        yield _objective(name, options, total)
+    if record["ema_decay"]:
+        yield f"running average of the weights with decay {_value(record['ema_decay'])}, which is what was kept"
+    yield "in fp32" if record["precision"] == "fp32" else f"in mixed precision, {record['precision']}"
+    yield (
+        f"weights after update {selection['update']:,}: those of the highest PSNR on {selection['set']}, of "
+        f"{selection['validations']} validations"
+    )
+    yield "versions: " + ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+
+
+def _warm_up(schedule: Record) -> str:
+    return f", to which it rises over {schedule['warmup_iter']:,} updates" if schedule["warmup_iter"] > 0 else ""
+
+
+def _rates(schedule: Record, rate: float) -> Iterator[str]:
+    if schedule.get("type") == "CosineAnnealingRestartLR":
+        low = schedule["eta_min"]
+        ends = [*accumulate(schedule["periods"])]
+        starts = [0, *ends[:-1]]
+        for start, end, weight in zip(starts, ends, schedule["restart_weights"], strict=True):
+            high = low + weight * (rate - low)
+            yield f"updates {start + 1:,} to {end:,}: the rate falls from {high:.3g} to {low:.3g} along a cosine"
+    elif "type" in schedule:
+        steps = ", ".join(f"{step:,}" for step in schedule["milestones"])
+        yield f"the rate is multiplied by {_value(schedule['gamma'])} after updates {steps}"
+        for step, weight in zip(schedule["restarts"], schedule["restart_weights"], strict=True):
+            if step:
+                yield f"after update {step:,} it starts again with {weight * rate:.3g}"
+
+
+def _objective(name: str, given: Record, total: int) -> str:
+    options = dict(given)
+    kind, weight = options.pop("type"), options.pop("loss_weight")
+    start, stop = options.pop("start_iter", 0), options.pop("stop_iter", None)
+    ramp, decay = options.pop("ramp_iter", 0), options.pop("decay_iter", 0)
+    own = "".join(f", {key} {_value(value)}" for key, value in options.items())
+    when = "throughout" if not start and stop is None else f"updates {start + 1:,} to {stop or total:,}"
+    rising = f", rising over {ramp:,}" if ramp else ""
+    falling = f", falling over the last {decay:,}" if decay else ""
+    return f"`{name}`: {kind}{own}; weight {_value(weight)}, {when}{rising}{falling}"
+
+
+def _weights(record: Record) -> str:
+    costs = (
+        f"{name} {both['fp16']:.4f} rather than {both['fp32']:.4f} dB"
+        for name, both in record["rounding"].items()
+        if both["fp16"] is not None
+    )
+    compared = ", ".join(costs) or "values beyond its range"
+    if record["weights"] == "fp16":
+        return f"Stored in fp16, which costs nothing that could be seen: {compared}. They are computed with in fp32."
+    return f"Stored in fp32; fp16 would have given {compared}."
+
+
+def _commands(record: Record) -> str:
+    data, options = record["data"], record["options"]
+    lines = []
+    if data["store"] and data["name"].lower() in NAMED_SETS:
+        lines.append(f"imdn-kd prepare {data['name'].lower()} --scale {record['scale']} -o {data['store']}")
+    elif data["store"]:
+        lines.append(f"imdn-kd prepare folder PHOTOGRAPHS --scale {record['scale']} -o {data['store']}")
+    lines += [
+        f"imdn-kd train -opt {options}",
+        f"imdn-kd zoo publish -opt {options}",
+        f"imdn-kd benchmark --model {record['name']} --data {' '.join(record['figures'])}",
+    ]
+    return "\n".join(f"    {line}" for line in lines)
+
+
+def _limits(record: Record) -> str:
+    return (
+        f"Trained for low-resolution images made by MATLAB's bicubic by {record['scale']}, without noise: noise, blur "
+        "and JPEG artefacts of the small image are enlarged with it. Detail that the small image lost is not made up. "
+        f"Figures are those of one training run, with seed {record['seed']}; another seed gives somewhat other ones."
+    )
+
+
+def _both(figures: Record) -> str:
+    return f"{figures['psnr']:.3f} / {figures['ssim']:.4f}"
+
+
+def _lines(items: Iterator[str]) -> str:
+    return "\n".join(f"- {item}" for item in items)
+
+
+def _value(value: Any) -> str:  # noqa: ANN401 - plain values
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} to {_value(item)}" for key, item in value.items())
+    return "[" + ", ".join(map(_value, value)) + "]" if isinstance(value, list) else str(value)
