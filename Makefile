@@ -10,13 +10,27 @@ MODEL := models/net_g_latest.safetensors
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help venv demo test lint bench clean
+# The zoo. PHOTOS: folder with the photographs to train on; LIST: the files of it that go into a pack.
+STUDENT ?= imdn_rtc_x2
+MINUTES ?= 50
+LIST ?= $(PHOTOS)/list.txt
+SETS := datasets/kodak24 datasets/Set5 datasets/Set14
+PACK := datasets/pack.tar
+PACK_LIMIT := 62914560
+STATE = $(wildcard imdn_kd/zoo/states/$(STUDENT).state)
+ARMS := contrastive pairwise pixelwise scratch statistics
+SEEDS := 0 1 2
+
+.PHONY: help venv demo test lint bench zoo pack proof clean
 
 help:
 	@echo "make demo    train and distil a small student on photographs at hand (a few minutes), enlarge one with it"
 	@echo "make test    checks of style and types, then all tests"
 	@echo "make lint    the checks of style and types alone"
 	@echo "make bench   speed as ratios, both sides in the same run"
+	@echo "make zoo     train a student that ships: STUDENT=imdn_rtc_x2 MINUTES=50 PHOTOS=folder; see README.md"
+	@echo "make pack    all that make zoo needs, in one archive for another machine"
+	@echo "make proof   the comparison of objectives in README.md (hours)"
 	@echo "make venv    the environment alone (installs torch: several GB)"
 	@echo "make clean   remove the environment and what tools left behind; data and experiments stay"
 
@@ -33,8 +47,8 @@ demo: $(INSTALLED)
 	$(BIN)/imdn-kd prepare sample sample_valid --scale 2
 	OMP_NUM_THREADS=1 $(BIN)/imdn-kd train -opt options/quickstart.yml --auto_resume
 	OMP_NUM_THREADS=1 $(BIN)/imdn-kd train -opt options/quickstart_distill.yml --auto_resume
-	$(BIN)/imdn-kd upscale datasets/sample_valid/LRbicx2/coffeex2.png --output $(DEMO)/coffee_sr.png --model $(DEMO)/$(MODEL) --overwrite
-	$(BIN)/imdn-kd benchmark --model bicubic --model experiments/quickstart/$(MODEL) --model $(DEMO)/$(MODEL) --data sample_valid --scale 2
+	$(BIN)/imdn-kd upscale datasets/sample_valid/LRbicx2/coffeex2.png --output $(DEMO)/coffee_sr.png --scale 2 --overwrite
+	$(BIN)/imdn-kd benchmark --model bicubic --model imdn_rtc_x2 --model experiments/quickstart/$(MODEL) --model $(DEMO)/$(MODEL) --data sample_valid --scale 2
 
 # One thread a worker: threads of several workers on the same cores wait for each other.
 test: lint
@@ -47,6 +61,30 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m tests.bench
+
+# Goes on from the run that is there, or from the student that ships; see options/zoo/.
+zoo: $(INSTALLED) datasets/photos.store
+	$(BIN)/imdn-kd train -opt options/zoo/$(STUDENT).yml --auto_resume --minutes $(MINUTES) $(if $(STATE),--set path.resume_state=$(STATE))
+	$(BIN)/imdn-kd zoo publish -opt options/zoo/$(STUDENT).yml --notes options/zoo/NOTES.md
+
+datasets/photos.store: | $(INSTALLED)
+	@test -d "$(PHOTOS)" || { echo "make zoo PHOTOS=FOLDER: say where the photographs are to train on" >&2; exit 2; }
+	$(BIN)/imdn-kd prepare folder $(PHOTOS) --scale 2 --scale 3 --scale 4 $(SETS:%=--exclude-like %) --output $@
+
+# To unpack beside this file on the other machine: tar xf pack.tar, then make zoo PHOTOS=datasets/pack.
+pack:
+	@test -f "$(LIST)" || { echo "make pack PHOTOS=FOLDER LIST=FILE: say which photographs are to be in it" >&2; exit 2; }
+	tar --create --file $(PACK).part --dereference $(SETS) experiments/teachers
+	tar --append --file $(PACK).part --directory $(PHOTOS) --transform 's,^,datasets/pack/,' --files-from $(abspath $(LIST))
+	@test $$(wc -c < $(PACK).part) -le $(PACK_LIMIT) || { echo "$(PACK): larger than 60 MiB; give a shorter LIST" >&2; rm $(PACK).part; exit 2; }
+	mv $(PACK).part $(PACK)
+
+proof: $(INSTALLED) datasets/photos.store
+	for seed in $(SEEDS); do for arm in $(ARMS); do \
+	    OMP_NUM_THREADS=1 $(BIN)/imdn-kd train -opt options/proof/$$arm.yml --auto_resume \
+	        --set name=proof_$${arm}_$$seed --set manual_seed=$$seed || exit; \
+	done; done
+	$(BIN)/imdn-kd benchmark --scale 2 --data kodak24 Set5 Set14 $(foreach arm,$(ARMS),$(foreach seed,$(SEEDS),--model experiments/proof_$(arm)_$(seed)/models/net_g_best_psnr.safetensors))
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,126 @@
+"""The option files of the zoo and of the comparison of objectives: accepted, true to what they say, and they train."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from imdn_kd.data.jobs import default_output, open_source, write
+from imdn_kd.data.options import PrepareOptions
+from imdn_kd.evaluation.profile import count
+from imdn_kd.inference.imageio import Picture, write_image
+from imdn_kd.inference.model_file import ModelFile, load_model, save_model
+from imdn_kd.option_files import read_options
+from imdn_kd.registry import ARCHS
+from imdn_kd.training.options import TrainOptions
+from imdn_kd.training.run import check
+from tests.cli.run import run
+from tests.fake_set import make_set, picture
+
+ROOT = Path(__file__).resolve().parents[2]
+STUDENTS = sorted((ROOT / "options" / "zoo").glob("*.yml"))
+PROOF = sorted((ROOT / "options" / "proof").glob("*.yml"))
+FILES = [*STUDENTS, *PROOF]
+SEEDS = 3
+HARMLESS = (
+    "num_gpu: there is no GPU here; the run is on the CPU|train.compile: the norms of the gradients of single losses "
+    r"are not logged|path\.pretrain_network_g: not loaded: model\.2\."
+)
+"""What may be told of a file: only the tail depends on the factor."""
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder with small data sets, teachers and students by the names that the files give."""
+    root = tmp_path_factory.mktemp("workplace")
+    for seed in range(3):
+        write_image(root / "photographs" / f"{seed}.png", Picture(picture((264, 276), seed)))
+    options = PrepareOptions(
+        source="folder", path=str(root / "photographs"), scale=[2, 3, 4], output=str(root / "datasets" / "photos.store")
+    )
+    write(options, open_source(options, root=root), root=root)
+    for name in ("kodak24", "Set5", "Set14"):
+        make_set(default_output(name, "folder", root / "datasets"), size=(48, 60))
+    for path in FILES:
+        options = read_options(path, TrainOptions)
+        for teacher in options.teachers():
+            save_model(root / teacher.weights, ModelFile(ARCHS.build({"type": "imdn_rtc", "upscale": options.scale})))
+    x2 = root / "experiments" / "imdn_rtc_x2" / "models" / "net_g_best_psnr.safetensors"
+    save_model(x2, ModelFile(ARCHS.build({"type": "imdn_rtc", "upscale": 2})))
+    return root
+
+
+@pytest.fixture(params=FILES, ids=[f"{path.parent.name}-{path.stem}" for path in FILES])
+def file(request, workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    return request.param
+
+
+def test_is_accepted_and_has_nothing_without_effect(file):
+    plan = check(read_options(file, TrainOptions), root="runs")
+    for line in plan.notes:
+        assert re.match(HARMLESS, line), line
+
+
+def test_trains_and_leaves_a_model(file, tmp_path, capfd):
+    options = read_options(file, TrainOptions)
+    changes = ["train.total_iter=2", "train.scheduler.periods=[2]", "train.scheduler.restart_weights=[1]"]
+    changes += [f"datasets.train.gt_size={8 * options.scale}", "datasets.train.batch_size_per_gpu=2", "num_gpu=0"]
+    changes += ["val.val_freq=2", "logger.use_tb_logger=false", "train.compile=false"]
+    if options.distill is not None:
+        # The teacher of this test has not been trained.
+        changes += ["distill.check_images=0"]
+        changes += [f"distill.objectives.{name}.start_iter=0" for name in options.distill.objectives]
+    sets = [word for change in changes for word in ("--set", change)]
+    result = run(capfd, "train", "-opt", file, "--root", tmp_path, *sets)
+
+    assert result.code == 0, result.err
+    model = load_model(tmp_path / options.name / "models" / "net_g_best_psnr.safetensors")
+    assert (model.network.facts.scale, model.training["updates"]) == (options.scale, 2)
+
+
+def test_says_how_it_is_run_and_what_it_costs(file):
+    text, options = file.read_text(), read_options(file, TrainOptions)
+    counts = count(ARCHS.build(options.network_g.spec()), (720 // options.scale, -(-1280 // options.scale)))
+    costs = re.search(r"# Costs: ([\d,]+) parameters, ([\d.]+) G multi-adds", text)
+
+    assert int(costs[1].replace(",", "")) == counts.parameters
+    assert float(costs[2]) == pytest.approx(counts.multi_adds / 1e9, abs=0.051)
+    assert f"# Gives: experiments/{options.name}" in text
+    if file in STUDENTS:
+        assert text.startswith(f"# make zoo STUDENT={file.stem} MINUTES=")
+        assert options.name == file.stem
+    else:
+        assert text.startswith("# make proof\n")
+        assert (options.name, options.manual_seed) == (f"proof_{file.stem}_0", 0)
+
+
+def test_selects_on_no_benchmark_and_reports_what_it_has_not_seen(file):
+    options = read_options(file, TrainOptions)
+    assert options.val.select_on == "kodak24"
+    assert [each.name for each in options.datasets.measured("val")] == ["kodak24"]
+    assert [each.name for each in options.datasets.measured("test")] == ["Set5", "Set14"]
+
+
+@pytest.mark.parametrize("path", STUDENTS, ids=[path.stem for path in STUDENTS])
+def test_the_periods_of_a_student_make_up_its_updates(path):
+    train = read_options(path, TrainOptions).train
+    assert sum(train.scheduler.periods) == train.total_iter
+
+
+@pytest.mark.parametrize("path", PROOF, ids=[path.stem for path in PROOF])
+def test_the_files_of_the_comparison_differ_in_teacher_and_objectives_alone(path):
+    first, other = (yaml.safe_load(each.read_text()) for each in (ROOT / "options" / "proof" / "scratch.yml", path))
+    ours = {"name", "network_t", "distill"}
+    assert {key: value for key, value in first.items() if key not in ours} == {
+        key: value for key, value in other.items() if key not in ours
+    }
+
+
+def test_make_runs_every_file_of_the_comparison_with_every_seed():
+    makefile = (ROOT / "Makefile").read_text()
+    assert re.search(r"^ARMS := (.+)$", makefile, re.M)[1].split() == [path.stem for path in PROOF]
+    assert re.search(r"^SEEDS := (.+)$", makefile, re.M)[1].split() == [str(seed) for seed in range(SEEDS)]
