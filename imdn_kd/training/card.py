@@ -17,7 +17,8 @@ def card(record: Record, notes: str = "") -> str:
 
     Args:
         record: plain values: `name`, `scale`, `network` (its spec), `parameters`, `multi_adds` (for a result of
-            1280x720 px); `updates`, `seed`, `batch`, `gt_size`, `stages` (of {"start", "gt_size", "batch"}), `start`
+            1280x720 px); `updates`, `seed`, `batch`, `gt_size`, `stages` (of {"start", "gt_size", "batch"}),
+            `pieces` (see `imdn_kd.training.pieces`), `start`
             (file of the first weights, or None); `data` ({"name", "images", "store", "sha256"}, the last two None for
             other data than stores); `teachers` (of {"file", "sha256", "type", "self_ensemble", "weight"}); `losses` and
             `objectives` (their options by name); `optimizer`, `schedule` (the options of the scheduler, `warmup_iter`
@@ -104,11 +105,14 @@ def _recipe(record: Record) -> Iterator[str]:
     options = "".join(f", {key} {_value(value)}" for key, value in optimizer.items())
     yield f"{kind}{options}; learning rate {_value(rate)}{_warm_up(schedule)}"
     yield from _rates(schedule, rate)
+    if len(record["pieces"]) > 1:
+        yield from map(_piece, record["pieces"])
     for name, options in (*record["losses"].items(), *record["objectives"].items()):
         yield _objective(name, options, total)
     if record["ema_decay"]:
         yield f"running average of the weights with decay {_value(record['ema_decay'])}, which is what was kept"
-    yield "in fp32" if record["precision"] == "fp32" else f"in mixed precision, {record['precision']}"
+    if len(record["pieces"]) == 1:
+        yield "in fp32" if record["precision"] == "fp32" else f"in mixed precision, {record['precision']}"
     yield (
         f"weights after update {selection['update']:,}: those of the highest PSNR on {selection['set']}, of "
         f"{selection['validations']} validations"
@@ -134,6 +138,14 @@ def _rates(schedule: Record, rate: float) -> Iterator[str]:
         for step, weight in zip(schedule["restarts"], schedule["restart_weights"], strict=True):
             if step:
                 yield f"after update {step:,} it starts again with {weight * rate:.3g}"
+
+
+def _piece(piece: Record) -> str:
+    updates = f"updates {piece['from']:,} to {piece['to']:,}"
+    if piece["precision"] is None:
+        return f"{updates}: not recorded"
+    rate = f"base rate {_value(piece['lr'])}"
+    return f"{updates}: in {piece['precision']}, {rate}, batches of {piece['batch']}, seed {piece['seed']}"
 
 
 def _objective(name: str, given: Record, total: int) -> str:

@@ -27,6 +27,7 @@ from imdn_kd.option_files import check_options
 from imdn_kd.training.card import card
 from imdn_kd.training.checkpoint import FORMAT, SUFFIX, State, newest_state
 from imdn_kd.training.options import TrainOptions
+from imdn_kd.training.pieces import Piece, pieces
 from imdn_kd.training.run_folder import RunFolder
 from imdn_kd.training.validation import reported_on
 
@@ -94,8 +95,9 @@ def publish(
     check_folder(target)
     there = {each: zoo.record(each) for each in _models(folder)}
     measured = _measure(file, run, on_image)
-    record, stored = _describe(file, path, run, measured), measured.by[measured.stored]
     before = there.get(target)
+    earlier = before["pieces"] if before is not None else []
+    record, stored = _describe(file, path, run, measured, earlier), measured.by[measured.stored]
     if before is not None:
         _check_comparable(target, before, record)
     replaced = before is None or before["selection"]["psnr"] < record["selection"]["psnr"]
@@ -125,14 +127,14 @@ class _Run:
         state: the newest one.
         options: its options.
         model: the selected weights.
-        record: the last entry of `run.json`.
+        entries: of `run.json`, for each time that it was begun or gone on with.
         validations: how often the set for selection was scored.
     """
 
     state: State
     options: TrainOptions
     model: ModelFile
-    record: Mapping[str, Any]
+    entries: Sequence[Mapping[str, Any]]
     validations: int
 
     @property
@@ -163,7 +165,8 @@ def _open_run(file: TrainOptions, folder: RunFolder) -> _Run:
     if not selected.is_file() or options.val is None or options.val.select_on is None:
         raise InputError(f"{selected}: no weights were selected in this run; give val.select_on, and go on with it")
     try:
-        record = json.loads(folder.record.read_text(encoding="utf-8"))[-1]
+        entries = json.loads(folder.record.read_text(encoding="utf-8"))
+        entries[-1]["data"]["train"]
         # The last line is one that a killed run has not finished, or empty.
         lines = map(json.loads, folder.metrics.read_text(encoding="utf-8").split("\n")[:-1])
         validations = sum(options.val.select_on in line.get("scores", ()) for line in lines)
@@ -171,7 +174,7 @@ def _open_run(file: TrainOptions, folder: RunFolder) -> _Run:
         raise InputError(f"{error.filename}: cannot read it ({error.strerror}); the run folder is not whole") from error
     except (ValueError, LookupError, AttributeError) as error:
         raise InputError(f"{folder.path}: run.json or metrics.jsonl is damaged; restore them") from error
-    return _Run(state, options, load_model(selected), record, validations)
+    return _Run(state, options, load_model(selected), entries, validations)
 
 
 def _measure(file: TrainOptions, run: _Run, on_image: Callable[[int, int], None]) -> _Measured:
@@ -220,26 +223,31 @@ def _rounded(model: ModelFile) -> ModelFile | None:
     return dataclasses.replace(model, network=network)
 
 
-def _describe(file: TrainOptions, path: Path, run: _Run, measured: _Measured) -> dict[str, Any]:
+def _describe(
+    file: TrainOptions, path: Path, run: _Run, measured: _Measured, earlier: Sequence[Piece]
+) -> dict[str, Any]:
     """What the student's file says of it: see `card`."""
     options, trained = check_options(_given(_tidy(run.state.options, file)), TrainOptions, "state"), run.model.training
-    train, data, made = options.train, options.datasets.train, run.record["data"]["train"]
+    last = run.entries[-1]
+    train, data, made = options.train, options.datasets.train, last["data"]["train"]
     scores, network = measured.by[measured.stored], run.model.network
     counts = profile({file.name: network}, output_sizes=[OUTPUT_SIZE], runs=0)[0].counts
-    together = run.record["processes"] * train.accumulation
+    together = last["processes"] * train.accumulation
     stages = [
         {"start": stage.start, "gt_size": stage.gt_size, "batch": together * stage.batch_size}
         for stage in data.stages()
     ]
+    updates = max(run.state.step, trained["updates"])
     objectives = {} if options.distill is None else options.distill.objectives
-    selected, versions = scores[run.selected_on], run.record["versions"]
+    selected, versions = scores[run.selected_on], last["versions"]
     return {
         "name": file.name,
         "scale": file.scale,
         "network": network.spec,
         "parameters": counts.parameters,
         "multi_adds": counts.multi_adds,
-        "updates": max(run.state.step, trained["updates"]),
+        "updates": updates,
+        "pieces": pieces(run.entries, updates, earlier),
         "seed": options.manual_seed,
         "batch": trained["batch"],
         "gt_size": trained["gt_size"],

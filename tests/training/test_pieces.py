@@ -1,0 +1,63 @@
+"""The pieces of a training that was gone on with under other settings."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imdn_kd.training.card import _piece
+from imdn_kd.training.pieces import pieces
+
+
+def entry(step, precision="bf16", lr=1e-3):
+    train = {"precision": precision, "optim_g": {"lr": lr}, "accumulation": 2}
+    options = {"train": train, "datasets": {"train": {"batch_size_per_gpu": 4}}, "manual_seed": 1}
+    return {"step": step, "options": options, "processes": 3}
+
+
+def piece(first, last, precision="bf16", lr=1e-3):
+    return {"from": first, "to": last, "precision": precision, "lr": lr, "batch": 24, "seed": 1}
+
+
+def test_a_run_that_was_only_interrupted_is_one_piece():
+    assert pieces([entry(0), entry(10), entry(20)], 30) == [piece(1, 30)]
+
+
+def test_other_settings_begin_another_piece():
+    assert pieces([entry(0), entry(10, "fp32"), entry(20, "fp32", 2e-3)], 30) == [
+        *(piece(1, 10), piece(11, 20, "fp32"), piece(21, 30, "fp32", 2e-3)),
+    ]
+
+
+def test_what_was_thrown_away_does_not_count():
+    assert pieces([entry(0), entry(20, "fp32"), entry(5, "fp32", 2e-3)], 30) == [
+        *(piece(1, 5), piece(6, 30, "fp32", 2e-3)),
+    ]
+    assert pieces([entry(0, "fp32"), entry(0)], 30) == [piece(1, 30)]
+
+
+def test_a_run_that_goes_on_from_a_student_has_the_pieces_of_that():
+    before = [piece(1, 10), piece(11, 25, "fp32")]
+    assert pieces([entry(20)], 40, before) == [piece(1, 10), piece(11, 20, "fp32"), piece(21, 40)]
+
+
+def test_a_run_that_began_anew_has_nothing_of_the_student_that_was_there():
+    assert pieces([entry(0)], 40, [piece(1, 10, "fp32")]) == [piece(1, 40)]
+
+
+def test_what_is_not_known_is_said():
+    first, second = pieces([entry(20)], 40)
+    assert (first["from"], first["to"], first["precision"], first["seed"]) == (1, 20, None, None)
+    assert second == piece(21, 40)
+    assert _piece(first) == "updates 1 to 20: not recorded"
+    assert _piece(second) == "updates 21 to 40: in bf16, base rate 0.001, batches of 24, seed 1"
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.sampled_from(["bf16", "fp32"])), min_size=1), st.integers(51, 99))
+def test_pieces_follow_each_other_without_gaps(entries, end):
+    found = pieces([entry(step, precision) for step, precision in entries], end)
+    assert found[0]["from"] == 1
+    assert found[-1]["to"] == end
+    assert all(before["to"] + 1 == after["from"] for before, after in pairwise(found))

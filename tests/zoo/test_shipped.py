@@ -1,0 +1,89 @@
+"""The students that ship: each is what its card and the README say, measured again where benchmarks are on hand."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from imdn_kd import Upscaler, zoo
+from imdn_kd.evaluation.benchmark import contestant, plan, score
+from imdn_kd.inference.model_file import load_model
+from imdn_kd.option_files import read_options
+from imdn_kd.training.checkpoint import load_state
+from imdn_kd.training.options import TrainOptions
+from tests.shared_data import SHARED, needs_shared
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+STUDENTS = zoo.students()
+
+
+@pytest.fixture(params=STUDENTS, ids=[student.name for student in STUDENTS])
+def student(request):
+    return request.param
+
+
+def test_there_is_a_student_for_each_factor_and_a_fast_one():
+    assert set(zoo.defaults()) == set(zoo.defaults(fast=True)) == {2, 3, 4}
+
+
+def test_the_default_is_the_best_on_the_set_for_selection():
+    for scale, best in zoo.defaults().items():
+        psnr = {each.name: zoo.record(each.path)["selection"]["psnr"] for each in STUDENTS if each.scale == scale}
+        assert psnr[best.name] == max(psnr.values())
+
+
+def test_has_a_recipe_of_its_name_that_makes_its_network(student):
+    options = read_options(ROOT / "options" / "zoo" / f"{student.name}.yml", TrainOptions)
+    network = load_model(student.path).network
+    assert options.scale == student.scale == network.facts.scale
+    assert zoo.record(student.path)["parameters"] == sum(each.numel() for each in network.parameters())
+
+
+def test_was_trained_as_its_recipe_says(student):
+    options = read_options(ROOT / "options" / "zoo" / f"{student.name}.yml", TrainOptions)
+    schedule = zoo.record(student.path)["schedule"]
+    assert schedule["periods"] == options.train.scheduler.periods
+    assert schedule["restart_weights"] == options.train.scheduler.restart_weights
+
+
+def test_training_can_go_on_from_its_state(student):
+    state = load_state(zoo.FOLDER / "states" / f"{student.name}.state")
+    assert state.step >= zoo.record(student.path)["selection"]["update"]
+    assert not state.window
+    assert state.optimizer["state"]
+
+
+def test_its_files_say_nothing_of_the_machine_it_was_made_on(student):
+    state = load_state(zoo.FOLDER / "states" / f"{student.name}.state")
+    for text in (zoo.card(student.path), repr(zoo.record(student.path)), repr(state.options)):
+        assert not re.search(r"['\"` (]/\w", text)
+
+
+def test_its_card_lies_beside_it(student):
+    assert student.path.with_suffix(".md").read_text(encoding="utf-8") == zoo.card(student.path)
+
+
+def test_the_readme_has_its_row(student):
+    record = zoo.record(student.path)
+    figures = (
+        f"{record['figures'][data]['psnr']:.2f} / {record['figures'][data]['ssim']:.4f}" for data in ("Set5", "Set14")
+    )
+    row = (f"[{student.name}](imdn_kd/zoo/{student.name}.md)", f"{record['parameters']:,}", *figures)
+    assert f"| {' | '.join(row)} |" in README
+
+
+def test_enlarges_better_than_bicubic_by_its_own_card(student):
+    record = zoo.record(student.path)
+    assert all(figures["psnr"] > record["bicubic"][data]["psnr"] for data, figures in record["figures"].items())
+
+
+@needs_shared
+def test_has_the_figures_of_its_card(student):
+    upscaler = Upscaler(student.name, device="cpu", precision="fp32")
+    (task,) = plan([contestant(upscaler, student.name, student.scale)], [SHARED / "benchmark" / "Set5"])
+    found, said = score(task), zoo.record(student.path)["figures"]["Set5"]
+    assert found.psnr == pytest.approx(said["psnr"], abs=0.002)
+    assert found.ssim == pytest.approx(said["ssim"], abs=0.0002)
