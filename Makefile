@@ -17,6 +17,7 @@ LIST ?= $(PHOTOS)/list.txt
 SETS := datasets/kodak24 datasets/Set5 datasets/Set14
 PACK := datasets/pack.tar
 PACK_LIMIT := 62914560
+TEACHER = $(shell sed -n 's/^  weights: //p' options/zoo/$(STUDENT).yml)
 STATE = $(wildcard imdn_kd/zoo/states/$(STUDENT).state)
 ARMS := contrastive pairwise pixelwise scratch statistics
 SEEDS := 0 1 2
@@ -29,7 +30,7 @@ help:
 	@echo "make lint    the checks of style and types alone"
 	@echo "make bench   speed as ratios, both sides in the same run"
 	@echo "make zoo     train a student that ships: STUDENT=imdn_rtc_x2 MINUTES=50 PHOTOS=folder; see README.md"
-	@echo "make pack    all that make zoo needs, in one archive for another machine"
+	@echo "make pack    the data and the teacher of STUDENT in one archive, for make zoo on another machine"
 	@echo "make proof   the comparison of objectives in README.md (hours)"
 	@echo "make venv    the environment alone (installs torch: several GB)"
 	@echo "make clean   remove the environment and what tools left behind; data and experiments stay"
@@ -74,10 +75,11 @@ datasets/photos.store: | $(INSTALLED)
 # To unpack beside this file on the other machine: tar xf pack.tar, then make zoo PHOTOS=datasets/pack.
 pack:
 	@test -f "$(LIST)" || { echo "make pack PHOTOS=FOLDER LIST=FILE: say which photographs are to be in it" >&2; exit 2; }
-	tar --create --file $(PACK).part --dereference $(SETS) experiments/teachers
-	tar --append --file $(PACK).part --directory $(PHOTOS) --transform 's,^,datasets/pack/,' --files-from $(abspath $(LIST))
-	@test $$(wc -c < $(PACK).part) -le $(PACK_LIMIT) || { echo "$(PACK): larger than 60 MiB; give a shorter LIST" >&2; rm $(PACK).part; exit 2; }
-	mv $(PACK).part $(PACK)
+	@trap 'rm -f $(PACK).part' EXIT; \
+	tar --create --file $(PACK).part --dereference $(SETS) $(TEACHER) && \
+	tar --append --file $(PACK).part --directory $(PHOTOS) --transform 's,^,datasets/pack/,' --files-from $(abspath $(LIST)) && \
+	if test $$(wc -c < $(PACK).part) -le $(PACK_LIMIT); then mv $(PACK).part $(PACK); \
+	else echo "$(PACK): would be larger than 60 MiB; give a shorter LIST" >&2; exit 2; fi
 
 proof: $(INSTALLED) datasets/photos.store
 	for seed in $(SEEDS); do for arm in $(ARMS); do \

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -65,21 +68,46 @@ def test_is_accepted_and_has_nothing_without_effect(file):
         assert re.match(HARMLESS, line), line
 
 
-def test_trains_and_leaves_a_model(file, tmp_path, capfd):
-    options = read_options(file, TrainOptions)
-    changes = ["train.total_iter=2", "train.scheduler.periods=[2]", "train.scheduler.restart_weights=[1]"]
-    changes += [f"datasets.train.gt_size={8 * options.scale}", "datasets.train.batch_size_per_gpu=2", "num_gpu=0"]
-    changes += ["val.val_freq=2", "logger.use_tb_logger=false", "train.compile=false"]
+def shrunk(options: TrainOptions) -> list[str]:
+    """What makes small patches of those of a recipe."""
+    changes = [f"datasets.train.gt_size={8 * options.scale}", "datasets.train.batch_size_per_gpu=2", "num_gpu=0"]
+    changes += ["logger.use_tb_logger=false", "train.compile=false"]
     if options.distill is not None:
         # The teacher of this test has not been trained.
         changes += ["distill.check_images=0"]
         changes += [f"distill.objectives.{name}.start_iter=0" for name in options.distill.objectives]
-    sets = [word for change in changes for word in ("--set", change)]
-    result = run(capfd, "train", "-opt", file, "--root", tmp_path, *sets)
+    return [word for change in changes for word in ("--set", change)]
+
+
+def test_trains_and_leaves_a_model(file, tmp_path, capfd):
+    options = read_options(file, TrainOptions)
+    changes = ("train.total_iter=2", "train.scheduler.periods=[2]", "train.scheduler.restart_weights=[1]")
+    few = [word for change in (*changes, "val.val_freq=2") for word in ("--set", change)]
+    result = run(capfd, "train", "-opt", file, "--root", tmp_path, *shrunk(options), *few)
 
     assert result.code == 0, result.err
     model = load_model(tmp_path / options.name / "models" / "net_g_best_psnr.safetensors")
     assert (model.network.facts.scale, model.training["updates"]) == (options.scale, 2)
+
+
+def test_the_commands_of_the_readme_train_a_piece_and_publish_it(workplace, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(workplace)
+    commands = re.findall(r"^imdn-kd (.+ -opt options/zoo/(\w+)\.yml.*)$", (ROOT / "README.md").read_text(), re.M)
+    assert [command.split()[0] for command, _ in commands] == ["train", "zoo"]
+    (train, name), (publish, same) = commands
+    assert name == same
+    assert " --minutes 50" in train
+    file = ROOT / "options" / "zoo" / f"{name}.yml"
+    here = [word.replace("options/zoo/", f"{ROOT}/options/zoo/") for word in f"{train} {publish}".split()]
+    train_words, publish_words = here[: len(train.split())], here[len(train.split()) :]
+    train_words[train_words.index("50")] = "0.05"
+
+    result = run(capfd, *train_words, "--root", tmp_path, *shrunk(read_options(file, TrainOptions)))
+    assert result.code == 0, result.err
+    result = run(capfd, *publish_words, "--root", tmp_path, "--to", tmp_path / "zoo")
+    assert result.code == 0, result.err
+    assert f"{name}.safetensors: published" in result.out
+    assert (tmp_path / "zoo" / f"{name}.md").read_text().count("806 photographs") == 1
 
 
 def test_says_how_it_is_run_and_what_it_costs(file):
@@ -124,3 +152,41 @@ def test_make_runs_every_file_of_the_comparison_with_every_seed():
     makefile = (ROOT / "Makefile").read_text()
     assert re.search(r"^ARMS := (.+)$", makefile, re.M)[1].split() == [path.stem for path in PROOF]
     assert re.search(r"^SEEDS := (.+)$", makefile, re.M)[1].split() == [str(seed) for seed in range(SEEDS)]
+
+
+def make(*words):
+    return subprocess.run(
+        ["make", "--no-print-directory", "-f", ROOT / "Makefile", *words], capture_output=True, text=True, check=False
+    )
+
+
+def test_a_pack_holds_the_data_and_the_teacher(workplace, tmp_path, monkeypatch):
+    monkeypatch.chdir(workplace)
+    shutil.copytree(ROOT / "options" / "zoo", "options/zoo", dirs_exist_ok=True)
+    (tmp_path / "list.txt").write_text("photographs/0.png\nphotographs/2.png\n")
+    words = ("pack", "PHOTOS=.", f"LIST={tmp_path}/list.txt", "STUDENT=imdn_s_x4", f"PACK={tmp_path}/pack.tar")
+
+    large = make(*words, "PACK_LIMIT=1000")
+    assert large.returncode == 2
+    assert "larger than 60 MiB; give a shorter LIST" in large.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["list.txt"]
+
+    assert make(*words).returncode == 0
+    with tarfile.open(tmp_path / "pack.tar") as pack:
+        names = {name for name in pack.getnames() if "." in name}
+    assert {"datasets/pack/photographs/0.png", "datasets/pack/photographs/2.png"} < names
+    assert {name for name in names if "teachers" in name} == {"experiments/teachers/DAT_light_x4_params.pth"}
+    assert {name.split("/")[1] for name in names if name.startswith("datasets/")} == {
+        "pack",
+        "kodak24",
+        "Set5",
+        "Set14",
+    }
+
+
+def test_what_a_pack_lacks_is_said(workplace, tmp_path, monkeypatch):
+    monkeypatch.chdir(workplace)
+    (tmp_path / "list.txt").write_text("photographs/none.png\n")
+    assert "say which photographs are to be in it" in make("pack", "PHOTOS=.").stderr
+    assert make("pack", "PHOTOS=.", f"LIST={tmp_path}/list.txt", f"PACK={tmp_path}/pack.tar").returncode == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["list.txt"]
