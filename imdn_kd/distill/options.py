@@ -16,6 +16,12 @@ Place = Annotated[str, AfterValidator(os.path.expanduser)]
 """A path, in which `~/` is the home of the user."""
 
 
+CRITIC_OPTIM = {"type": "Adam", "lr": 1e-4, "betas": [0.0, 0.9]}
+"""The optimiser of the critic where `train.optim_d` is not given."""
+
+FIDELITY_OPTIONS = {"l_pix": "pixel_opt", "l_fft": "fft_opt"}
+"""The options in `train` of losses between result and original, by the names under which these are logged."""
+
 CRITIC_LOSSES = ("d_score", "d_penalty")
 """Names under which the losses of a critic are logged."""
 

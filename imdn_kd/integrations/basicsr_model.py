@@ -15,7 +15,7 @@ from imdn_kd.archs.network import SRNetwork
 from imdn_kd.distill.build import make_lesson
 from imdn_kd.distill.distiller import ADAPTERS, CRITIC, STUDENT, Distiller, Lesson
 from imdn_kd.distill.objective import Fidelity, Term
-from imdn_kd.distill.options import DistillOptions, TeacherOptions
+from imdn_kd.distill.options import CRITIC_OPTIM, FIDELITY_OPTIONS, DistillOptions, TeacherOptions
 from imdn_kd.distill.scene import Scene
 from imdn_kd.distill.weighting import course
 from imdn_kd.errors import InputError
@@ -26,12 +26,6 @@ from imdn_kd.registry import ARCHS
 
 LABELS = {ADAPTERS: "net_a", CRITIC: "net_d"}
 """How the files of those begin that learn beside the student."""
-
-CRITIC_OPTIM = {"type": "Adam", "lr": 1e-4, "betas": [0.0, 0.9]}
-"""The optimiser of the critic where `train.optim_d` is not given."""
-
-LOSSES = {"l_pix": "pixel_opt", "l_fft": "fft_opt"}
-"""The options of losses between result and original, by the names under which these are logged."""
 
 _models = import_basicsr("basicsr.models.sr_model")
 
@@ -188,7 +182,7 @@ def _lesson(opt: Mapping[str, Any], student: SRNetwork, device: torch.device) ->
     total = int(train["total_iter"])
     terms = [
         Term(name, Fidelity(build_loss(_plain(train[key]))), course(1.0, total=total))
-        for name, key in LOSSES.items()
+        for name, key in FIDELITY_OPTIONS.items()
         if train.get(key)
     ]
     with _at("distill"):

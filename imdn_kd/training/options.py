@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator, model_
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from imdn_kd.data.options import Place, TrainDataOptions
-from imdn_kd.distill.options import DistillOptions, TeacherOptions
+from imdn_kd.distill.options import CRITIC_OPTIM, FIDELITY_OPTIONS, DistillOptions, TeacherOptions
 from imdn_kd.evaluation.metrics import Protocol
 from imdn_kd.evaluation.options import DatasetOptions, ValOptions
 from imdn_kd.option_files import Count, Options
@@ -171,9 +171,6 @@ Scheduler = Annotated[MultiStepOptions | CosineOptions, Field(discriminator="typ
 
 SCHEDULERS = ("MultiStepLR", "MultiStepRestartLR", "CosineAnnealingRestartLR")
 
-LOSSES = {"l_pix": "pixel_opt", "l_fft": "fft_opt"}
-"""The options of losses, by the names under which these are logged, those of BasicSR."""
-
 
 class LossOptions(Options):
     """`train.pixel_opt` and `train.fft_opt`: a loss between result and original, with its own options.
@@ -223,7 +220,7 @@ class TrainingOptions(Options):
     optim_g: OptimOptions
     scheduler: Scheduler | None = None
     optim_a: OptimOptions | None = None
-    optim_d: OptimOptions = OptimOptions.model_validate({"type": "Adam", "lr": 1e-4, "betas": [0.0, 0.9]})
+    optim_d: OptimOptions = OptimOptions.model_validate(CRITIC_OPTIM)
     scheduler_d: Scheduler | None = None
     ema_decay: float = Field(0, ge=0, lt=1)
     pixel_opt: LossOptions | None = None
@@ -244,8 +241,8 @@ class TrainingOptions(Options):
         return value
 
     def losses(self) -> dict[str, LossOptions]:
-        """The losses that are asked for, by the names in `LOSSES`."""
-        named = {name: getattr(self, option) for name, option in LOSSES.items()}
+        """The losses that are asked for, by the names in `FIDELITY_OPTIONS`."""
+        named = {name: getattr(self, option) for name, option in FIDELITY_OPTIONS.items()}
         return {name: loss for name, loss in named.items() if loss is not None}
 
 

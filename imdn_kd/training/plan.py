@@ -20,6 +20,7 @@ from imdn_kd.data.store import StoreDataset
 from imdn_kd.distill.build import make_lesson
 from imdn_kd.distill.distiller import ADAPTERS, CRITIC, STUDENT, Lesson
 from imdn_kd.distill.objective import Fidelity, Term
+from imdn_kd.distill.options import FIDELITY_OPTIONS
 from imdn_kd.distill.teacher import Teacher
 from imdn_kd.distill.weighting import course
 from imdn_kd.errors import InputError
@@ -35,7 +36,6 @@ from imdn_kd.training.batches import Batches
 from imdn_kd.training.checkpoint import State
 from imdn_kd.training.log import missing_trackers
 from imdn_kd.training.notes import lesson_notes, notes
-from imdn_kd.training.options import LOSSES as LOSS_OPTIONS
 from imdn_kd.training.options import CosineOptions, MultiStepOptions, TrainOptions
 from imdn_kd.training.resume import changes, check_learners, state_to_go_on_from
 from imdn_kd.training.run_folder import RunFolder
@@ -198,7 +198,7 @@ def open_batches(options: TrainOptions, planes: tuple[str, ...] = ()) -> Batches
 def _terms(options: TrainOptions, problems: _Problems) -> Iterator[Term]:
     """The losses between the network's results and the originals."""
     for name, given in options.train.losses().items():
-        loss = problems.of(f"train.{LOSS_OPTIONS[name]}", partial(LOSSES.build, given.spec()))
+        loss = problems.of(f"train.{FIDELITY_OPTIONS[name]}", partial(LOSSES.build, given.spec()))
         if loss is not None:
             yield Term(name, Fidelity(loss), course(given.loss_weight, total=options.train.total_iter))
 

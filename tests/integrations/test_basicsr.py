@@ -21,7 +21,6 @@ from imdn_kd.errors import InputError
 from imdn_kd.inference.model_file import load_model
 from imdn_kd.integrations import basicsr_networks
 from imdn_kd.registry import ARCHS, LOSSES
-from imdn_kd.training.options import TrainingOptions
 from tests.basicsr_compat import import_basicsr, needs_basicsr
 from tests.integrations.basicsr_project import (
     OBJECTIVES,
@@ -295,12 +294,6 @@ def test_tests_of_basicsr_need_no_teacher(plugin, project):
     model.feed_data(batch())
     model.test()
     assert model.output.shape == (4, 3, 32, 32)
-
-
-def test_the_critic_learns_as_in_our_own_training(plugin):
-    default = TrainingOptions.model_fields["optim_d"].default
-    model_module = sys.modules[plugin.DistillModel.__module__]
-    assert {"type": default.type, **default.settings()} == model_module.CRITIC_OPTIM
 
 
 def test_adapters_and_critic_have_optimisers_and_rates_of_their_own(plugin, project):
