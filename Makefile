@@ -10,7 +10,8 @@ MODEL := models/net_g_latest.safetensors
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-# The zoo. PHOTOS: folder with the photographs to train on; LIST: the files of it that go into a pack.
+# The zoo. PHOTOS: folder with the photographs to train on; LIST: the files of it that go into a pack; NOTES: Markdown
+# on data and licences for the card, by default what the student's card says if it has seen the same photographs.
 STUDENT ?= imdn_rtc_x2
 MINUTES ?= 50
 LIST ?= $(PHOTOS)/list.txt
@@ -25,7 +26,7 @@ SEEDS := 0 1 2
 .PHONY: help venv demo test lint bench zoo pack proof clean
 
 help:
-	@echo "make demo    train and distil a small student on photographs at hand (a few minutes), enlarge one with it"
+	@echo "make demo    train and distil a small student on photographs at hand (a few minutes), enlarge one"
 	@echo "make test    checks of style and types, then all tests"
 	@echo "make lint    the checks of style and types alone"
 	@echo "make bench   speed as ratios, both sides in the same run"
@@ -66,18 +67,18 @@ bench: $(INSTALLED)
 # Goes on from the run that is there, or from the student that ships; see options/zoo/.
 zoo: $(INSTALLED) datasets/photos.store
 	$(BIN)/imdn-kd train -opt options/zoo/$(STUDENT).yml --auto_resume --minutes $(MINUTES) $(if $(STATE),--set path.resume_state=$(STATE))
-	$(BIN)/imdn-kd zoo publish -opt options/zoo/$(STUDENT).yml --notes options/zoo/NOTES.md
+	$(BIN)/imdn-kd zoo publish -opt options/zoo/$(STUDENT).yml $(if $(NOTES),--notes $(NOTES))
 
 datasets/photos.store: | $(INSTALLED)
 	@test -d "$(PHOTOS)" || { echo "make zoo PHOTOS=FOLDER: say where the photographs are to train on" >&2; exit 2; }
-	$(BIN)/imdn-kd prepare folder $(PHOTOS) --scale 2 --scale 3 --scale 4 $(SETS:%=--exclude-like %) --output $@
+	$(BIN)/imdn-kd prepare folder '$(PHOTOS)' --scale 2 --scale 3 --scale 4 $(SETS:%=--exclude-like %) --output $@
 
 # To unpack beside this file on the other machine: tar xf pack.tar, then make zoo PHOTOS=datasets/pack.
 pack:
 	@test -f "$(LIST)" || { echo "make pack PHOTOS=FOLDER LIST=FILE: say which photographs are to be in it" >&2; exit 2; }
 	@trap 'rm -f $(PACK).part' EXIT; \
 	tar --create --file $(PACK).part --dereference $(SETS) $(TEACHER) && \
-	tar --append --file $(PACK).part --directory $(PHOTOS) --transform 's,^,datasets/pack/,' --files-from $(abspath $(LIST)) && \
+	tar --append --file $(PACK).part --dereference --directory '$(PHOTOS)' --transform 's,^,datasets/pack/,' --files-from $(abspath $(LIST)) && \
 	if test $$(wc -c < $(PACK).part) -le $(PACK_LIMIT); then mv $(PACK).part $(PACK); \
 	else echo "$(PACK): would be larger than 60 MiB; give a shorter LIST" >&2; exit 2; fi
 

@@ -41,12 +41,16 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that `atomic_path` leaves anywhere in `folder` when the process is killed.
+def remove_leftovers(folder: Path, *, deep: bool = True) -> None:
+    """Remove the temporary files that `atomic_path` leaves in `folder` when the process is killed.
 
     Nobody else may be writing there.
+
+    Args:
+        folder: where.
+        deep: also in the folders inside.
     """
-    for path in folder.rglob(".*.part*"):
+    for path in folder.glob("**/.*.part*" if deep else ".*.part*"):
         path.unlink(missing_ok=True)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 import os
 import shlex
 import sys
@@ -54,8 +53,8 @@ def train(
     from imdn_kd.errors import InputError
     from imdn_kd.training.interrupt import Deadline, TimeUpError
 
-    if minutes is not None and not 0 < minutes < math.inf:
-        raise InputError(f"--minutes is {minutes:g}; give a number above 0")
+    if minutes is not None and not 0 < minutes <= 1e6:
+        raise InputError(f"--minutes is {minutes:g}; give a number above 0, and a million at most")
     deadline = None if minutes is None else Deadline(60 * minutes)
     from imdn_kd.cli.progress import TrainProgress
     from imdn_kd.evaluation.report import report_scores
@@ -101,7 +100,7 @@ def train(
                 print(f"imdn-kd: {error}", file=sys.stderr)
             raise typer.Exit(1) from error
         except TimeUpError as error:
-            print(f"time is up before the teacher's results are complete; go on with: {_again()}")
+            print(f"time is up before training could begin; go on with: {_again()}")
             raise typer.Exit(0) from error
         if outcome.time_up and outcome.step == first < content.train.total_iter:
             few = f"--minutes {minutes:g}: time was up before the first update; give more"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -12,26 +12,26 @@ from imdn_kd.evaluation.tables import Table
 Record = Mapping[str, Any]
 
 
-def card(record: Record, notes: str = "") -> str:
+def card(record: Record) -> str:
     """Write the card of a student.
 
     Args:
         record: plain values: `name`, `scale`, `network` (its spec), `parameters`, `multi_adds` (for a result of
-            1280x720 px); `updates`, `seed`, `batch`, `gt_size`, `stages` (of {"start", "gt_size", "batch"}),
+            1280x720 px); `updates`, `seed`, `stages` (of {"start", "gt_size", "batch"}),
             `pieces` (see `imdn_kd.training.pieces`), `start`
             (file of the first weights, or None); `data` ({"name", "images", "store", "sha256"}, the last two None for
             other data than stores); `teachers` (of {"file", "sha256", "type", "self_ensemble", "weight"}); `losses` and
             `objectives` (their options by name); `optimizer`, `schedule` (the options of the scheduler, `warmup_iter`
-            and `total_iter`), `ema_decay`, `precision`; `selection` ({"set", "images", "lr", "psnr", "ssim", "update",
+            and `total_iter`), `ema_decay`; `selection` ({"set", "images", "lr", "psnr", "ssim", "update",
             "validations"}); `figures` ({"images", "lr", "psnr", "ssim"} by data set), `bicubic` ({"psnr", "ssim"} by
             data set, that for selection among them), `protocol` (lines); `weights` (`fp16` or `fp32`), `rounding`
-            ({"fp32", "fp16"} by data set, dB); `options` (path of the option file), `versions`.
-        notes: on data and licences, Markdown.
+            ({"fp32", "fp16"} by data set, dB); `options` (path of the option file), `versions`; `notes` on data and
+            licences, Markdown.
     """
     sections = {
         "Network": _network(record),
         "Figures": _figures(record),
-        "Data and licences": _data(record, notes),
+        "Data and licences": _data(record),
         "Teacher": _teachers(record),
         "Recipe": _lines(_recipe(record)),
         "Weights": _weights(record),
@@ -44,7 +44,7 @@ def card(record: Record, notes: str = "") -> str:
 
 def _purpose(record: Record) -> str:
     name, scale = record["name"], record["scale"]
-    kind = "distilled from a larger network" if record["teachers"] else "trained without a teacher"
+    kind = "distilled from another network" if record["teachers"] else "trained without a teacher"
     return (
         f"Enlarges photographs by {scale}: a small network, {kind}, for where large ones take too long or too much "
         f"memory.\n\n    imdn-kd upscale photo.jpg -o large --model {name}"
@@ -72,10 +72,10 @@ def _figures(record: Record) -> str:
     return Table("PSNR in dB / SSIM", columns, rows, tuple(record["protocol"]), texts).markdown()
 
 
-def _data(record: Record, notes: str) -> str:
+def _data(record: Record) -> str:
     data = record["data"]
     checksum = f"; SHA-256 of the originals in the store `{data['sha256']}`" if data["sha256"] else ""
-    return f"Trained on {data['name']}: {data['images']:,} images{checksum}.\n\n{notes}"
+    return f"Trained on {data['name']}: {data['images']:,} images{checksum}.\n\n{record['notes']}"
 
 
 def _teachers(record: Record) -> str:
@@ -104,15 +104,15 @@ def _recipe(record: Record) -> Iterator[str]:
     kind, rate = optimizer.pop("type"), optimizer.pop("lr")
     options = "".join(f", {key} {_value(value)}" for key, value in optimizer.items())
     yield f"{kind}{options}; learning rate {_value(rate)}{_warm_up(schedule)}"
-    yield from _rates(schedule, rate)
-    if len(record["pieces"]) > 1:
-        yield from map(_piece, record["pieces"])
+    yield from _rates(record, rate)
+    yield from _pieces(record["pieces"])
     for name, options in (*record["losses"].items(), *record["objectives"].items()):
-        yield _objective(name, options, total)
+        yield _objective(name, options, updates)
     if record["ema_decay"]:
         yield f"running average of the weights with decay {_value(record['ema_decay'])}, which is what was kept"
-    if len(record["pieces"]) == 1:
-        yield "in fp32" if record["precision"] == "fp32" else f"in mixed precision, {record['precision']}"
+    precision = record["pieces"][-1]["precision"]
+    if all(piece.get("precision") == precision for piece in record["pieces"]):
+        yield "in fp32" if precision == "fp32" else f"in mixed precision, {precision}"
     yield (
         f"weights after update {selection['update']:,}: those of the highest PSNR on {selection['set']}, of "
         f"{selection['validations']} validations"
@@ -124,14 +124,16 @@ def _warm_up(schedule: Record) -> str:
     return f", to which it rises over {schedule['warmup_iter']:,} updates" if schedule["warmup_iter"] > 0 else ""
 
 
-def _rates(schedule: Record, rate: float) -> Iterator[str]:
+def _rates(record: Record, rate: float) -> Iterator[str]:
+    schedule = record["schedule"]
     if schedule.get("type") == "CosineAnnealingRestartLR":
         low = schedule["eta_min"]
         ends = [*accumulate(schedule["periods"])]
         starts = [0, *ends[:-1]]
         for start, end, weight in zip(starts, ends, schedule["restart_weights"], strict=True):
             high = low + weight * (rate - low)
-            yield f"updates {start + 1:,} to {end:,}: the rate falls from {high:.3g} to {low:.3g} along a cosine"
+            if start < record["updates"]:
+                yield f"updates {start + 1:,} to {end:,}: the rate falls from {high:.3g} to {low:.3g} along a cosine"
     elif "type" in schedule:
         steps = ", ".join(f"{step:,}" for step in schedule["milestones"])
         yield f"the rate is multiplied by {_value(schedule['gamma'])} after updates {steps}"
@@ -140,12 +142,16 @@ def _rates(schedule: Record, rate: float) -> Iterator[str]:
                 yield f"after update {step:,} it starts again with {weight * rate:.3g}"
 
 
-def _piece(piece: Record) -> str:
-    updates = f"updates {piece['from']:,} to {piece['to']:,}"
-    if piece["precision"] is None:
-        return f"{updates}: not recorded"
-    rate = f"base rate {_value(piece['lr'])}"
-    return f"{updates}: in {piece['precision']}, {rate}, batches of {piece['batch']}, seed {piece['seed']}"
+def _pieces(pieces: Sequence[Record]) -> Iterator[str]:
+    """What was not the same in all pieces; what is said elsewhere holds for the last one."""
+    last = pieces[-1]
+    changed = [key for key in last if any(piece.get(key, last[key]) != last[key] for piece in pieces[:-1])]
+    for piece in pieces if len(pieces) > 1 else ():
+        settings = (
+            f"{key} {_value(piece[key])}" for key in changed if key in piece and key not in ("from", "to", "known")
+        )
+        told = ", ".join(settings) if piece["known"] else "not recorded"
+        yield f"updates {piece['from']:,} to {piece['to']:,}: {told}"
 
 
 def _objective(name: str, given: Record, total: int) -> str:
@@ -154,7 +160,7 @@ def _objective(name: str, given: Record, total: int) -> str:
     start, stop = options.pop("start_iter", 0), options.pop("stop_iter", None)
     ramp, decay = options.pop("ramp_iter", 0), options.pop("decay_iter", 0)
     own = "".join(f", {key} {_value(value)}" for key, value in options.items())
-    when = "throughout" if not start and stop is None else f"updates {start + 1:,} to {stop or total:,}"
+    when = "throughout" if not start and stop is None else f"updates {start + 1:,} to {min(stop or total, total):,}"
     rising = f", rising over {ramp:,}" if ramp else ""
     falling = f", falling over the last {decay:,}" if decay else ""
     return f"`{name}`: {kind}{own}; weight {_value(weight)}, {when}{rising}{falling}"
@@ -188,9 +194,12 @@ def _commands(record: Record) -> str:
 
 
 def _limits(record: Record) -> str:
+    made = (
+        f"made by MATLAB's bicubic by {record['scale']}, without noise" if record["data"]["store"] else "as it has seen"
+    )
     return (
-        f"Trained for low-resolution images made by MATLAB's bicubic by {record['scale']}, without noise: noise, blur "
-        "and JPEG artefacts of the small image are enlarged with it. Detail that the small image lost is not made up. "
+        f"Trained for low-resolution images {made}: other noise, blur and JPEG artefacts of the small image are "
+        "enlarged with it. Detail that the small image lost is not made up. "
         f"Figures are those of one training run, with seed {record['seed']}; another seed gives somewhat other ones."
     )
 

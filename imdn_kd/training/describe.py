@@ -53,6 +53,8 @@ def describe(
     ]
     updates = max(run.state.step, trained["updates"])
     objectives = {} if options.distill is None else options.distill.objectives
+    # What would have counted later has done nothing.
+    objectives = {name: each for name, each in objectives.items() if each.start_iter < updates}
     selected, versions = scores[run.selected_on], last["versions"]
     return {
         "name": file.name,
@@ -63,12 +65,10 @@ def describe(
         "updates": updates,
         "pieces": pieces(run.entries, updates, earlier),
         "seed": options.manual_seed,
-        "batch": trained["batch"],
-        "gt_size": trained["gt_size"],
         "stages": stages,
         "start": options.path.pretrained,
         "data": {"name": data.name, "images": made["images"], "store": data.dataroot, "sha256": made.get("sha256")},
-        "teachers": _teachers(file, run.options),
+        "teachers": _teachers(file, run.options) if objectives else [],
         "losses": {name: loss.model_dump(exclude={"reduction"}) for name, loss in train.losses().items()},
         "objectives": {
             name: {"loss_weight": each.loss_weight, **each.model_dump(exclude_defaults=True)}
@@ -81,7 +81,6 @@ def describe(
             "total_iter": train.total_iter,
         },
         "ema_decay": train.ema_decay,
-        "precision": train.precision,
         "selection": {
             "set": selected.data,
             **_figures(selected),

@@ -17,21 +17,21 @@ def pieces(entries: Sequence[Mapping[str, Any]], end: int, earlier: Sequence[Pie
         earlier: the pieces of the student from whose state the run went on; empty if it began by itself.
 
     Returns:
-        {"from", "to", "precision", "lr", "batch", "seed"}, `from` counted from 1. Neighbours differ. Updates of which
-        nothing is known have None for all settings.
+        {"from", "to", "known"} and the settings, plain values, by what they are called in `_settings`; `from` counted
+        from 1. Neighbours differ. Of updates of which nothing is known there are no settings, and `known` is false.
     """
     first = entries[0]["step"]
     found = [dict(piece) for piece in earlier]
     if first > (found[-1]["to"] if found else 0):
         known = found[-1]["to"] if found else 0
-        found.append({"from": known + 1, "to": first, **dict.fromkeys(("precision", "lr", "batch", "seed"))})
+        found.append({"from": known + 1, "to": first, "known": False})
     for entry in entries:
         # What was trained beyond the state that was gone on from is lost.
         found = [{**piece, "to": min(piece["to"], entry["step"])} for piece in found if piece["from"] <= entry["step"]]
-        found.append({"from": entry["step"] + 1, "to": end, **_settings(entry)})
+        found.append({"from": entry["step"] + 1, "to": end, "known": True, **_settings(entry)})
     merged: list[dict[str, Any]] = []
     for piece in (each for each in found if each["from"] <= each["to"]):
-        if merged and all(merged[-1][key] == piece[key] for key in piece if key not in ("from", "to")):
+        if merged and {**merged[-1], "from": 0, "to": 0} == {**piece, "from": 0, "to": 0}:
             merged[-1]["to"] = piece["to"]
         else:
             merged.append(piece)
@@ -41,9 +41,15 @@ def pieces(entries: Sequence[Mapping[str, Any]], end: int, earlier: Sequence[Pie
 def _settings(entry: Mapping[str, Any]) -> dict[str, Any]:
     options = entry["options"]
     train, data = options["train"], options["datasets"]["train"]
+    distill = options.get("distill") or {"objectives": {}}
     return {
         "precision": train["precision"],
-        "lr": train["optim_g"]["lr"],
+        "base rate": train["optim_g"]["lr"],
         "batch": entry["processes"] * train["accumulation"] * data["batch_size_per_gpu"],
+        "patch": data["gt_size"],
+        "average": train["ema_decay"],
+        "data": f"{entry['data']['train']['images']} images of {data['name']}",
+        "objectives": ", ".join(f"{each['loss_weight']:g} {each['type']}" for each in distill["objectives"].values())
+        or "none",
         "seed": options["manual_seed"],
     }

@@ -17,7 +17,7 @@ from imdn_kd import zoo
 from imdn_kd.errors import InputError
 from imdn_kd.evaluation.benchmark import Contestant, SetScore, bicubic, contestant, plan, score
 from imdn_kd.files import atomic_path, check_folder, remove_leftovers
-from imdn_kd.inference.model_file import ModelFile, save_model
+from imdn_kd.inference.model_file import ModelFile, load_model, save_model
 from imdn_kd.inference.upscaler import Upscaler
 from imdn_kd.training.card import card
 from imdn_kd.training.checkpoint import FORMAT, SUFFIX, State
@@ -66,7 +66,7 @@ def publish(
     notes: str = "",
     on_image: Callable[[int, int], None] = lambda done, total: None,
 ) -> Published:
-    """Make a student of the selected weights of a run, unless the one that is there is as good or better.
+    """Make a student of the selected weights of a run, unless the one that is there is better, or as good and no older.
 
     Nothing is written before all is scored; `index.json` is written last, so that the zoo works at any moment. What a
     killed command has left undone, the next one does.
@@ -76,7 +76,8 @@ def publish(
         path: of the option file, for the card.
         root: folder of all runs.
         folder: of the zoo; made if it is not there.
-        notes: on data and licences, for the card.
+        notes: on data and licences, for the card; empty: those of the student that is there, if it has seen the same
+            photographs.
         on_image: called with the number of enlarged images that are done, and of all.
 
     Raises:
@@ -91,13 +92,17 @@ def publish(
     before = there.get(target)
     earlier = before["pieces"] if before is not None else []
     record, stored = describe(file, path, run, measured, earlier), measured.by[measured.stored]
+    record["notes"] = notes or _notes_on(record, before)
     if before is not None:
         _check_comparable(target, before, record)
-    replaced = before is None or before["selection"]["psnr"] < record["selection"]["psnr"]
-    remove_leftovers(folder)
+    replaced = before is None or _rank(before) < _rank(record)
+    for place in (folder, folder / STATES):
+        remove_leftovers(place, deep=False)
+    if before is not None and not replaced and notes and notes != before.get("notes"):
+        _annotate(target, before, notes)
     if replaced:
         _write_state(folder / STATES / f"{file.name}{SUFFIX}", run.state, tidy_options(run, file))
-        model = ModelFile(run.model.network, run.model.value_range, record, card(record, notes))
+        model = ModelFile(run.model.network, run.model.value_range, record, card(record))
         save_model(target, model, dtype=torch.float16 if measured.stored == "fp16" else None)
     # Also where the student is kept: a command that was killed may have left these undone.
     _write_text(target.with_suffix(".md"), zoo.card(target))
@@ -158,6 +163,25 @@ def _rounded(model: ModelFile) -> ModelFile | None:
     return dataclasses.replace(model, network=network)
 
 
+def _rank(record: Mapping[str, Any]) -> tuple[float, int]:
+    """What makes a student the better one; of the same weights, the further state counts."""
+    return record["selection"]["psnr"], record["updates"]
+
+
+def _notes_on(record: Mapping[str, Any], before: Mapping[str, Any] | None) -> str:
+    """The notes of the student that was there, if they are on the same photographs."""
+    same = before is not None and before["data"] == record["data"]
+    return str(before.get("notes", "")) if before is not None and same else ""
+
+
+def _annotate(path: Path, record: Mapping[str, Any], notes: str) -> None:
+    """Write a student again, with other notes."""
+    model = load_model(path)
+    dtype = torch.float16 if record["weights"] == "fp16" else None
+    told = {**record, "notes": notes}
+    save_model(path, dataclasses.replace(model, training=told, card=card(told)), dtype=dtype)
+
+
 def _check_comparable(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     for key, sort in (("set", "selected on"), ("images", "selected on a set with a number of images of")):
         if before["selection"][key] != now["selection"][key]:
@@ -178,7 +202,7 @@ def _write_state(path: Path, state: State, options: dict[str, Any]) -> None:
 
 
 def _write_text(path: Path, text: str) -> None:
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+    if not path.is_file() or path.read_bytes() != text.encode():
         with atomic_path(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
 

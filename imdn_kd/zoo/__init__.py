@@ -18,6 +18,9 @@ from imdn_kd.errors import InputError
 FOLDER = Path(__file__).parent
 
 
+_EXPECTED = {"name", "scale", "parameters", "multi_adds", "teachers", "selection", "figures"}
+
+
 @dataclass(frozen=True)
 class Student:
     """One entry of the zoo; `fast` marks the smallest student of a scale."""
@@ -93,7 +96,7 @@ def record(path: Path) -> dict[str, Any]:
         found = json.loads(_metadata(path).get("training", "{}"))
     except ValueError:
         found = None
-    if not isinstance(found, dict) or not {"name", "scale", "parameters", "selection", "figures"} <= found.keys():
+    if not isinstance(found, dict) or not found.keys() >= _EXPECTED:
         raise InputError(f"{path}: is no student of imdn-kd zoo publish; move it elsewhere, or publish it again")
     return found
 

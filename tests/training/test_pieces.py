@@ -7,18 +7,20 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imdn_kd.training.card import _piece
+from imdn_kd.training.card import _pieces
 from imdn_kd.training.pieces import pieces
 
 
-def entry(step, precision="bf16", lr=1e-3):
-    train = {"precision": precision, "optim_g": {"lr": lr}, "accumulation": 2}
-    options = {"train": train, "datasets": {"train": {"batch_size_per_gpu": 4}}, "manual_seed": 1}
-    return {"step": step, "options": options, "processes": 3}
+def entry(step, precision="bf16", lr=1e-3, images=5):
+    train = {"precision": precision, "optim_g": {"lr": lr}, "accumulation": 2, "ema_decay": 0.5}
+    data = {"name": "photos", "batch_size_per_gpu": 4, "gt_size": 32}
+    options = {"train": train, "datasets": {"train": data}, "manual_seed": 1}
+    return {"step": step, "options": options, "processes": 3, "data": {"train": {"images": images}}}
 
 
 def piece(first, last, precision="bf16", lr=1e-3):
-    return {"from": first, "to": last, "precision": precision, "lr": lr, "batch": 24, "seed": 1}
+    (found,) = pieces([entry(0, precision, lr)], last)
+    return {**found, "from": first}
 
 
 def test_a_run_that_was_only_interrupted_is_one_piece():
@@ -49,10 +51,19 @@ def test_a_run_that_began_anew_has_nothing_of_the_student_that_was_there():
 
 def test_what_is_not_known_is_said():
     first, second = pieces([entry(20)], 40)
-    assert (first["from"], first["to"], first["precision"], first["seed"]) == (1, 20, None, None)
+    assert first == {"from": 1, "to": 20, "known": False}
     assert second == piece(21, 40)
-    assert _piece(first) == "updates 1 to 20: not recorded"
-    assert _piece(second) == "updates 21 to 40: in bf16, base rate 0.001, batches of 24, seed 1"
+    assert next(_pieces([first, second])) == "updates 1 to 20: not recorded"
+
+
+def test_the_card_names_what_differs_alone():
+    taught = entry(20, "fp32", images=9)
+    taught["options"]["distill"] = {"objectives": {"l_kd": {"type": "L1Loss", "loss_weight": 2.0}}}
+    assert [*_pieces(pieces([entry(0), entry(10), taught], 40))] == [
+        "updates 1 to 20: precision bf16, data 5 images of photos, objectives none",
+        "updates 21 to 40: precision fp32, data 9 images of photos, objectives 2 L1Loss",
+    ]
+    assert not [*_pieces(pieces([entry(0), entry(10)], 40))]
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.sampled_from(["bf16", "fp32"])), min_size=1), st.integers(51, 99))

@@ -126,7 +126,8 @@ def test_a_run_becomes_a_student_with_card_state_and_index(place):
     ]
     record = student.training
     assert record == zoo.record(made.path)
-    assert (record["updates"], record["seed"], record["batch"], record["gt_size"]) == (12, 3, 4, 32)
+    assert (record["updates"], record["seed"]) == (12, 3)
+    assert record["stages"] == [{"start": 0, "gt_size": 32, "batch": 4}]
     assert (record["data"]["name"], record["data"]["images"]) == ("photos", 4)
     assert record["data"]["sha256"] == Store("sample.store").checksum
     assert record["parameters"] == sum(each.numel() for each in student.network.parameters())
@@ -237,12 +238,66 @@ def test_a_run_that_is_no_better_changes_nothing(place):
     go(place)
     before = contents(place / "zoo")
     stamps = {path: (place / "zoo" / path).stat().st_mtime_ns for path in before}
-    again = go(place, notes="others")
+    again = go(place)
 
     assert not again.replaced
     assert again.before == again.psnr
     assert contents(place / "zoo") == before
     assert {path: (place / "zoo" / path).stat().st_mtime_ns for path in before} == stamps
+
+
+def test_notes_are_corrected_though_the_student_is_kept(place):
+    path = go(place, notes="Photographs of mime.").path
+    weights = load_model(path).network.state_dict()
+    again = go(place, notes="Photographs of mine.")
+
+    assert not again.replaced
+    assert flat(load_model(path).network.state_dict()) == flat(weights)
+    assert path.with_suffix(".md").read_text() == zoo.card(path)
+    assert "Photographs of mine." in zoo.card(path)
+    assert "mime" not in zoo.card(path)
+
+
+def test_notes_stay_while_the_photographs_are_the_same(place):
+    path = go(place, notes="Photographs of mine.").path
+
+    def older(record):
+        record["selection"]["psnr"] -= 1
+
+    change_record(path, older)
+    assert go(place).replaced
+    assert "Photographs of mine." in zoo.card(path)
+
+    def others(record):
+        older(record)
+        record["data"]["sha256"] = "0"
+
+    change_record(path, others)
+    assert go(place).replaced
+    assert "Photographs of mine." not in zoo.card(path)
+
+
+def test_objectives_and_teachers_that_never_counted_are_not_told(place):
+    state = place / "runs" / NAME / "training_states"
+    for path in state.glob("*.state"):
+        found = torch.load(path, weights_only=True)
+        for each in found["options"]["distill"]["objectives"].values():
+            each["start_iter"] = 12
+        torch.save(found, path)
+    record = zoo.record(go(place).path)
+    assert (record["objectives"], record["teachers"]) == ({}, [])
+    assert "trained without a teacher" in zoo.card(place / "zoo" / f"{NAME}.safetensors")
+
+
+def test_of_the_same_weights_the_later_state_is_published(place):
+    path = go(place).path
+
+    def earlier(record):
+        record["updates"] -= 1
+
+    change_record(path, earlier)
+    assert go(place).replaced
+    assert zoo.record(path)["updates"] == 12
 
 
 @pytest.mark.parametrize(("difference", "replaced"), [(0.5, False), (0.0, False), (-0.001, True)])
@@ -427,7 +482,7 @@ def test_other_recipes_are_described_too(place):
         "stages": [{"start": 0, "gt_size": 64, "batch": 8}, {"start": 5000, "gt_size": 96, "batch": 4}],
         "start": "x2.safetensors",
         "data": {"name": "DIV2K", "images": 800, "store": "datasets/DIV2K.store", "sha256": "abc"},
-        "precision": "bf16",
+        "pieces": [{**record["pieces"][0], "precision": "bf16"}],
         "ema_decay": 0.0,
     }
     text = module.card(other)

@@ -28,6 +28,8 @@ STUDENTS = sorted((ROOT / "options" / "zoo").glob("*.yml"))
 PROOF = sorted((ROOT / "options" / "proof").glob("*.yml"))
 FILES = [*STUDENTS, *PROOF]
 SEEDS = 3
+START = "imdn_kd/zoo/imdn_rtc_x2.safetensors"
+"""The weights that larger factors begin with."""
 HARMLESS = (
     "num_gpu: there is no GPU here; the run is on the CPU|train.compile: the norms of the gradients of single losses "
     r"are not logged|path\.pretrain_network_g: not loaded: model\.2\."
@@ -51,8 +53,7 @@ def workplace(tmp_path_factory):
         options = read_options(path, TrainOptions)
         for teacher in options.teachers():
             save_model(root / teacher.weights, ModelFile(ARCHS.build({"type": "imdn_rtc", "upscale": options.scale})))
-    x2 = root / "experiments" / "imdn_rtc_x2" / "models" / "net_g_best_psnr.safetensors"
-    save_model(x2, ModelFile(ARCHS.build({"type": "imdn_rtc", "upscale": 2})))
+    save_model(root / START, ModelFile(ARCHS.build({"type": "imdn_rtc", "upscale": 2})))
     return root
 
 
@@ -119,7 +120,9 @@ def test_says_how_it_is_run_and_what_it_costs(file):
     assert float(costs[2]) == pytest.approx(counts.multi_adds / 1e9, abs=0.051)
     assert f"# Gives: experiments/{options.name}" in text
     if file in STUDENTS:
-        assert text.startswith(f"# make zoo STUDENT={file.stem} MINUTES=")
+        assert text.startswith(
+            f"# make zoo STUDENT={file.stem} MINUTES=50\n# imdn-kd train -opt options/zoo/{file.name}\n"
+        )
         assert options.name == file.stem
     else:
         assert text.startswith("# make proof\n")

@@ -44,9 +44,14 @@ def test_has_a_recipe_of_its_name_that_makes_its_network(student):
 
 def test_was_trained_as_its_recipe_says(student):
     options = read_options(ROOT / "options" / "zoo" / f"{student.name}.yml", TrainOptions)
-    schedule = zoo.record(student.path)["schedule"]
+    record = zoo.record(student.path)
+    schedule, last = record["schedule"], record["pieces"][-1]
+    assert record["updates"] == schedule["total_iter"] == options.train.total_iter
     assert schedule["periods"] == options.train.scheduler.periods
     assert schedule["restart_weights"] == options.train.scheduler.restart_weights
+    assert (last["base rate"], last["average"]) == (options.train.optim_g.lr, options.train.ema_decay)
+    assert record["objectives"].keys() == options.distill.objectives.keys()
+    assert [each["file"] for each in record["teachers"]] == [Path(each.weights).name for each in options.teachers()]
 
 
 def test_training_can_go_on_from_its_state(student):
