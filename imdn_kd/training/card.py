@@ -17,16 +17,15 @@ def card(record: Record) -> str:
 
     Args:
         record: plain values: `name`, `scale`, `network` (its spec), `parameters`, `multi_adds` (for a result of
-            1280x720 px); `updates`, `seed`, `stages` (of {"start", "gt_size", "batch"}),
-            `pieces` (see `imdn_kd.training.pieces`), `start`
-            (file of the first weights, or None); `data` ({"name", "images", "store", "sha256"}, the last two None for
-            other data than stores); `teachers` (of {"file", "sha256", "type", "self_ensemble", "weight"}); `losses` and
-            `objectives` (their options by name); `optimizer`, `schedule` (the options of the scheduler, `warmup_iter`
-            and `total_iter`), `ema_decay`; `selection` ({"set", "images", "lr", "psnr", "ssim", "update",
-            "validations"}); `figures` ({"images", "lr", "psnr", "ssim"} by data set), `bicubic` ({"psnr", "ssim"} by
-            data set, that for selection among them), `protocol` (lines); `weights` (`fp16` or `fp32`), `rounding`
-            ({"fp32", "fp16"} by data set, dB); `options` (path of the option file), `versions`; `notes` on data and
-            licences, Markdown.
+            1280x720 px); `updates`, `seed`, `stages` (of {"start", "gt_size", "batch"}), `pieces` (see
+            `imdn_kd.training.pieces`), `start` ({"file", "sha256"} of the first weights, or None); `data` ({"name",
+            "images", "store", "sha256"}, the last two None for other data than stores); `teachers` (of {"file",
+            "sha256", "type", "self_ensemble", "weight"}); `losses` and `objectives` (their options by name);
+            `optimizer`, `schedule` (the options of the scheduler, `warmup_iter` and `total_iter`), `ema_decay`;
+            `selection` ({"set", "images", "lr", "psnr", "ssim", "update", "validations"}); `figures` ({"images", "lr",
+            "psnr", "ssim"} by data set), `bicubic` ({"psnr", "ssim"} by data set, that for selection among them),
+            `protocol` (lines); `weights` (`fp16` or `fp32`), `rounding` ({"fp32", "fp16"} by data set, dB); `options`
+            (path of the option file), `versions`; `notes` on data and licences, Markdown.
     """
     sections = {
         "Network": _network(record),
@@ -87,8 +86,11 @@ def _teacher(teacher: Record, *, alone: bool) -> str:
     kind = f", {teacher['type']}" if teacher["type"] else ""
     asked = ", asked eight times for each image (self-ensemble)" if teacher["self_ensemble"] else ""
     weight = "" if alone else f", weight {_value(teacher['weight'])}"
-    checksum = f"; SHA-256 `{teacher['sha256']}`" if teacher["sha256"] else ""
-    return f"{teacher['file']}{kind}{asked}{weight}{checksum}"
+    return f"{teacher['file']}{kind}{asked}{weight}{_checksum(teacher)}"
+
+
+def _checksum(file: Record) -> str:
+    return f"; SHA-256 `{file['sha256']}`" if file["sha256"] else ""
 
 
 def _recipe(record: Record) -> Iterator[str]:
@@ -99,7 +101,7 @@ def _recipe(record: Record) -> Iterator[str]:
         since = f" from update {stage['start'] + 1:,} on" if len(record["stages"]) > 1 else ""
         yield f"batches of {stage['batch']} patches of {stage['gt_size']} px{since}"
     if record["start"]:
-        yield f"first weights: {record['start']}"
+        yield f"first weights: {record['start']['file']}{_checksum(record['start'])}"
     optimizer = dict(record["optimizer"])
     kind, rate = optimizer.pop("type"), optimizer.pop("lr")
     options = "".join(f", {key} {_value(value)}" for key, value in optimizer.items())

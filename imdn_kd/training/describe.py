@@ -66,7 +66,7 @@ def describe(
         "pieces": pieces(run.entries, updates, earlier),
         "seed": options.manual_seed,
         "stages": stages,
-        "start": options.path.pretrained,
+        "start": _first_weights(options, run.entries),
         "data": {"name": data.name, "images": made["images"], "store": data.dataroot, "sha256": made.get("sha256")},
         "teachers": _teachers(file, run.options) if objectives else [],
         "losses": {name: loss.model_dump(exclude={"reduction"}) for name, loss in train.losses().items()},
@@ -95,6 +95,12 @@ def describe(
         "options": path.name if path.is_absolute() else path.as_posix(),
         "versions": {name: versions[name] for name in ("python", "torch", "imdn_kd") if name in versions},
     }
+
+
+def _first_weights(options: TrainOptions, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    path = options.path.pretrained
+    checksums = (entry["first_weights"] for entry in entries if "first_weights" in entry)
+    return None if path is None else {"file": path, "sha256": next(checksums, None)}
 
 
 def _figures(score: SetScore) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -143,7 +144,8 @@ def prepare(
         if archived is not None:
             logger.info("the run that was in %s is kept as %s", folder.path, archived.name)
         given = options.model_dump(mode="json")
-        folder.note({"step": step, "options": given, "processes": launch.world_size(), "data": _manifest(plan)})
+        entry = {"step": step, "options": given, "processes": launch.world_size(), "data": _manifest(plan)}
+        folder.note(entry | ({} if plan.state is not None else _first_weights(options)))
         return lock
 
     lock = launch.together(begin if accelerator.is_main_process else lambda: None)
@@ -246,6 +248,12 @@ def _accelerator(options: TrainOptions) -> Accelerator:
             "is not set); start them with torchrun or accelerate launch"
         )
     return accelerator
+
+
+def _first_weights(options: TrainOptions) -> dict[str, str]:
+    """Which weights a run begins with: their file may be another one later."""
+    path = options.path.pretrained
+    return {} if path is None else {"first_weights": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
 
 
 def _manifest(plan: Plan) -> dict[str, Any]:

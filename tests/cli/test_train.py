@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import hashlib
+import json
 import re
 import shlex
 import signal
@@ -147,6 +149,8 @@ def test_weights_of_another_factor_are_taken_as_far_as_they_fit(file, data, tmp_
     assert re.search(r"path.pretrain_network_g: not loaded: IMDB3\.", result.err)
     before, after = (state_file(tmp_path, *which) for which in ((12, "run"), (1, "wider")))
     assert flat(before["ema"]["module.IMDB1.c1.weight"]) == flat(after["network"]["IMDB1.c1.weight"])
+    (entry,) = json.loads((tmp_path / "wider" / "run.json").read_text())
+    assert entry["first_weights"] == hashlib.sha256(model.read_bytes()).hexdigest()
 
 
 @pytest.fixture
