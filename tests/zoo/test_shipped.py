@@ -49,7 +49,12 @@ def test_was_trained_as_its_recipe_says(student):
     assert record["updates"] == schedule["total_iter"] == options.train.total_iter
     assert schedule["periods"] == options.train.scheduler.periods
     assert schedule["restart_weights"] == options.train.scheduler.restart_weights
-    assert (last["base rate"], last["average"]) == (options.train.optim_g.lr, options.train.ema_decay)
+    train = options.train
+    assert (last["base rate"], last["average"], last["precision"]) == (
+        train.optim_g.lr,
+        train.ema_decay,
+        train.precision,
+    )
     assert record["objectives"].keys() == options.distill.objectives.keys()
     assert [each["file"] for each in record["teachers"]] == [Path(each.weights).name for each in options.teachers()]
 
