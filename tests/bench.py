@@ -16,6 +16,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from imdn_kd import zoo
 from imdn_kd.archs import IMDN
 from imdn_kd.inference.cropping import AdaptiveCropping, tensor_bytes
 from imdn_kd.inference.upscaler import Upscaler
@@ -108,6 +109,19 @@ def exact_cropping() -> None:
     compare("local cropping / whole image, 1/4 of its memory", lambda: local(image), lambda: whole(image))
 
 
+def students() -> None:
+    """Students of the zoo, against IMDN of the same factor (of any weights), result 1280x720."""
+    for student in zoo.students():
+        side = np.random.default_rng(0).integers(0, 256, (720 // student.scale, 1280 // student.scale, 3), np.uint8)
+        small, large = (
+            Upscaler(model, precision="fp32", device="cpu")
+            for model in (student.name, IMDN(upscale=student.scale).eval())
+        )
+        compare(
+            f"{student.name} / IMDN x{student.scale}, fp32, 1280x720 out", partial(small, side), partial(large, side), 5
+        )
+
+
 def resizing() -> None:
     """MATLAB bicubic of a thousand images, against BasicSR."""
     bench_data.many_images(compare)
@@ -141,6 +155,7 @@ def distillation() -> None:
 _LARGE = """
 import sys, time, resource
 import numpy as np
+from imdn_kd import zoo
 from imdn_kd.archs import IMDN
 from imdn_kd.inference.upscaler import Upscaler
 image = np.random.default_rng(0).integers(0, 256, (3000, 4000, 3), np.uint8)
@@ -180,7 +195,7 @@ def seams() -> None:
 BENCHMARKS = {
     f.__name__: f
     for f in (
-        *(upscale_fp32, upscale_bf16, exact_cropping, resizing, patches, training, training_basicsr),
+        *(upscale_fp32, upscale_bf16, students, exact_cropping, resizing, patches, training, training_basicsr),
         *(pairwise, distillation),
         *(large_image, seams),
     )
