@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 from imdn_kd.data.origins.catalogue import NAMED_SETS
@@ -108,7 +108,9 @@ def _recipe(record: Record) -> Iterator[str]:
     yield f"{kind}{options}; learning rate {_value(rate)}{_warm_up(schedule)}"
     yield from _rates(record, rate)
     yield from _pieces(record["pieces"])
-    for name, options in (*record["losses"].items(), *record["objectives"].items()):
+    begun = _since(record["pieces"], "losses") - 1
+    losses = {name: {**options, "start_iter": begun} for name, options in record["losses"].items()}
+    for name, options in (*losses.items(), *record["objectives"].items()):
         yield _objective(name, options, updates)
     if record["ema_decay"]:
         yield f"running average of the weights with decay {_value(record['ema_decay'])}, which is what was kept"
@@ -154,6 +156,14 @@ def _pieces(pieces: Sequence[Record]) -> Iterator[str]:
         )
         told = ", ".join(settings) if piece["known"] else "not recorded"
         yield f"updates {piece['from']:,} to {piece['to']:,}: {told}"
+
+
+def _since(pieces: Sequence[Record], setting: str) -> int:
+    """The first of the updates, from 1, since which a setting has been what it was in the end."""
+    since = 1
+    for before, after in pairwise(pieces):
+        since = after["from"] if before.get(setting) != after.get(setting) else since
+    return int(since)
 
 
 def _objective(name: str, given: Record, total: int) -> str:

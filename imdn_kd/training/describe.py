@@ -98,9 +98,13 @@ def describe(
 
 
 def _first_weights(options: TrainOptions, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    path = options.path.pretrained
-    checksums = (entry["first_weights"] for entry in entries if "first_weights" in entry)
-    return None if path is None else {"file": path, "sha256": next(checksums, None)}
+    """What the run began with, whatever its options say since."""
+    begun = next((entry for entry in reversed(entries) if entry["step"] == 0), None)
+    path = options.path.pretrained if begun is None else begun["options"]["path"].get("pretrain_network_g")
+    if path is None:
+        return None
+    name = Path(path).name if Path(path).is_absolute() else str(path)
+    return {"file": name, "sha256": None if begun is None else begun.get("first_weights")}
 
 
 def _figures(score: SetScore) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from imdn_kd.distill.options import FIDELITY_OPTIONS
 
 Piece = Mapping[str, Any]
 
@@ -49,7 +51,11 @@ def _settings(entry: Mapping[str, Any]) -> dict[str, Any]:
         "patch": data["gt_size"],
         "average": train["ema_decay"],
         "data": f"{entry['data']['train']['images']} images of {data['name']}",
-        "objectives": ", ".join(f"{each['loss_weight']:g} {each['type']}" for each in distill["objectives"].values())
-        or "none",
+        "losses": _summed(train[option] for option in FIDELITY_OPTIONS.values() if train.get(option)),
+        "objectives": _summed(distill["objectives"].values()),
         "seed": options["manual_seed"],
     }
+
+
+def _summed(losses: Iterable[Mapping[str, Any]]) -> str:
+    return ", ".join(f"{each['loss_weight']:g} {each['type']}" for each in losses) or "none"

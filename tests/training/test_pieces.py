@@ -7,12 +7,13 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imdn_kd.training.card import _pieces
+from imdn_kd.training.card import _pieces, _since
 from imdn_kd.training.pieces import pieces
 
 
-def entry(step, precision="bf16", lr=1e-3, images=5):
-    train = {"precision": precision, "optim_g": {"lr": lr}, "accumulation": 2, "ema_decay": 0.5}
+def entry(step, precision="bf16", lr=1e-3, images=5, loss="L1Loss"):
+    train = {"precision": precision, "optim_g": {"lr": lr}, "accumulation": 2, "ema_decay": 0.5, "fft_opt": None}
+    train["pixel_opt"] = {"type": loss, "loss_weight": 1.0}
     data = {"name": "photos", "batch_size_per_gpu": 4, "gt_size": 32}
     options = {"train": train, "datasets": {"train": data}, "manual_seed": 1}
     return {"step": step, "options": options, "processes": 3, "data": {"train": {"images": images}}}
@@ -64,6 +65,13 @@ def test_the_card_names_what_differs_alone():
         "updates 21 to 40: precision fp32, data 9 images of photos, objectives 2 L1Loss",
     ]
     assert not [*_pieces(pieces([entry(0), entry(10)], 40))]
+
+
+def test_a_loss_is_told_with_the_updates_in_which_it_counted():
+    found = pieces([entry(0), entry(10, "fp32"), entry(20, "fp32", loss="MSELoss"), entry(30, loss="MSELoss")], 40)
+    assert [piece["losses"] for piece in found] == ["1 L1Loss", "1 L1Loss", "1 MSELoss", "1 MSELoss"]
+    assert _since(found, "losses") == 21
+    assert _since(found, "seed") == 1
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.sampled_from(["bf16", "fp32"])), min_size=1), st.integers(51, 99))
