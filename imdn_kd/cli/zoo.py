@@ -50,7 +50,7 @@ def publish(
 ) -> None:
     """Make a student of the selected weights of a run: model file, model card, and the state to go on from.
 
-    A student of that name that is as good or better on the set for selection is kept.
+    A student of that name that is better on the set for selection, or as good and no older, is kept.
 
     imdn-kd zoo publish -opt options/zoo/imdn_rtc_x2.yml
     """
