@@ -100,7 +100,8 @@ def train(
                 print(f"imdn-kd: {error}", file=sys.stderr)
             raise typer.Exit(1) from error
         except TimeUpError as error:
-            print(f"time is up before training could begin; go on with: {_again()}")
+            if main:
+                print(f"time is up before training could begin; go on with: {_again()}")
             raise typer.Exit(0) from error
         if outcome.time_up and outcome.step == first < content.train.total_iter:
             few = f"--minutes {minutes:g}: time was up before the first update; give more"
