@@ -2,5 +2,18 @@
 
 from imdn_kd.archs.imdn import CCA, IMDB, IMDN, IMDN_AS, IMDN_RTC, IMDN_RTE
 from imdn_kd.archs.network import Facts, SRNetwork, Stage, Statistics
+from imdn_kd.archs.plain import Plain
 
-__all__ = ["CCA", "IMDB", "IMDN", "IMDN_AS", "IMDN_RTC", "IMDN_RTE", "Facts", "SRNetwork", "Stage", "Statistics"]
+__all__ = [
+    "CCA",
+    "IMDB",
+    "IMDN",
+    "IMDN_AS",
+    "IMDN_RTC",
+    "IMDN_RTE",
+    "Facts",
+    "Plain",
+    "SRNetwork",
+    "Stage",
+    "Statistics",
+]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,7 +76,7 @@ def save_model(path: Path | str, model: ModelFile, *, dtype: torch.dtype | None 
         weights[key] = value.to("cpu", stored).contiguous()
     with atomic_path(path) as temporary:
         # Not save_file, which leaves temporary files of its own when the process is killed.
-        temporary.write_bytes(save(weights, metadata))
+        temporary.write_bytes(_with_sorted_header(save(weights, metadata)))
 
 
 def load_model(path: Path | str) -> ModelFile:
@@ -116,6 +117,16 @@ def expect_network(model: str | Path, spec: Mapping[str, Any]) -> None:
                 f"{model}: holds a network of {key} {found.get(key)}, but network_g is one of {key} {wanted.get(key)}; "
                 "correct network_g or leave it out"
             )
+
+
+def _with_sorted_header(content: bytes) -> bytes:
+    """The same safetensors file with its metadata in order, which differs from process to process otherwise."""
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of 8 bytes
+    return struct.pack("<Q", len(text)) + text + content[8 + length :]
 
 
 def _described(path: Path, file: WeightFile) -> ModelFile:

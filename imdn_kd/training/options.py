@@ -116,10 +116,11 @@ class PathOptions(Options):
 
 
 class OptimOptions(Options):
-    """`train.optim_g`: an optimiser of PyTorch, with its own options.
+    """`train.optim_g`: an optimiser, with its own options.
 
     Attributes:
-        type: its name in `torch.optim`, as `Adam`.
+        type: its name in `torch.optim`, as `Adam`; or `Muon`, which orthogonalises the steps of kernels and trains small
+            networks in far fewer iterations (options `vector_lr`, `momentum`, `ns_steps`, `weight_decay`).
         lr: learning rate.
     """
 
@@ -192,6 +193,16 @@ class LossOptions(Options):
         return self.model_dump(exclude={"loss_weight", "reduction"})
 
 
+class ReparamOptions(Options):
+    """`train.reparam`: 3x3 convolutions are trained as wider linear blocks, and saved as the plain ones they amount to.
+
+    Attributes:
+        width: hidden channels of a block per channel of its convolution.
+    """
+
+    width: Count = Field(4, ge=1)
+
+
 class TrainingOptions(Options):
     """`train`.
 
@@ -207,6 +218,7 @@ class TrainingOptions(Options):
         ema_decay: of the running average of the weights, which is what is validated and saved; 0 is none.
         pixel_opt: loss between the pixels.
         fft_opt: loss between the spectra, in addition.
+        reparam: train 3x3 convolutions as wider linear blocks (re-parameterisation); models are saved without them.
         precision: `fp32`, or mixed precision with `bf16` or `fp16` (GPU only).
         channels_last: memory layout of the network, faster in most cases.
         compile: compile the network (torch.compile): a minute or more at the start, then faster on GPUs.
@@ -225,6 +237,7 @@ class TrainingOptions(Options):
     ema_decay: float = Field(0, ge=0, lt=1)
     pixel_opt: LossOptions | None = None
     fft_opt: LossOptions | None = None
+    reparam: ReparamOptions | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     channels_last: bool = True
     compile: bool = False

@@ -45,6 +45,12 @@ def state_to_go_on_from(options: TrainOptions, folder: RunFolder, *, auto_resume
             f"{folder.path}: was trained with the optimiser {before}, now it is {options.train.optim_g.type}; "
             "keep it, or begin from the weights with path.pretrain_network_g under another name"
         )
+    if state.options["train"].get("reparam") != now["train"]["reparam"]:
+        raise InputError(
+            f"{folder.path}: was trained with train.reparam {state.options['train'].get('reparam')}, now it is "
+            f"{now['train']['reparam']}; keep it, or begin from the weights with path.pretrain_network_g under another "
+            "name"
+        )
     if state.step > options.train.total_iter:
         raise InputError(
             f"{folder.path}: has {state.step} updates, more than total_iter, {options.train.total_iter}; give more"

@@ -1,4 +1,4 @@
-"""Optimisers of PyTorch by name, and the course of their learning rate as pure functions of the update."""
+"""Optimisers by name, and the course of their learning rate as pure functions of the update."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from imdn_kd.errors import InputError
+from imdn_kd.training.muon import Muon
 
 Factor = Callable[[int], float]
 """From how many updates have been made, 0 before the first, to the factor of the base rate for the next one."""
@@ -23,25 +24,25 @@ Factor = Callable[[int], float]
 UNFIT = {
     "LBFGS": "it runs the network several times in an update",
     "SparseAdam": "it takes sparse gradients only",
-    "Muon": "it takes matrices only, and networks have convolutions and biases",
 }
 """Optimisers of PyTorch that cannot train here, and why."""
 
 
 def optimizers() -> dict[str, type[Optimizer]]:
-    """The optimisers that can be used, by name."""
-    return {
+    """The optimisers that can be used, by name: those of `torch.optim`, but Muon, which is ours."""
+    found = {
         name: kind
         for name, kind in vars(torch.optim).items()
         if inspect.isclass(kind) and issubclass(kind, Optimizer) and kind is not Optimizer and name not in UNFIT
     }
+    return found | {"Muon": Muon}
 
 
 def check_optimizer(type: str, keywords: Mapping[str, Any]) -> None:
     """Check an optimiser and its options without a network, on the CPU.
 
     Args:
-        type: its name in `torch.optim`.
+        type: its name, see `optimizers`.
         keywords: its options, as `lr`; lists stand for tuples.
 
     Raises:
@@ -65,7 +66,7 @@ def make_optimizer(parameters: Iterable[Tensor], type: str, **keywords: Any) -> 
 
     Args:
         parameters: what it changes, on the devices where they will be trained.
-        type: its name in `torch.optim`.
+        type: its name, see `optimizers`.
         keywords: its options; lists stand for tuples.
 
     Raises:

@@ -16,6 +16,7 @@ from filelock import BaseFileLock
 from torch import Tensor, nn
 
 from imdn_kd.archs.network import SRNetwork
+from imdn_kd.archs.reparam import collapsed_weights, expand
 from imdn_kd.data.image_sets import ImageSet
 from imdn_kd.data.patches import Batch
 from imdn_kd.distill.distiller import ADAPTERS, CRITIC, STUDENT, Distiller
@@ -97,10 +98,12 @@ class Trainer:
         self._on_step, self._lock, self._deadline = on_step, lock, deadline
         train, device, state = options.train, accelerator.device, plan.state
         network: SRNetwork = plan.network.train()
-        if state is not None:
-            network.load_state_dict(state.network)
         # Accelerate puts mixed precision into the network's own forward: copies are to be made before that.
         self._judge = Judge(network, options, folder, accelerator, state)
+        if train.reparam is not None:
+            expand(network, width=train.reparam.width, seed=options.manual_seed)
+        if state is not None:
+            network.load_state_dict(state.network)
         if train.channels_last:
             network.to(memory_format=torch.channels_last)
         self.ema = running_average(network, train.ema_decay, device) if train.ema_decay else None
@@ -310,8 +313,8 @@ class Trainer:
             raise StoppedError
 
     def _weights(self) -> dict[str, Tensor]:
-        """The weights that count: the averaged ones if there are any."""
-        return (self.network if self.ema is None else self.ema.module).state_dict()
+        """The weights that count, as they are saved: the averaged ones if there are any."""
+        return collapsed_weights(self.network if self.ema is None else self.ema.module)
 
     def _save(self) -> None:
         """Write a state, the weights of this update, and the model file of the latest ones."""
@@ -341,7 +344,7 @@ class Trainer:
             window=window,
         )
         averaged = None if self.ema is None else self._weights()
-        save_weights(self.folder.models, self.step, self.network.state_dict(), averaged)
+        save_weights(self.folder.models, self.step, collapsed_weights(self.network), averaged)
         self._judge.take(self._weights())
         self._judge.keep_latest(self.step)
         # Last, since it says that everything else is there.

@@ -1,0 +1,112 @@
+"""The plain family: chains of 3x3 convolutions with ReLU, the shape of network that CPUs and phones run fastest.
+
+Layout after ABPN (Du et al., CVPR Workshops 2021, https://arxiv.org/abs/2105.09750): convolutions at the input size, the
+repeated input added, one pixel shuffle. No layer has a bias and the kernels of the first one sum to zero. So features
+are zero wherever the image is flat, and zero padding continues them as if the image went on: a flat picture comes back
+exactly flat, corners included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from imdn_kd.archs.network import Facts, SRNetwork
+from imdn_kd.errors import InputError
+from imdn_kd.registry import ARCHS
+
+
+class ZeroSumConv2d(nn.Conv2d):
+    """A 3x3 convolution without bias whose kernels sum to zero: 0 wherever the input is flat, its border included.
+
+    Whatever the weights are, their mean over the nine positions is subtracted; the border of the input is repeated.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 3, padding=1, bias=False, padding_mode="replicate")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """From N x in_channels x H x W to N x out_channels x H x W."""
+        weight = self.weight
+        return self._conv_forward(x, weight - weight.mean((2, 3), keepdim=True), None)
+
+
+@ARCHS.register
+class Plain(SRNetwork):
+    """Head, `num_block` 3x3 convolutions with ReLU, tail, pixel shuffle; the network adds detail to the repeated input.
+
+    Args:
+        num_in_ch: channels of the image.
+        num_feat: channels of the features.
+        num_block: convolutions between head and tail.
+        upscale: factor, 1 or more.
+    """
+
+    def __init__(self, *, num_in_ch: int = 3, num_feat: int = 32, num_block: int = 6, upscale: int = 4) -> None:
+        super().__init__()
+        if min(upscale, num_block, num_feat) < 1:
+            raise InputError(
+                f"upscale {upscale}, num_block {num_block} and num_feat {num_feat} are not possible; give 1 or more"
+            )
+        self.num_in_ch, self.num_block, self.upscale = num_in_ch, num_block, upscale
+        self.head = nn.Sequential(ZeroSumConv2d(num_in_ch, num_feat), nn.ReLU(inplace=True))
+        self.body = nn.Sequential(
+            *(nn.Sequential(_conv3x3(num_feat, num_feat), nn.ReLU(inplace=True)) for _ in range(num_block))
+        )
+        self.tail = _conv3x3(num_feat, num_in_ch * upscale**2)
+        self.shuffle = nn.PixelShuffle(upscale)
+        self._initialise()
+
+    @property
+    def facts(self) -> Facts:
+        """See `SRNetwork.facts`."""
+        return Facts(scale=self.upscale, radius=self.num_block + 2, num_in_ch=self.num_in_ch)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Enlarge images N x C x H x W."""
+        detail = self.tail(self.body(self.head(image)))
+        sr: Tensor = self.shuffle(detail + image.repeat_interleave(self.upscale**2, 1))
+        return sr
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """Begin near the repeated input, with a body that passes its features on: so it trains several times faster."""
+        for convolution in self._body_convolutions():
+            convolution.weight.mul_(0.2)
+            channels = torch.arange(convolution.out_channels)
+            convolution.weight[channels, channels, 1, 1] += 1
+        self.tail.weight.mul_(0.1)
+
+    def _body_convolutions(self) -> Iterator[nn.Conv2d]:
+        for block in self.body:
+            yield block[0]  # type: ignore[index]
+
+
+@ARCHS.register
+def plain_t(*, upscale: int = 4, num_in_ch: int = 3) -> Plain:
+    """Tiny: 16 channels, 14 to 19 thousand parameters."""
+    return Plain(upscale=upscale, num_in_ch=num_in_ch, num_feat=16, num_block=5)
+
+
+@ARCHS.register
+def plain_s(*, upscale: int = 4, num_in_ch: int = 3) -> Plain:
+    """Small: 32 channels, 41 to 52 thousand parameters."""
+    return Plain(upscale=upscale, num_in_ch=num_in_ch, num_feat=32, num_block=4)
+
+
+@ARCHS.register
+def plain_m(*, upscale: int = 4, num_in_ch: int = 3) -> Plain:
+    """Medium: 32 channels, 60 to 70 thousand parameters."""
+    return Plain(upscale=upscale, num_in_ch=num_in_ch, num_feat=32, num_block=6)
+
+
+@ARCHS.register
+def plain_l(*, upscale: int = 4, num_in_ch: int = 3) -> Plain:
+    """Large: 40 channels, 150 to 163 thousand parameters."""
+    return Plain(upscale=upscale, num_in_ch=num_in_ch, num_feat=40, num_block=10)
+
+
+def _conv3x3(channels_in: int, channels_out: int) -> nn.Conv2d:
+    return nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)

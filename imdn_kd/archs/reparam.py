@@ -1,0 +1,110 @@
+"""Re-parameterised training: 3x3 convolutions are trained as wider linear blocks and saved as plain convolutions.
+
+After the collapsible linear blocks of SESR (Bhardwaj et al., MLSys 2022, https://arxiv.org/abs/2103.09404): a 3x3
+convolution to many channels, a 1x1 convolution back, and a plain 3x3 convolution beside both make one linear map. Its
+kernel is computed first, so the network itself runs as a chain of single convolutions in training too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+WEIGHT = "weight"
+
+
+class LinearBlock(nn.Module):
+    """The kernel of a 3x3 convolution as `weight + project @ expand`, the sum of a plain and a two-layer branch.
+
+    Args:
+        weight: O x I x 3 x 3, the kernel that the sum starts from.
+        width: hidden channels per channel: there are `width` * max(O, I).
+        generator: of the first values of both factors.
+    """
+
+    def __init__(self, weight: Tensor, width: int, generator: torch.Generator) -> None:
+        super().__init__()
+        channels_out, fan_in = weight.shape[0], weight[0].numel()
+        hidden = width * max(weight.shape[:2])
+        self.expand = nn.Parameter(_uniform((hidden, fan_in), generator).to(weight))
+        self.project = nn.Parameter(_uniform((channels_out, hidden), generator).to(weight))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the kernel that the convolution runs with; `weight`: that of the plain branch."""
+        return weight + self._product(weight)
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """Return the weight of the plain branch with which the kernel is `weight`."""
+        return weight - self._product(weight).detach()
+
+    def _product(self, weight: Tensor) -> Tensor:
+        # Outside of autocast: the kernel would be rounded twice.
+        with torch.autocast(weight.device.type, enabled=False):
+            return (self.project @ self.expand).view(weight.shape)
+
+
+def expand(network: nn.Module, *, width: int = 4, seed: int = 0) -> nn.Module:
+    """Give every 3x3 convolution of `network` its training form, in place; results stay what they are, to rounding.
+
+    Modules keep their class behaviour, their paths and their hooks; `parameters()` are those of the training form.
+
+    Args:
+        network: any module; convolutions in groups are left alone.
+        width: hidden channels of a block per channel of its convolution, 1 or more.
+        seed: of the first values of the blocks.
+
+    Returns:
+        `network`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for module in _convolutions(network):
+        weight = module.weight.detach()
+        parametrize.register_parametrization(module, WEIGHT, LinearBlock(weight, width, generator))
+    return network
+
+
+def collapse(network: nn.Module) -> nn.Module:
+    """Undo `expand` in place: every block becomes the one convolution that it computes. Returns `network`."""
+    for module in network.modules():
+        if _is_expanded(module):
+            parametrize.remove_parametrizations(module, WEIGHT, leave_parametrized=True)
+    return network
+
+
+def collapsed_weights(network: nn.Module) -> dict[str, Tensor]:
+    """Return the `state_dict` that `network` would have after `collapse`; it stays as it is."""
+    weights = dict(network.state_dict())
+    for path, module in network.named_modules():
+        if _is_expanded(module):
+            prefix = f"{path}." if path else ""
+            for key in [key for key in weights if key.startswith(f"{prefix}parametrizations.{WEIGHT}.")]:
+                del weights[key]
+            weights[f"{prefix}{WEIGHT}"] = module.weight.detach()  # type: ignore[union-attr, operator]
+    return weights
+
+
+def can_expand(network: nn.Module) -> bool:
+    """Whether `network` has a convolution that `expand` would change."""
+    return any(True for _ in _convolutions(network))
+
+
+def _convolutions(network: nn.Module) -> Iterator[nn.Conv2d]:
+    for module in list(network.modules()):
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3) and module.groups == 1:
+            yield module
+
+
+def _is_expanded(module: nn.Module) -> bool:
+    if not parametrize.is_parametrized(module, WEIGHT):
+        return False
+    return any(isinstance(part, LinearBlock) for part in module.parametrizations[WEIGHT])  # type: ignore[index, union-attr]
+
+
+def _uniform(shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """As PyTorch begins linear layers: uniform within 1 / sqrt(inputs)."""
+    bound = 1 / math.sqrt(shape[1])
+    return (2 * torch.rand(shape, generator=generator) - 1) * bound
