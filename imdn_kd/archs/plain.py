@@ -1,9 +1,9 @@
 """The plain family: chains of 3x3 convolutions with ReLU, the shape of network that CPUs and phones run fastest.
 
-Layout after ABPN (Du et al., CVPR Workshops 2021, https://arxiv.org/abs/2105.09750): convolutions at the input size, the
-repeated input added, one pixel shuffle. No layer has a bias and the kernels of the first one sum to zero. So features
-are zero wherever the image is flat, and zero padding continues them as if the image went on: a flat picture comes back
-exactly flat, corners included.
+Layout after ABPN (Du et al., CVPR Workshops 2021, https://arxiv.org/abs/2105.09750): convolutions at the input size,
+the repeated input added, one pixel shuffle. No layer has a bias and the kernels of the first one sum to zero. So
+features are zero wherever the image is flat, and zero padding continues them as if the image went on: a flat picture
+comes back exactly flat, corners included.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class ZeroSumConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """From N x in_channels x H x W to N x out_channels x H x W."""
         weight = self.weight
-        return self._conv_forward(x, weight - weight.mean((2, 3), keepdim=True), None)
+        result: Tensor = self._conv_forward(x, weight - weight.mean((2, 3), keepdim=True), None)
+        return result
 
 
 @ARCHS.register

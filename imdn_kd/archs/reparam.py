@@ -83,7 +83,7 @@ def collapsed_weights(network: nn.Module) -> dict[str, Tensor]:
             prefix = f"{path}." if path else ""
             for key in [key for key in weights if key.startswith(f"{prefix}parametrizations.{WEIGHT}.")]:
                 del weights[key]
-            weights[f"{prefix}{WEIGHT}"] = module.weight.detach()  # type: ignore[union-attr, operator]
+            weights[f"{prefix}{WEIGHT}"] = module.weight.detach()
     return weights
 
 
@@ -101,7 +101,7 @@ def _convolutions(network: nn.Module) -> Iterator[nn.Conv2d]:
 def _is_expanded(module: nn.Module) -> bool:
     if not parametrize.is_parametrized(module, WEIGHT):
         return False
-    return any(isinstance(part, LinearBlock) for part in module.parametrizations[WEIGHT])  # type: ignore[index, union-attr]
+    return any(isinstance(part, LinearBlock) for part in module.parametrizations[WEIGHT])  # type: ignore[index]
 
 
 def _uniform(shape: tuple[int, int], generator: torch.Generator) -> Tensor:

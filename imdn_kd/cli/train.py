@@ -119,8 +119,9 @@ def train(
         report = report_scores(outcome.test)
         report.show(as_json=False)
         report.save(trainer.folder.path / "test.md")
+    selection = " and ".join(content.val.selection) if content.val else ""
     for metric, best in outcome.best.items():
-        print(f"best {metric} on {content.val.select_on if content.val else ''}: {best['value']:.4f} at {best['step']}")
+        print(f"best {metric} on {selection}: {best['value']:.4f} at {best['step']}")
     print(f"trained for {outcome.step} updates: {outcome.model}")
 
 

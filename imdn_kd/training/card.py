@@ -22,8 +22,8 @@ def card(record: Record) -> str:
             "images", "store", "sha256"}, the last two None for other data than stores); `teachers` (of {"file",
             "sha256", "type", "self_ensemble", "weight"}); `losses` and `objectives` (their options by name);
             `optimizer`, `schedule` (the options of the scheduler, `warmup_iter` and `total_iter`), `ema_decay`;
-            `selection` ({"set", "images", "lr", "psnr", "ssim", "update", "validations"}); `figures` ({"images", "lr",
-            "psnr", "ssim"} by data set), `bicubic` ({"psnr", "ssim"} by data set, that for selection among them),
+            `selection` ({"set", "images", "lr", "psnr", "ssim", "update", "validations"}, and "also", a list, where the
+            mean over several sets counted); `figures` ({"images", "lr", "psnr", "ssim"} by data set), `bicubic` ({"psnr", "ssim"} by data set, that for selection among them),
             `protocol` (lines); `weights` (`fp16` or `fp32`), `rounding` ({"fp32", "fp16"} by data set, dB); `options`
             (path of the option file), `versions`; `notes` on data and licences, Markdown.
     """
@@ -59,9 +59,8 @@ def _network(record: Record) -> str:
 
 
 def _figures(record: Record) -> str:
-    chosen = record["selection"]
     sets = [(name, name, figures) for name, figures in record["figures"].items()]
-    sets.append((chosen["set"], f"{chosen['set']} (selected on)", chosen))
+    sets += [(each["set"], f"{each['set']} (selected on)", each) for each in _selection(record)]
     rows = tuple(
         (shown, str(figures["images"]), figures["lr"], _both(record["bicubic"][name]), _both(figures))
         for name, shown, figures in sets
@@ -69,6 +68,10 @@ def _figures(record: Record) -> str:
     columns = ("Data", "Images", "LR images", "bicubic", str(record["name"]))
     texts = frozenset({"Data", "LR images"})
     return Table("PSNR in dB / SSIM", columns, rows, tuple(record["protocol"]), texts).markdown()
+
+
+def _selection(record: Record) -> list[Record]:
+    return [record["selection"], *record["selection"].get("also", ())]
 
 
 def _data(record: Record) -> str:
@@ -114,11 +117,13 @@ def _recipe(record: Record) -> Iterator[str]:
         yield _objective(name, options, updates)
     if record["ema_decay"]:
         yield f"running average of the weights with decay {_value(record['ema_decay'])}, which is what was kept"
+    chosen = " and ".join(each["set"] for each in _selection(record))
+    chosen = f"{chosen} (the mean of both)" if "also" in selection else chosen
     precision = record["pieces"][-1]["precision"]
     if all(piece.get("precision") == precision for piece in record["pieces"]):
         yield "in fp32" if precision == "fp32" else f"in mixed precision, {precision}"
     yield (
-        f"weights after update {selection['update']:,}: those of the highest PSNR on {selection['set']}, of "
+        f"weights after update {selection['update']:,}: those of the highest PSNR on {chosen}, of "
         f"{selection['validations']} validations"
     )
     yield "versions: " + ", ".join(f"{name} {version}" for name, version in record["versions"].items())

@@ -55,7 +55,8 @@ def describe(
     objectives = {} if options.distill is None else options.distill.objectives
     # What would have counted later has done nothing.
     objectives = {name: each for name, each in objectives.items() if each.start_iter < updates}
-    selected, versions = scores[run.selected_on], last["versions"]
+    selected, *also = (scores[name] for name in run.selected_on)
+    versions = last["versions"]
     return {
         "name": file.name,
         "scale": file.scale,
@@ -86,8 +87,9 @@ def describe(
             **_figures(selected),
             "update": trained["updates"],
             "validations": run.validations,
+            **({"also": [{"set": each.data, **_figures(each)} for each in also]} if also else {}),
         },
-        "figures": {name: _figures(each) for name, each in scores.items() if name != selected.data},
+        "figures": {name: _figures(each) for name, each in scores.items() if name not in run.selected_on},
         "bicubic": {name: _figures(each) for name, each in measured.by["bicubic"].items()},
         "protocol": list(report_scores([*scores.values()]).tables[0].notes),
         "weights": measured.stored,

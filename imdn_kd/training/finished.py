@@ -36,10 +36,10 @@ class FinishedRun:
     validations: int
 
     @property
-    def selected_on(self) -> str:
-        """The set on which its weights were selected."""
+    def selected_on(self) -> list[str]:
+        """The sets on which its weights were selected, one or more."""
         assert self.options.val is not None  # noqa: S101 - open_run has looked
-        return str(self.options.val.select_on)
+        return self.options.val.selection
 
 
 def open_run(file: TrainOptions, folder: RunFolder) -> FinishedRun:
@@ -62,14 +62,14 @@ def open_run(file: TrainOptions, folder: RunFolder) -> FinishedRun:
     if options.scale != file.scale:
         raise InputError(f"{folder.path}: was trained for x{options.scale}, but scale is {file.scale}; correct it")
     selected = folder.models / "net_g_best_psnr.safetensors"
-    if not selected.is_file() or options.val is None or options.val.select_on is None:
+    if not selected.is_file() or options.val is None or not options.val.selection:
         raise InputError(f"{selected}: no weights were selected in this run; give val.select_on, and go on with it")
     try:
         entries = json.loads(folder.record.read_text(encoding="utf-8"))
         entries[-1]["data"]["train"]
         # The last line is one that a killed run has not finished, or empty.
         lines = map(json.loads, folder.metrics.read_text(encoding="utf-8").split("\n")[:-1])
-        validations = sum(options.val.select_on in line.get("scores", ()) for line in lines)
+        validations = sum(options.val.selection[0] in line.get("scores", ()) for line in lines)
     except OSError as error:
         raise InputError(f"{error.filename}: cannot read it ({error.strerror}); the run folder is not whole") from error
     except (ValueError, LookupError, AttributeError) as error:

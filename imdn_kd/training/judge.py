@@ -71,14 +71,14 @@ class Judge:
         return self._file(f"best_{METRICS[0]}" if METRICS[0] in self.best else "latest")
 
     def keep_best(self, step: int, scores: Sequence[SetScore]) -> None:
-        """Write model files if the weights are the best so far, on the set that is named for selection."""
-        name = None if self._options.val is None else self._options.val.select_on
-        for chosen in (score for score in scores if score.data == name):
-            for metric in METRICS:
-                value: float = getattr(chosen, metric)
-                if metric not in self.best or value > self.best[metric]["value"]:
-                    self.best[metric] = {"value": value, "step": step}
-                    self._save(f"best_{metric}", step, scores)
+        """Write model files if the weights are the best so far, by the mean over the sets named for selection."""
+        names = [] if self._options.val is None else self._options.val.selection
+        chosen = [score for score in scores if score.data in names]
+        for metric in METRICS if chosen else ():
+            value: float = sum(getattr(score, metric) for score in chosen) / len(chosen)
+            if metric not in self.best or value > self.best[metric]["value"]:
+                self.best[metric] = {"value": value, "step": step}
+                self._save(f"best_{metric}", step, scores)
 
     def keep_latest(self, step: int) -> None:
         """Write a model file of the weights, whatever they are worth."""
@@ -119,5 +119,6 @@ class Judge:
 def _measures(options: Mapping[str, Any]) -> tuple[object, ...]:
     """What has to be the same for two values to be compared."""
     val = options["val"] or {}
-    chosen = [each for each in options["datasets"].values() if each.get("name") == val.get("select_on")]
-    return val.get("select_on"), val.get("metrics"), chosen
+    names = val.get("select_on") or []
+    names = [names] if isinstance(names, str) else names
+    return names, val.get("metrics"), [each for each in options["datasets"].values() if each.get("name") in names]

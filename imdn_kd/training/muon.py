@@ -102,4 +102,5 @@ def orthogonalised(matrix: Tensor, steps: int) -> Tensor:
     for _ in range(steps):
         square = x @ x.mT
         x = a * x + (b * square + c * square @ square) @ x
-    return x if wide is matrix else x.mT
+    result: Tensor = x if wide is matrix else x.mT
+    return result

@@ -119,8 +119,8 @@ class OptimOptions(Options):
     """`train.optim_g`: an optimiser, with its own options.
 
     Attributes:
-        type: its name in `torch.optim`, as `Adam`; or `Muon`, which orthogonalises the steps of kernels and trains small
-            networks in far fewer iterations (options `vector_lr`, `momentum`, `ns_steps`, `weight_decay`).
+        type: its name in `torch.optim`, as `Adam`; or `Muon`, which orthogonalises the steps of kernels (options
+            `vector_lr`, `momentum`, `ns_steps`, `weight_decay`).
         lr: learning rate.
     """
 
@@ -268,7 +268,7 @@ class ValidationOptions(ValOptions):
         metrics: how images are measured; without it, by the protocol of published tables.
         pbar: accepted for BasicSR's sake.
         suffix: likewise; the update stands in the names of saved images.
-        select_on: name of the data set by whose figures the best weights are kept.
+        select_on: name of the data set by whose figures the best weights are kept; or several, for their mean.
         select_on_benchmark: allow this to be one that results are reported on, which makes these look better than
             they are.
     """
@@ -276,8 +276,22 @@ class ValidationOptions(ValOptions):
     val_freq: Count = Field(ge=1)
     pbar: bool | None = None
     suffix: str | None = None
-    select_on: str | None = None
+    select_on: str | list[str] | None = None
     select_on_benchmark: bool = False
+
+    @field_validator("select_on")
+    @classmethod
+    def _selects_on_something(cls, value: str | list[str] | None) -> str | list[str] | None:
+        if isinstance(value, list) and len(set(value)) < max(len(value), 1):
+            raise PydanticCustomError("select_on", "give the name of a data set, or a list of different ones")
+        return value
+
+    @property
+    def selection(self) -> list[str]:
+        """The data sets that weights are selected on; empty if there is no selection."""
+        if self.select_on is None:
+            return []
+        return self.select_on if isinstance(self.select_on, list) else [self.select_on]
 
 
 class WandbOptions(Options):

@@ -291,18 +291,18 @@ def _open(dataset: DatasetOptions, options: TrainOptions) -> ImageSet:
 
 
 def _selection(options: TrainOptions, val: Sequence[ImageSet], test: Sequence[ImageSet]) -> Iterator[str]:
-    if options.val is None or options.val.select_on is None:
+    if options.val is None:
         return
-    name = options.val.select_on
     known = [dataset.name for dataset in options.datasets.measured("val")]
-    if name not in known:
-        yield f"val.select_on: no data set for validation is called {name!r} (there: {', '.join(known) or 'none'})"
-    chosen = next((images for images in val if images.name == name), None)
-    if chosen is not None and not options.val.select_on_benchmark and reported_on(chosen, test):
-        yield (
-            f"val.select_on: {name} is a data set that results are reported on, and weights selected on it would "
-            "flatter them; select on other photographs, or set val.select_on_benchmark: true"
-        )
+    for name in options.val.selection:
+        if name not in known:
+            yield f"val.select_on: no data set for validation is called {name!r} (there: {', '.join(known) or 'none'})"
+        chosen = next((images for images in val if images.name == name), None)
+        if chosen is not None and not options.val.select_on_benchmark and reported_on(chosen, test):
+            yield (
+                f"val.select_on: {name} is a data set that results are reported on, and weights selected on it would "
+                "flatter them; select on other photographs, or set val.select_on_benchmark: true"
+            )
 
 
 def _pretrain(options: TrainOptions, network: SRNetwork, problems: _Problems) -> list[str]:

@@ -43,8 +43,8 @@ class Published:
     Attributes:
         path: the student's file.
         replaced: whether it holds the weights of the run now.
-        data: the set for selection.
-        psnr: of the run on this, dB.
+        data: the sets for selection.
+        psnr: of the run on these, dB, their mean.
         before: of the student that was there, dB; None if there was none.
         scores: of bicubic and the run on all sets; of the weights as they are stored.
     """
@@ -110,19 +110,20 @@ def publish(
     return Published(
         target,
         replaced,
-        record["selection"]["set"],
-        record["selection"]["psnr"],
-        None if before is None else before["selection"]["psnr"],
+        " and ".join(run.selected_on),
+        selection_psnr(record),
+        None if before is None else selection_psnr(before),
         (*measured.by["bicubic"].values(), *(dataclasses.replace(each, model=file.name) for each in stored.values())),
     )
 
 
 def _measure(file: TrainOptions, run: FinishedRun, on_image: Callable[[int, int], None]) -> Measured:
     """Score the selected weights, as they are and rounded, and bicubic."""
-    name, tested = run.selected_on, file.datasets.measured("test")
-    chosen = next((dataset for dataset in file.datasets.measured("val") if dataset.name == name), None)
-    if chosen is None:
-        raise InputError(f"datasets.val: has no {name}, on which the weights were selected; say where it is")
+    tested, validated = (file.datasets.measured(phase) for phase in ("test", "val"))
+    chosen = [dataset for dataset in validated if dataset.name in run.selected_on]
+    for name in run.selected_on:
+        if name not in [dataset.name for dataset in chosen]:
+            raise InputError(f"datasets.val: has no {name}, on which the weights were selected; say where it is")
     if not tested:
         raise InputError("datasets.test: there is nothing to report on; give data sets")
     models = {"fp32": run.model} | ({} if (rounded := _rounded(run.model)) is None else {"fp16": rounded})
@@ -131,13 +132,14 @@ def _measure(file: TrainOptions, run: FinishedRun, on_image: Callable[[int, int]
     contestants += [
         contestant(Upscaler(model, device=device, precision="fp32"), kind, file.scale) for kind, model in models.items()
     ]
-    tasks = plan(contestants, [dataset.source() for dataset in (*tested, chosen)])
+    tasks = plan(contestants, [dataset.source() for dataset in (*tested, *chosen)])
     sets = [task.images for task in tasks if task.contestant is contestants[0]]
-    if reported_on(sets[-1], sets[:-1]):
-        raise InputError(
-            f"val.select_on: {name} is a data set that results are reported on, and weights selected on it would "
-            "flatter them; train with a selection on other photographs"
-        )
+    for images in sets[len(tested) :]:
+        if reported_on(images, sets[: len(tested)]):
+            raise InputError(
+                f"val.select_on: {images.name} is a data set that results are reported on, and weights selected on it "
+                "would flatter them; train with a selection on other photographs"
+            )
     done, total = 0, sum(len(task.images.pairs) for task in tasks)
 
     def count(_: int) -> None:
@@ -165,7 +167,14 @@ def _rounded(model: ModelFile) -> ModelFile | None:
 
 def _rank(record: Mapping[str, Any]) -> tuple[float, int]:
     """What makes a student the better one; of the same weights, the further state counts."""
-    return record["selection"]["psnr"], record["updates"]
+    return selection_psnr(record), record["updates"]
+
+
+def selection_psnr(record: Mapping[str, Any]) -> float:
+    """The mean PSNR of a student over the sets that its weights were selected on, dB."""
+    chosen = [record["selection"], *record["selection"].get("also", ())]
+    mean: float = sum(each["psnr"] for each in chosen) / len(chosen)
+    return mean
 
 
 def _notes_on(record: Mapping[str, Any], before: Mapping[str, Any] | None) -> str:
@@ -184,10 +193,14 @@ def _annotate(path: Path, record: Mapping[str, Any], notes: str) -> None:
 
 def _check_comparable(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     for key, sort in (("set", "selected on"), ("images", "selected on a set with a number of images of")):
-        if before["selection"][key] != now["selection"][key]:
+        old, new = (
+            ", ".join(str(each[key]) for each in (record["selection"], *record["selection"].get("also", ())))
+            for record in (before, now)
+        )
+        if old != new:
             raise InputError(
-                f"{path}: was {sort} {before['selection'][key]}, the run {now['selection'][key]}, so that they cannot "
-                "be compared; select on the same photographs, or move that file away"
+                f"{path}: was {sort} {old}, the run {new}, so that they cannot be compared; select on the same "
+                "photographs, or move that file away"
             )
     if before["scale"] != now["scale"]:
         raise InputError(f"{path}: enlarges by {before['scale']}, the run by {now['scale']}; give the run another name")

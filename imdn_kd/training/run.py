@@ -171,9 +171,9 @@ def teach(options: TrainOptions, plan: Plan, on_image: Callable[[int, int], None
 
 
 def examine(options: TrainOptions, plan: Plan) -> None:
-    """See that the teachers do better than the student, on the set for selection; see `check_teachers`."""
-    name = None if options.val is None else options.val.select_on
-    images = next((images for images in plan.val if images.name == name), None)
+    """See that the teachers do better than the student, on the first set for selection; see `check_teachers`."""
+    names = [] if options.val is None else options.val.selection[:1]
+    images = next((images for images in plan.val if images.name in names), None)
     count = 0 if options.distill is None else options.distill.check_images
     if not plan.lesson.teachers or images is None or not count:
         return
