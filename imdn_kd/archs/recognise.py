@@ -1,4 +1,4 @@
-"""Telling a network of the IMDN family from the keys and shapes of its weights."""
+"""Telling a network of ours from the keys and shapes of its weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def recognise(weights: Mapping[str, Tensor]) -> Spec | None:
 
     Keys are those of the official checkpoints, without `module.`.
     """
-    for family in (_imdn, _imdn_as, _imdn_rtc, _imdn_rte):
+    for family in (_imdn, _imdn_as, _imdn_rtc, _imdn_rte, _plain):
         try:
             spec = family(weights)
         except (KeyError, IndexError, ValueError, ZeroDivisionError):
@@ -49,6 +49,17 @@ def _imdn_rtc(weights: Mapping[str, Tensor]) -> Spec:
 
 def _imdn_rte(weights: Mapping[str, Tensor]) -> Spec:
     return {**_shared(weights, "fea_conv.0", r"block\d+", "block1", kept="c6"), "type": "IMDN_RTE"}
+
+
+def _plain(weights: Mapping[str, Tensor]) -> Spec:
+    num_feat, num_in_ch = weights["head.0.weight"].shape[:2]
+    return {
+        "type": "Plain",
+        "num_in_ch": num_in_ch,
+        "num_feat": num_feat,
+        "num_block": sum(re.fullmatch(r"body\.\d+\.0\.weight", key) is not None for key in weights),
+        "upscale": math.isqrt(weights["tail.weight"].shape[0] // num_in_ch),
+    }
 
 
 def _shared(weights: Mapping[str, Tensor], head: str, block: str, first: str, *, kept: str) -> Spec:

@@ -21,7 +21,10 @@ from tests.training.small_runs import flat, killed_at_random, metrics, small_opt
 UPDATES = 40
 EVERYTHING = {
     "datasets": {"train": {"gt_sizes": [16, 32], "mini_batch_sizes": [4, 2], "iters": [17, 23]}},
-    "train": {"total_iter": UPDATES, "accumulation": 2, "warmup_iter": 6, "grad_clip": 1.0},
+    "train": {
+        **{"total_iter": UPDATES, "accumulation": 2, "warmup_iter": 6, "grad_clip": 1.0},
+        **{"optim_g": {"type": "Muon"}, "reparam": {"width": 2}},
+    },
     "logger": {"print_freq": 3, "save_checkpoint_freq": 4, "use_tb_logger": True, "keep_last": 2},
 }
 

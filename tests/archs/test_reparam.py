@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from imdn_kd.archs.reparam import can_expand, collapse, collapsed_weights, expand
+from imdn_kd.registry import ARCHS
+
+NAMES = [name for name in ARCHS if can_expand(ARCHS.build({"type": name}))]
+
+
+def image_for(network: nn.Module) -> torch.Tensor:
+    side = 4 * network.facts.size_multiple
+    return torch.rand((1, network.facts.num_in_ch, side, side), generator=torch.Generator().manual_seed(0))
+
+
+def trained(network: nn.Module) -> nn.Module:
+    """The network with its training form a few steps away from where it began."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.01 * torch.randn_like(parameter))
+    return network
+
+
+def test_there_are_networks_to_expand():
+    assert {"IMDN", "IMDN_RTC", "Plain", "plain_m"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_expanding_changes_no_result_and_collapsing_none_of_the_trained(name):
+    torch.manual_seed(0)
+    plain = ARCHS.build({"type": name}).eval()
+    image = image_for(plain)
+    network = expand(copy.deepcopy(plain), width=2, seed=3)
+    with torch.no_grad():
+        before = plain(image)
+        assert (network(image) - before).abs().max() <= 1e-5
+        after = trained(network)(image)
+        assert (after - before).abs().max() > 1e-3
+        # A plain checkout of the network takes the weights, strictly.
+        again = ARCHS.build(plain.spec).eval()
+        again.load_state_dict(collapsed_weights(network))
+        assert (again(image) - after).abs().max() <= 1e-5
+        assert (collapse(network)(image) - after).abs().max() <= 1e-5
+    assert network.state_dict().keys() == plain.state_dict().keys()
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key])
+
+
+def test_all_of_the_training_form_learns():
+    network = expand(ARCHS.build({"type": "plain_t"}), width=2)
+    network(torch.rand(2, 3, 8, 8)).square().mean().backward()
+    names = {name.rsplit(".", 1)[-1] for name, each in network.named_parameters() if each.grad.abs().sum() > 0}
+    assert names == {"original", "expand", "project"}
+    assert all(each.grad is not None for each in network.parameters())
+
+
+def test_the_seed_decides():
+    first, same, other = (expand(ARCHS.build({"type": "plain_t"}), seed=seed) for seed in (1, 1, 2))
+    weights = [each.state_dict()["tail.parametrizations.weight.0.expand"] for each in (first, same, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_hooks_and_paths_stay():
+    network = ARCHS.build({"type": "plain_t"})
+    seen = []
+    network.tail.register_forward_hook(lambda module, given, result: seen.append(tuple(result.shape)))
+    expand(network)(torch.rand(1, 3, 8, 8))
+    assert seen == [(1, 48, 8, 8)]
+    assert isinstance(network.tail, nn.Conv2d)
+
+
+def test_only_3x3_convolutions_without_groups_are_expanded():
+    network = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, groups=2), nn.Linear(3, 3))
+    assert not can_expand(network)
+    keys = list(network.state_dict())
+    assert list(expand(network).state_dict()) == keys
+    assert list(collapse(network).state_dict()) == keys
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("bias", [True, False])
+def test_strides_and_biases_are_kept(stride, bias):
+    torch.manual_seed(0)
+    plain = nn.Conv2d(5, 7, 3, stride, padding=1, bias=bias)
+    x = torch.rand(2, 5, 9, 8)
+    network = expand(copy.deepcopy(plain))
+    assert (network(x) - plain(x)).abs().max() <= 1e-6
+    assert collapsed_weights(network).keys() == plain.state_dict().keys()
+
+
+def test_autocast_does_not_round_the_kernel_twice():
+    network = expand(nn.Sequential(nn.Conv2d(8, 8, 3)))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert network[0].weight.dtype == torch.float32

@@ -1,0 +1,32 @@
+"""The plain family as a slow function of its weights, pixel by pixel in numpy: no modules, no shared code."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def convolved(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """3x3 correlation of C x H+2 x W+2, without padding."""
+    height, width = x.shape[1] - 2, x.shape[2] - 2
+    out = np.zeros((len(weight), height, width))
+    for row in range(height):
+        for column in range(width):
+            out[:, row, column] = np.tensordot(weight, x[:, row : row + 3, column : column + 3], 3)
+    return out
+
+
+def plain(image: np.ndarray, weights: dict[str, np.ndarray], scale: int) -> np.ndarray:
+    """C x H x W to C x sH x sW, in float64."""
+    weights = {key: value.astype(np.float64) for key, value in weights.items()}
+    head = weights["head.0.weight"]
+    head = head - head.mean((2, 3), keepdims=True)
+    x = np.maximum(convolved(np.pad(image, ((0, 0), (1, 1), (1, 1)), "edge"), head), 0)
+    for number in range(sum(key.startswith("body.") for key in weights)):
+        x = np.maximum(convolved(np.pad(x, ((0, 0), (1, 1), (1, 1))), weights[f"body.{number}.0.weight"]), 0)
+    detail = convolved(np.pad(x, ((0, 0), (1, 1), (1, 1))), weights["tail.weight"])
+    sr = np.repeat(np.repeat(image, scale, 1), scale, 2).astype(np.float64)
+    for channel in range(len(image)):
+        for row in range(scale):
+            for column in range(scale):
+                sr[channel, row::scale, column::scale] += detail[channel * scale**2 + row * scale + column]
+    return sr
