@@ -20,7 +20,7 @@ from imdn_kd import zoo
 from imdn_kd.archs import IMDN
 from imdn_kd.inference.cropping import AdaptiveCropping, tensor_bytes
 from imdn_kd.inference.upscaler import Upscaler
-from tests import bench_data, bench_distill, bench_losses, bench_training
+from tests import bench_data, bench_distill, bench_losses, bench_plain, bench_training
 from tests.official import official
 from tests.shared_data import SHARED, read_rgb
 
@@ -152,6 +152,21 @@ def distillation() -> None:
     bench_distill.update(compare)
 
 
+def zoo_mix() -> None:
+    """Updates with the losses of the zoo and a cached teacher, against a bare loop with L1."""
+    bench_distill.zoo_mix(compare)
+
+
+def plain_speed() -> None:
+    """The plain family against IMDN_RTC."""
+    bench_plain.speed(compare)
+
+
+def reparam() -> None:
+    """Updates of re-parameterised networks against those of plain ones."""
+    bench_plain.reparam(compare)
+
+
 _LARGE = """
 import sys, time, resource
 import numpy as np
@@ -196,7 +211,7 @@ BENCHMARKS = {
     f.__name__: f
     for f in (
         *(upscale_fp32, upscale_bf16, students, exact_cropping, resizing, patches, training, training_basicsr),
-        *(pairwise, distillation),
+        *(pairwise, distillation, zoo_mix, plain_speed, reparam),
         *(large_image, seams),
     )
 }

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from imdn_kd.distill.build import make_lesson
 from imdn_kd.distill.distiller import Distiller, Lesson
@@ -31,6 +32,10 @@ ASKED: dict[str, Any] = {
     "l_pair": {"type": "PairwiseLoss", "preset": "paper", "taps": ["body_out"]},
     "l_stat": {"type": "StatisticsLoss", "taps": ["block.2", "block.3", "block.5"]},
 }
+ZOO_MIX: dict[str, Any] = {
+    "l_kd": {"type": "L1Loss"},
+    "l_cd": {"type": "ContrastiveLoss", "space": "wavelet", "loss_weight": 0.01},
+}
 
 
 def update(compare: Compare) -> None:
@@ -49,29 +54,50 @@ def update(compare: Compare) -> None:
     )
 
 
-def _teacher() -> Teacher:
+def zoo_mix(compare: Compare) -> None:
+    """plain_m x4 with the losses of the zoo and cached results of a teacher, against a bare loop with L1 alone.
+
+    One thread of PyTorch, so that the ratio does not depend on the number of cores.
+    """
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    student = ARCHS.build({"type": "plain_m", "upscale": 4}).to(memory_format=torch.channels_last)
+    optimizer, batch = torch.optim.Adam(student.parameters(), 1e-4, fused=True), _batch(4)
+
+    def bare() -> None:
+        optimizer.zero_grad()
+        functional.l1_loss(student(batch["lq"]), batch["gt"]).backward()
+        optimizer.step()
+
+    title = f"update, mix of the zoo / bare loop with L1, plain_m x4, {BATCH} of {SIDE}x{SIDE} px"
+    compare(title, _update(ZOO_MIX, plane=PLANE, network="plain_m", upscale=4), bare)
+
+
+def _teacher(upscale: int = 2) -> Teacher:
     torch.manual_seed(1)
-    return Teacher(ARCHS.build({"type": "imdn", "upscale": 2}).to(memory_format=torch.channels_last))
+    return Teacher(ARCHS.build({"type": "imdn", "upscale": upscale}).to(memory_format=torch.channels_last))
 
 
-def _batch() -> dict[str, Tensor]:
+def _batch(upscale: int = 2) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    sides = {"lq": SIDE, "gt": 2 * SIDE, PLANE: 2 * SIDE}
+    sides = {"lq": SIDE, "gt": upscale * SIDE, PLANE: upscale * SIDE}
     return {
         name: torch.rand(BATCH, 3, side, side, generator=generator).contiguous(memory_format=torch.channels_last)
         for name, side in sides.items()
     }
 
 
-def _update(objectives: Mapping[str, Any] | None, plane: str | None = None) -> Callable[[], None]:
+def _update(
+    objectives: Mapping[str, Any] | None, plane: str | None = None, network: str = "imdn_rtc", upscale: int = 2
+) -> Callable[[], None]:
     torch.manual_seed(0)
-    student = ARCHS.build({"type": "imdn_rtc", "upscale": 2}).to(memory_format=torch.channels_last)
+    student = ARCHS.build({"type": network, "upscale": upscale}).to(memory_format=torch.channels_last)
     terms = [Term("l_pix", Fidelity(L1Loss()), course(1.0, total=10**6))]
     lesson = Lesson(terms)
     if objectives is not None:
         options = check_options({"objectives": objectives}, DistillOptions, "bench")
-        lesson = make_lesson(options, student, [_teacher()], terms=terms, total=10**6, sides=[SIDE], plane=plane)
-    distiller, batch = Distiller(student, lesson, student), _batch()
+        lesson = make_lesson(options, student, [_teacher(upscale)], terms=terms, total=10**6, sides=[SIDE], plane=plane)
+    distiller, batch = Distiller(student, lesson, student), _batch(upscale)
     optimizer = torch.optim.Adam(student.parameters(), 1e-4, fused=True)
 
     def call() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from functools import cached_property
+from functools import cached_property, lru_cache
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -81,9 +82,18 @@ class Scene:
 
     @cached_property
     def enlarged(self) -> Tensor:
-        """`lq` at the size of `gt`, by bicubic interpolation, in [0, 1]."""
-        size = self.gt.shape[2:]
-        return functional.interpolate(self.lq, size, mode="bicubic", align_corners=False).clamp(0, 1)
+        """`lq` at the size of `gt` and in its memory format, by bicubic interpolation, in [0, 1].
+
+        As by `functional.interpolate`, but as two products with matrices, several times faster on CPUs.
+        """
+        last = self.gt.is_contiguous(memory_format=torch.channels_last)
+        (height, width), (high, wide) = self.lq.shape[2:], self.gt.shape[2:]
+        with torch.no_grad(), torch.autocast(self.lq.device.type, enabled=False):
+            rows = _bicubic(height, high, self.lq.dtype, self.lq.device)
+            columns = _bicubic(width, wide, self.lq.dtype, self.lq.device)
+            widened = (self.lq @ columns.mT).permute(0, 2, 3, 1)
+            enlarged = (rows @ widened.flatten(2)).clamp_(0, 1).view(-1, high, *widened.shape[2:]).permute(0, 3, 1, 2)
+            return enlarged.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
     def let_go(self) -> Scene:
         """Forget all features, and how the student's result came about, which frees memory; the results stay."""
@@ -93,3 +103,10 @@ class Scene:
             self.teacher_sr  # noqa: B018 - computed from what is forgotten now
             del self._looks
         return self
+
+
+@lru_cache(maxsize=16)
+def _bicubic(length: int, enlarged: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The matrix, enlarged x length, of bicubic interpolation along one side."""
+    columns = torch.eye(length, dtype=dtype, device=device)[None, None]
+    return functional.interpolate(columns, (enlarged, length), mode="bicubic", align_corners=False)[0, 0]

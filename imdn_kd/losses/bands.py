@@ -111,11 +111,7 @@ def haar(images: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         The low band, N x C x h x w with h = ceil(H / 2) and w = ceil(W / 2), and the details, N x C x 3 x h x w.
     """
-    # Not by `functional.pad`, whose gradient is not the same in every run on CUDA.
-    if images.shape[2] % 2:
-        images = torch.cat((images, images[..., -1:, :]), 2)
-    if images.shape[3] % 2:
-        images = torch.cat((images, images[..., -1:]), 3)
+    images = even_sided(images)
     upper, lower = images[..., ::2, :] / 2, images[..., 1::2, :] / 2
     sums, differences = upper + lower, upper - lower
     details = (
@@ -124,3 +120,51 @@ def haar(images: Tensor) -> tuple[Tensor, Tensor]:
         differences[..., ::2] - differences[..., 1::2],
     )
     return sums[..., ::2] + sums[..., 1::2], torch.stack(details, 2)
+
+
+def even_sided(images: Tensor) -> Tensor:
+    """Repeat an odd last row or column of images N x C x H x W."""
+    # Not by `functional.pad`, whose gradient is not the same in every run on CUDA.
+    if images.shape[2] % 2:
+        images = torch.cat((images, images[..., -1:, :]), 2)
+    if images.shape[3] % 2:
+        images = torch.cat((images, images[..., -1:]), 3)
+    return images
+
+
+@torch.no_grad()
+def twice_details(images: Tensor) -> Tensor:
+    """Twice the details of `haar`, faster and without a gradient.
+
+    Args:
+        images: N x C x H x W with even sides, floating.
+
+    Returns:
+        N x C x 3 x H/2 x W/2.
+    """
+    upper, lower = images[..., ::2, :], images[..., 1::2, :]
+    sums, differences = upper + lower, upper - lower
+    # Planar whatever the images are: loops along a row are faster than loops over the channels of a pixel.
+    details = images.new_empty(3, *sums.shape[:3], sums.shape[3] // 2)
+    torch.sub(sums[..., ::2], sums[..., 1::2], out=details[0])
+    torch.add(differences[..., ::2], differences[..., 1::2], out=details[1])
+    torch.sub(differences[..., ::2], differences[..., 1::2], out=details[2])
+    return details.movedim(0, 2)
+
+
+@torch.no_grad()
+def twice_details_transposed(details: Tensor, out: Tensor) -> None:
+    """The transpose of `twice_details`: turn the gradient of its result into that of its images.
+
+    Args:
+        details: N x C x 3 x H/2 x W/2.
+        out: N x C x H x W, overwritten.
+    """
+    first, second, third = details.unbind(2)
+    sums, differences = (torch.empty_like(out[..., ::2, :]) for _ in range(2))
+    sums[..., ::2] = first
+    torch.neg(first, out=sums[..., 1::2])
+    differences[..., ::2] = second + third
+    differences[..., 1::2] = second - third
+    torch.add(sums, differences, out=out[..., ::2, :])
+    torch.sub(sums, differences, out=out[..., 1::2, :])

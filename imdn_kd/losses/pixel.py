@@ -56,7 +56,8 @@ class L1Loss(PixelLoss):
 
     def between(self, sr: Tensor, gt: Tensor) -> Tensor:
         """As in `PixelLoss`."""
-        return functional.l1_loss(sr, gt)
+        # The gradient of a mean has the size of the images; that of a sum is one number.
+        return functional.l1_loss(sr, gt, reduction="sum") / sr.numel()
 
 
 @LOSSES.register

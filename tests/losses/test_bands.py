@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imdn_kd.errors import InputError
-from imdn_kd.losses.bands import FrequencyBandLoss, WaveletLoss, haar
+from imdn_kd.losses.bands import FrequencyBandLoss, WaveletLoss, haar, twice_details, twice_details_transposed
 from imdn_kd.losses.pixel import FFTLoss
 from tests.reference import feature_losses as reference
 
@@ -93,6 +93,19 @@ def test_the_wavelet_is_orthonormal(height, width):
     low, details = haar(image)
 
     torch.testing.assert_close(low.square().sum() + details.square().sum(), image.square().sum(), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_the_fast_details_and_their_transpose_are_those_of_the_wavelet(memory_format):
+    image = torch.from_numpy(pair(2, 3, 6, 10)[0]).contiguous(memory_format=memory_format).requires_grad_()
+    details = haar(image)[1]
+    upstream = torch.rand(details.shape, generator=torch.Generator().manual_seed(0))
+    (expected,) = torch.autograd.grad(2 * details, image, upstream)
+    out = torch.empty_like(image)
+    twice_details_transposed(upstream, out=out)
+
+    torch.testing.assert_close(twice_details(image), 2 * details.detach())
+    torch.testing.assert_close(out, expected)
 
 
 def test_a_flat_difference_is_in_the_low_band_and_doubles_with_each_level():

@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from imdn_kd.errors import InputError
+from imdn_kd.losses import contrast
+from imdn_kd.losses.bands import haar
 from imdn_kd.losses.contrast import ContrastiveLoss
 from tests.reference import feature_losses as reference
 
@@ -19,13 +21,39 @@ def images(count, *shape):
 
 @every_space
 @pytest.mark.parametrize("eps", [1e-7, 1e-3, 0.5])
-@pytest.mark.parametrize("size", [(6, 4), (5, 7)])
-def test_it_is_what_its_formula_says(space, eps, size):
-    three = images(3, 2, 3, *size)
+@pytest.mark.parametrize("size", [(6, 4), (5, 7), (6, 5), (5, 6), (1, 1)])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_it_is_what_its_formula_says(space, eps, size, memory_format):
+    three = [image.contiguous(memory_format=memory_format) for image in images(3, 2, 3, *size)]
 
     value = float(ContrastiveLoss(space=space, eps=eps)(*three))
 
     assert value == pytest.approx(reference.contrastive(*(t.numpy() for t in three), space, eps), rel=1e-5)
+
+
+@every_space
+@pytest.mark.parametrize("size", [(6, 4), (5, 7)])
+@pytest.mark.parametrize("numbers_at_a_time", [1, 200, 10**6])
+def test_its_gradient_is_that_of_autograd_however_the_batch_is_cut(space, size, numbers_at_a_time, monkeypatch):
+    monkeypatch.setattr(contrast, "_CHUNK", numbers_at_a_time)
+    student, teacher, negative = images(3, 5, 3, *size)
+    student.requires_grad_()
+    (gradient,) = torch.autograd.grad(3 * ContrastiveLoss(space=space, eps=1e-3)(student, teacher, negative), student)
+
+    differences = [student - other for other in (teacher, negative)]
+    parts = [haar(each)[1] if space == "wavelet" else each for each in differences]
+    near, far = (part.abs().flatten(1).mean(1) for part in parts)
+    (expected,) = torch.autograd.grad(3 * (near / (far + 1e-3)).mean(), student)
+    torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-7)
+
+
+@every_space
+def test_its_gradient_has_the_memory_format_of_the_student(space):
+    student, teacher, negative = images(3, 2, 3, 8, 8)
+    student = student.contiguous(memory_format=torch.channels_last).requires_grad_()
+    (gradient,) = torch.autograd.grad(ContrastiveLoss(space=space)(student, teacher, negative), student)
+
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_half_way_between_teacher_and_negative_it_is_almost_one():
