@@ -10,16 +10,18 @@ MODEL := models/net_g_latest.safetensors
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-# The zoo. PHOTOS: folder with the photographs to train on; LIST: the files of it that go into a pack; NOTES: Markdown
-# on data and licences for the card, by default what the student's card says if it has seen the same photographs.
-STUDENT ?= imdn_rtc_x2
+# The zoo. STUDENT: which one, by default the next in options/zoo/line.txt; PHOTOS: folder with the photographs to train
+# on; LIST: the files of it that go into a pack; NOTES: Markdown on data and licences for the card, by default what the
+# student's card says if it has seen the same photographs.
+STUDENT ?=
 MINUTES ?= 50
 LIST ?= $(PHOTOS)/list.txt
-SETS := datasets/kodak24 datasets/Set5 datasets/Set14
+SETS := datasets/kodak24 datasets/edges datasets/Set5 datasets/Set14
+EDGES := options/zoo/edges.txt
 PACK := datasets/pack.tar
 PACK_LIMIT := 62914560
-TEACHER = $(shell sed -n 's/^  weights: //p' options/zoo/$(STUDENT).yml)
-STATE = $(wildcard imdn_kd/zoo/states/$(STUDENT).state)
+STUDENTS = $(or $(STUDENT),$(shell sed 's/\#.*//' options/zoo/line.txt))
+TEACHERS = $(sort $(shell sed -n 's/^  weights: //p' $(STUDENTS:%=options/zoo/%.yml)))
 ARMS := contrastive pairwise pixelwise scratch statistics
 SEEDS := 0 1 2
 
@@ -30,8 +32,8 @@ help:
 	@echo "make test    checks of style and types, then all tests"
 	@echo "make lint    the checks of style and types alone"
 	@echo "make bench   speed as ratios, both sides in the same run"
-	@echo "make zoo     train a student that ships: STUDENT=imdn_rtc_x2 MINUTES=50 PHOTOS=folder; see README.md"
-	@echo "make pack    the data and the teacher of STUDENT in one archive, for make zoo on another machine"
+	@echo "make zoo     train the next student that ships, or STUDENT=NAME: MINUTES=50 PHOTOS=folder; see README.md"
+	@echo "make pack    the data and the teachers in one archive, for make zoo on another machine"
 	@echo "make proof   the comparison of objectives in README.md (hours)"
 	@echo "make venv    the environment alone (installs torch: several GB)"
 	@echo "make clean   remove the environment and what tools left behind; data and experiments stay"
@@ -64,20 +66,31 @@ lint: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python -m tests.bench
 
-# Goes on from the run that is there, or from the student that ships; see options/zoo/.
+# Resumes the run that is there, or begins from the student that ships; stopped, the same command goes on.
 zoo: $(INSTALLED) datasets/photos.store
-	$(BIN)/imdn-kd train -opt options/zoo/$(STUDENT).yml --auto_resume --minutes $(MINUTES) $(if $(STATE),--set path.resume_state=$(STATE))
-	$(BIN)/imdn-kd zoo publish -opt options/zoo/$(STUDENT).yml $(if $(NOTES),--notes $(NOTES))
+	$(BIN)/imdn-kd zoo train $(STUDENT) --minutes $(MINUTES) $(if $(NOTES),--notes $(NOTES))
 
-datasets/photos.store: | $(INSTALLED)
+# Photographs that weights are selected on, and that are not trained on. Made once: a pack brings it along.
+datasets/edges:
+	@test -d "$(PHOTOS)" || { echo "make zoo PHOTOS=FOLDER: say where the photographs are to train on" >&2; exit 2; }
+	@rm -rf $@.part && mkdir -p $@.part
+	@while IFS= read -r file; do \
+	    case $$file in ''|'#'*) continue;; esac; \
+	    cp '$(PHOTOS)'/"$$file" $@.part/ 2>/dev/null || { \
+	        rm -rf $@.part; \
+	        echo "$(PHOTOS)/$$file: cannot be copied, but $(EDGES) lists it; give the folder that has it" >&2; exit 2; }; \
+	done < $(EDGES)
+	@mv $@.part $@
+
+datasets/photos.store: datasets/edges | $(INSTALLED)
 	@test -d "$(PHOTOS)" || { echo "make zoo PHOTOS=FOLDER: say where the photographs are to train on" >&2; exit 2; }
 	$(BIN)/imdn-kd prepare folder '$(PHOTOS)' --scale 2 --scale 3 --scale 4 $(SETS:%=--exclude-like %) --output $@
 
 # To unpack beside this file on the other machine: tar xf pack.tar, then make zoo PHOTOS=datasets/pack.
-pack:
+pack: datasets/edges
 	@test -f "$(LIST)" || { echo "make pack PHOTOS=FOLDER LIST=FILE: say which photographs are to be in it" >&2; exit 2; }
 	@trap 'rm -f $(PACK).part' EXIT; \
-	tar --create --file $(PACK).part --dereference $(SETS) $(TEACHER) && \
+	tar --create --file $(PACK).part --dereference $(SETS) $(TEACHERS) && \
 	tar --append --file $(PACK).part --dereference --directory '$(PHOTOS)' --transform 's,^,datasets/pack/,' --files-from $(abspath $(LIST)) && \
 	if test $$(wc -c < $(PACK).part) -le $(PACK_LIMIT); then mv $(PACK).part $(PACK); \
 	else echo "$(PACK): would be larger than 60 MiB; give a shorter LIST" >&2; exit 2; fi

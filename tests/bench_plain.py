@@ -25,7 +25,9 @@ def speed(compare: Compare) -> None:
             Upscaler(ARCHS.build({"type": name, "upscale": scale}).eval(), precision="fp32", device="cpu")
             for name in ("plain_m", "imdn_rtc")
         )
-        compare(f"plain_m x{scale} / imdn_rtc x{scale}, fp32, 1280x720 out", partial(ours, image), partial(other, image))
+        compare(
+            f"plain_m x{scale} / imdn_rtc x{scale}, fp32, 1280x720 out", partial(ours, image), partial(other, image)
+        )
 
 
 def reparam(compare: Compare) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shlex
 import sys
@@ -50,79 +49,25 @@ def train(
 
     imdn-kd train -opt options/train/imdn_rtc_x2.yml
     """
-    from imdn_kd.errors import InputError
-    from imdn_kd.training.interrupt import Deadline, TimeUpError
-
-    if minutes is not None and not 0 < minutes <= 1e6:
-        raise InputError(f"--minutes is {minutes:g}; give a number above 0, and a million at most")
-    deadline = None if minutes is None else Deadline(60 * minutes)
-    from imdn_kd.cli.progress import TrainProgress
-    from imdn_kd.evaluation.report import report_scores
+    from imdn_kd.cli import training
     from imdn_kd.option_files import read_options
 
-    if importlib.util.find_spec("accelerate") is None:
-        raise InputError("training needs packages that are not installed; pip install 'imdn_kd[train]'")
+    deadline = None if minutes is None else training.deadline_in(minutes)
+    training.check_installed()
     from imdn_kd.training import launch, run
     from imdn_kd.training.options import TrainOptions
-    from imdn_kd.training.trainer import DivergedError
 
     with launch.processes(launcher.value):
-        main = launch.rank() == 0
         content = launch.together(lambda: read_options(options, TrainOptions, overrides or ()))
         if check:
             if deadline is not None:
                 content, _, _ = launch.together(lambda: run.next_piece(content, root=root, auto_resume=auto_resume))
             plan = launch.together(lambda: run.check(content, root=root, auto_resume=auto_resume))
-            if main:
+            if launch.rank() == 0:
                 print(*plan.notes, f"{options}: can be trained", sep="\n")
             return
-        try:
-            if deadline is not None:
-                with TrainProgress(content.train.total_iter, shown=main) as progress:
-                    content = run.fit(
-                        content, deadline, root=root, auto_resume=auto_resume, on_teaching=progress.teaching
-                    )
-            with TrainProgress(content.train.total_iter, shown=main) as progress:
-                trainer = run.prepare(
-                    content,
-                    root=root,
-                    auto_resume=auto_resume,
-                    deadline=deadline,
-                    examined=deadline is not None,
-                    on_step=progress.at,
-                    on_teaching=progress.teaching,
-                )
-                first = trainer.step
-                progress.start(first)
-                outcome = trainer.run()
-        except DivergedError as error:
-            if main:
-                print(f"imdn-kd: {error}", file=sys.stderr)
-            raise typer.Exit(1) from error
-        except TimeUpError as error:
-            if main:
-                print(f"time is up before training could begin; go on with: {_again()}")
-            raise typer.Exit(0) from error
-        if outcome.time_up and outcome.step == first < content.train.total_iter:
-            few = f"--minutes {minutes:g}: time was up before the first update; give more"
-            raise InputError(*([few] if main else []))
-    if not main:
-        raise typer.Exit(0 if outcome.signal is None else 128 + outcome.signal)
-    if outcome.time_up:
-        total = content.train.total_iter
-        print(f"time is up after update {outcome.step} of {total}; go on with: {_again()}")
-        return
-    if outcome.signal is not None:
-        print(f"imdn-kd: stopped after update {outcome.step}; go on with: {_again()}", file=sys.stderr)
-        raise typer.Exit(128 + outcome.signal)
-    if outcome.test:
-        report = report_scores(outcome.test)
-        report.show(as_json=False)
-        report.save(trainer.folder.path / "test.md")
-    selection = " and ".join(content.val.selection) if content.val else ""
-    for metric, best in outcome.best.items():
-        print(f"best {metric} on {selection}: {best['value']:.4f} at {best['step']}")
-    print(f"trained for {outcome.step} updates: {outcome.model}")
+        trained = training.carry_out(content, root=root, auto_resume=auto_resume, deadline=deadline, again=_again)
+    training.report(trained, _again)
 
 
 def _again() -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,8 +11,9 @@ import typer
 
 if TYPE_CHECKING:
     from imdn_kd.evaluation.tables import Report
+    from imdn_kd.training.options import TrainOptions
 
-zoo = typer.Typer(help="Show the students that ship, or make one of a run.", no_args_is_help=True)
+zoo = typer.Typer(help="Show the students that ship, train the next one, or make one of a run.", no_args_is_help=True)
 
 
 @zoo.command("list")
@@ -48,31 +50,111 @@ def publish(
         Path | None, typer.Option(metavar="FILE", help="Markdown on data and licences, for the model card.")
     ] = None,
 ) -> None:
-    """Make a student of the selected weights of a run: model file, model card, and the state to go on from.
+    """Make a student of the selected weights of a run: model file and model card.
 
     A student of that name that is better on the set for selection, or as good and no older, is kept.
 
     imdn-kd zoo publish -opt options/zoo/imdn_rtc_x2.yml
     """
-    from imdn_kd import zoo as library
-    from imdn_kd.cli.progress import FileProgress
-    from imdn_kd.errors import InputError
-    from imdn_kd.evaluation.report import report_scores
+    from imdn_kd.cli import training
     from imdn_kd.option_files import read_options
 
-    if importlib.util.find_spec("accelerate") is None:
-        raise InputError("training needs packages that are not installed; pip install 'imdn_kd[train]'")
+    training.check_installed()
     from imdn_kd.training.options import TrainOptions
-    from imdn_kd.training.publish import publish as make
 
-    content = read_options(options, TrainOptions)
+    _publish(read_options(options, TrainOptions), options, root, to, _read_notes(notes))
+
+
+@zoo.command()
+def train(
+    minutes: Annotated[float, typer.Option(metavar="MINUTES", help="How long the piece is to take.")],
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="Of the student. Without it: one of the line, RECIPES/line.txt, whose piece is not finished, or else "
+            "the one that has had the fewest updates.",
+            show_default=False,
+        ),
+    ] = None,
+    recipes: Annotated[Path, typer.Option(metavar="FOLDER", help="Of the recipes and the line.")] = Path("options/zoo"),
+    root: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("experiments"),
+    to: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Of the zoo.", show_default="that of the package"),
+    ] = None,
+    notes: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Markdown on data and licences, for the model card.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Instead of what the recipe says, as num_gpu=0."),
+    ] = None,
+) -> None:
+    """Train the student that is next in line for so long, and publish it.
+
+    Resumes the run that is there, or begins one from the weights in the zoo. Stopped at any moment, the same command
+    goes on, and ends with the same student.
+
+    imdn-kd zoo train --minutes 50
+    """
+    from imdn_kd import zoo as library
+    from imdn_kd.cli import training
+
+    deadline = training.deadline_in(minutes)
+    training.check_installed()
+    text = _read_notes(notes)
+    from imdn_kd.training import launch
+    from imdn_kd.training.run import check
+    from imdn_kd.training.run_folder import RunFolder
+    from imdn_kd.training.zoo_line import next_student
+
+    def again() -> str:
+        return shlex.join(["imdn-kd", *sys.argv[1:]])
+
+    with launch.processes("none"):
+        student = launch.together(
+            lambda: next_student(
+                name, recipes=recipes, root=root, folder=to or library.FOLDER, overrides=overrides or ()
+            )
+        )
+        run, first = RunFolder(root / student.name), student.why
+        if student.outdated:
+            launch.together(lambda: check(student.training, root=root))
+            archived = launch.together(run.archive if launch.rank() == 0 else lambda: None)
+            first += "" if archived is None else f"; the run that was there is kept as {archived.name}"
+        trained = None
+        if not student.trained:
+            trained = training.carry_out(
+                student.training, root=root, auto_resume=True, deadline=deadline, again=again, first=first
+            )
+        elif launch.rank() == 0:
+            print(first, file=sys.stderr)
+    if trained is not None:
+        training.report(trained, again)
+    if launch.rank() == 0:
+        _publish(student.options, student.recipe, root, to, text)
+
+
+def _read_notes(path: Path | None) -> str:
+    from imdn_kd.errors import InputError
+
     try:
-        text = "" if notes is None else notes.read_text(encoding="utf-8")
+        return "" if path is None else path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise InputError(f"{notes}: cannot read it ({reason}); give a file of Markdown") from error
+        raise InputError(f"{path}: cannot read it ({reason}); give a file of Markdown") from error
+
+
+def _publish(content: TrainOptions, path: Path, root: Path, to: Path | None, notes: str) -> None:
+    """Publish a run, and say what became of it."""
+    from imdn_kd import zoo as library
+    from imdn_kd.cli.progress import FileProgress
+    from imdn_kd.evaluation.report import report_scores
+    from imdn_kd.training.publish import publish
+
     with FileProgress() as progress:
-        made = make(content, options, root=root, folder=to or library.FOLDER, notes=text, on_image=progress.at)
+        made = publish(content, path, root=root, folder=to or library.FOLDER, notes=notes, on_image=progress.at)
     report_scores(made.scores).show(as_json=False)
     before = "" if made.before is None else f", the student that was there {made.before:.3f}"
     figures = f"the run has {made.psnr:.3f} dB on {made.data}{before}"

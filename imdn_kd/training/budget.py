@@ -15,6 +15,7 @@ from imdn_kd.training import launch
 from imdn_kd.training.checkpoint import State
 from imdn_kd.training.interrupt import Deadline
 from imdn_kd.training.options import CosineOptions, TrainOptions
+from imdn_kd.training.planned import PlannedPiece
 from imdn_kd.training.trainer import Trainer
 from imdn_kd.training.validation import StoppedError
 
@@ -77,6 +78,46 @@ def go_on(options: TrainOptions, state: State) -> TrainOptions:
     periods, weights = _course(state, total)
     val_freq = None if state.options["val"] is None else state.options["val"]["val_freq"]
     return _changed(options, total_iter=total, periods=periods, weights=weights, val_freq=val_freq)
+
+
+def follow(options: TrainOptions, piece: PlannedPiece) -> TrainOptions:
+    """Options for a piece that was planned before.
+
+    Args:
+        options: of the file.
+        piece: where the run is, or just beyond.
+
+    Raises:
+        InputError: see `check_scheduler`.
+    """
+    check_scheduler(options)
+    return _changed(
+        options,
+        total_iter=piece.total_iter,
+        periods=piece.periods,
+        weights=piece.restart_weights,
+        val_freq=piece.val_freq,
+    )
+
+
+def planned(options: TrainOptions, start: int) -> PlannedPiece:
+    """The numbers of a piece, from which `follow` makes the same options again.
+
+    Args:
+        options: of the piece; see `add_period`.
+        start: updates done before it.
+
+    Raises:
+        InputError: see `check_scheduler`.
+    """
+    scheduler, val = check_scheduler(options), options.val
+    return PlannedPiece(
+        start,
+        options.train.total_iter,
+        list(scheduler.periods),
+        list(scheduler.restart_weights),
+        None if val is None else val.val_freq,
+    )
 
 
 def add_period(
@@ -157,8 +198,8 @@ def length(
     Returns:
         0 updates or more.
     """
-    affordable = int(_MOST_FOR_VALIDATIONS * max(seconds, 0) / validation) if validation else VALIDATIONS
-    validations = min(VALIDATIONS, affordable)
+    most = _MOST_FOR_VALIDATIONS * max(seconds, 0)
+    validations = VALIDATIONS if validation * VALIDATIONS <= most else int(most / validation)
     left, here = seconds - test - (validations + 1) * validation, start
     for turn in sorted(turn for turn in turns if turn > start):
         each = seconds_at(here)

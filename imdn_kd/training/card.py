@@ -8,6 +8,7 @@ from typing import Any
 
 from imdn_kd.data.origins.catalogue import NAMED_SETS
 from imdn_kd.evaluation.tables import Table
+from imdn_kd.training.history import run_updates
 
 Record = Mapping[str, Any]
 
@@ -17,15 +18,18 @@ def card(record: Record) -> str:
 
     Args:
         record: plain values: `name`, `scale`, `network` (its spec), `parameters`, `multi_adds` (for a result of
-            1280x720 px); `updates`, `seed`, `stages` (of {"start", "gt_size", "batch"}), `pieces` (see
+            1280x720 px); `updates` of all runs; `history`, the earlier runs, oldest first (see
+            `imdn_kd.training.history`; records without it have none), all that follows being of the last run:
+            `run_updates`, `seed`, `stages` (of {"start", "gt_size", "batch"}), `pieces` (see
             `imdn_kd.training.pieces`), `start` ({"file", "sha256"} of the first weights, or None); `data` ({"name",
             "images", "store", "sha256"}, the last two None for other data than stores); `teachers` (of {"file",
             "sha256", "type", "self_ensemble", "weight"}); `losses` and `objectives` (their options by name);
             `optimizer`, `schedule` (the options of the scheduler, `warmup_iter` and `total_iter`), `ema_decay`;
             `selection` ({"set", "images", "lr", "psnr", "ssim", "update", "validations"}, and "also", a list, where the
-            mean over several sets counted); `figures` ({"images", "lr", "psnr", "ssim"} by data set), `bicubic` ({"psnr", "ssim"} by data set, that for selection among them),
-            `protocol` (lines); `weights` (`fp16` or `fp32`), `rounding` ({"fp32", "fp16"} by data set, dB); `options`
-            (path of the option file), `versions`; `notes` on data and licences, Markdown.
+            mean over several sets counted); `figures` ({"images", "lr", "psnr", "ssim"} by data set), `bicubic`
+            ({"psnr", "ssim"} by data set, those for selection among them), `protocol` (lines); `weights` (`fp16` or
+            `fp32`), `rounding` ({"fp32", "fp16"} by data set, dB); `options` (path of the option file), `versions`;
+            `notes` on data and licences, Markdown.
     """
     sections = {
         "Network": _network(record),
@@ -43,7 +47,8 @@ def card(record: Record) -> str:
 
 def _purpose(record: Record) -> str:
     name, scale = record["name"], record["scale"]
-    kind = "distilled from another network" if record["teachers"] else "trained without a teacher"
+    taught = any(run["teachers"] for run in (record, *_history(record)))
+    kind = "distilled from another network" if taught else "trained without a teacher"
     return (
         f"Enlarges photographs by {scale}: a small network, {kind}, for where large ones take too long or too much "
         f"memory.\n\n    imdn-kd upscale photo.jpg -o large --model {name}"
@@ -98,8 +103,13 @@ def _checksum(file: Record) -> str:
 
 def _recipe(record: Record) -> Iterator[str]:
     schedule, selection = record["schedule"], record["selection"]
-    updates, total = record["updates"], schedule["total_iter"]
-    yield f"{updates:,} updates{'' if updates >= total else f' of {total:,} that were planned'}, seed {record['seed']}"
+    updates, total, history = run_updates(record), schedule["total_iter"], _history(record)
+    if history:
+        runs = f"{len(history) + 1} runs, each from the published weights of the one before"
+        yield f"{record['updates']:,} updates in {runs}"
+    yield from map(_earlier, history)
+    planned = "" if updates >= total else f" of {total:,} that were planned"
+    yield f"{'the last run: ' if history else ''}{updates:,} updates{planned}, seed {record['seed']}"
     for stage in record["stages"]:
         since = f" from update {stage['start'] + 1:,} on" if len(record["stages"]) > 1 else ""
         yield f"batches of {stage['batch']} patches of {stage['gt_size']} px{since}"
@@ -117,16 +127,42 @@ def _recipe(record: Record) -> Iterator[str]:
         yield _objective(name, options, updates)
     if record["ema_decay"]:
         yield f"running average of the weights with decay {_value(record['ema_decay'])}, which is what was kept"
+    of_run = " of the last run" if history else ""
     chosen = " and ".join(each["set"] for each in _selection(record))
     chosen = f"{chosen} (the mean of both)" if "also" in selection else chosen
     precision = record["pieces"][-1]["precision"]
     if all(piece.get("precision") == precision for piece in record["pieces"]):
         yield "in fp32" if precision == "fp32" else f"in mixed precision, {precision}"
     yield (
-        f"weights after update {selection['update']:,}: those of the highest PSNR on {chosen}, of "
+        f"weights after update {selection['update']:,}{of_run}: those of the highest PSNR on {chosen}, of "
         f"{selection['validations']} validations"
     )
     yield "versions: " + ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+
+
+def _history(record: Record) -> Sequence[Record]:
+    """The earlier runs, which older records do not have."""
+    found: Sequence[Record] = record.get("history", ())
+    return found
+
+
+def _earlier(run: Record) -> str:
+    """An earlier run in one line."""
+    start, data, optimizer = run["start"], run["data"], run["optimizer"]
+    losses = (f"{_value(each['loss_weight'])} {each['type']}" for each in run["losses"].values())
+    objectives = [f"{_value(each['loss_weight'])} {each['type']}" for each in run["objectives"].values()]
+    patches = (f"batches of {stage['batch']} patches of {stage['gt_size']} px" for stage in run["stages"])
+    told = (
+        f"{run['updates']:,} updates, seed {run['seed']}",
+        " then ".join(patches) + f" of {data['images']:,} images of {data['name']}",
+        f"first weights {start['file']}" if start else "",
+        f"{optimizer['type']}, learning rate {_value(optimizer['lr'])}",
+        f"losses {', '.join(losses)}" if run["losses"] else "",
+        f"objectives {', '.join(objectives)} ({', '.join(run['teachers'])})" if objectives else "",
+        f"EMA {_value(run['ema_decay'])}" if run["ema_decay"] else "",
+        run["precision"],
+    )
+    return "an earlier run: " + "; ".join(filter(None, told))
 
 
 def _warm_up(schedule: Record) -> str:
@@ -141,7 +177,7 @@ def _rates(record: Record, rate: float) -> Iterator[str]:
         starts = [0, *ends[:-1]]
         for start, end, weight in zip(starts, ends, schedule["restart_weights"], strict=True):
             high = low + weight * (rate - low)
-            if start < record["updates"]:
+            if start < run_updates(record):
                 yield f"updates {start + 1:,} to {end:,}: the rate falls from {high:.3g} to {low:.3g} along a cosine"
     elif "type" in schedule:
         steps = ", ".join(f"{step:,}" for step in schedule["milestones"])

@@ -14,8 +14,10 @@ from imdn_kd.evaluation.profile import profile
 from imdn_kd.evaluation.report import report_scores
 from imdn_kd.option_files import check_options
 from imdn_kd.training.finished import FinishedRun, tidy_options, without_none
+from imdn_kd.training.history import EarlierRun, updates_of
 from imdn_kd.training.options import TrainOptions
-from imdn_kd.training.pieces import Piece, pieces
+from imdn_kd.training.pieces import pieces
+from imdn_kd.training.run_folder import beginning
 
 OUTPUT_SIZE = (720, 1280)
 """(height, width) of the result for which multi-adds are counted, px."""
@@ -30,7 +32,7 @@ class Measured:
 
 
 def describe(
-    file: TrainOptions, path: Path, run: FinishedRun, measured: Measured, earlier: Sequence[Piece] = ()
+    file: TrainOptions, path: Path, run: FinishedRun, measured: Measured, history: Sequence[EarlierRun] = ()
 ) -> dict[str, Any]:
     """Describe a student in plain values, which `imdn_kd.training.card` lists.
 
@@ -39,7 +41,7 @@ def describe(
         path: of the option file.
         run: what was trained.
         measured: its scores.
-        earlier: the pieces of the student of that name that was there; see `pieces`.
+        history: the earlier runs of the student; see `earlier_runs`.
     """
     options, trained = check_options(without_none(tidy_options(run, file)), TrainOptions, "state"), run.model.training
     last = run.entries[-1]
@@ -51,7 +53,7 @@ def describe(
         {"start": stage.start, "gt_size": stage.gt_size, "batch": together * stage.batch_size}
         for stage in data.stages()
     ]
-    updates = max(run.state.step, trained["updates"])
+    updates = run.updates
     objectives = {} if options.distill is None else options.distill.objectives
     # What would have counted later has done nothing.
     objectives = {name: each for name, each in objectives.items() if each.start_iter < updates}
@@ -63,8 +65,10 @@ def describe(
         "network": network.spec,
         "parameters": counts.parameters,
         "multi_adds": counts.multi_adds,
-        "updates": updates,
-        "pieces": pieces(run.entries, updates, earlier),
+        "updates": updates_of(history) + updates,
+        "run_updates": updates,
+        "history": list(history),
+        "pieces": pieces(run.entries, updates),
         "seed": options.manual_seed,
         "stages": stages,
         "start": _first_weights(options, run.entries),
@@ -101,7 +105,7 @@ def describe(
 
 def _first_weights(options: TrainOptions, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """What the run began with, whatever its options say since."""
-    begun = next((entry for entry in reversed(entries) if entry["step"] == 0), None)
+    begun = beginning(entries)
     path = options.path.pretrained if begun is None else begun["options"]["path"].get("pretrain_network_g")
     if path is None:
         return None

@@ -14,7 +14,7 @@ from imdn_kd.inference.model_file import ModelFile, load_model
 from imdn_kd.option_files import check_options
 from imdn_kd.training.checkpoint import State, newest_state
 from imdn_kd.training.options import TrainOptions
-from imdn_kd.training.run_folder import RunFolder
+from imdn_kd.training.run_folder import RunFolder, first_weights
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,17 @@ class FinishedRun:
     model: ModelFile
     entries: Sequence[Mapping[str, Any]]
     validations: int
+
+    @property
+    def first_weights(self) -> str | None:
+        """SHA-256 of the weights that it began with, if they are known."""
+        return first_weights(self.entries)
+
+    @property
+    def updates(self) -> int:
+        """How many were made: the selected weights may be later than the newest state."""
+        selected: int = self.model.training["updates"]
+        return max(self.state.step, selected)
 
     @property
     def selected_on(self) -> list[str]:

@@ -7,26 +7,20 @@ from typing import Any
 
 from imdn_kd.distill.options import FIDELITY_OPTIONS
 
-Piece = Mapping[str, Any]
 
-
-def pieces(entries: Sequence[Mapping[str, Any]], end: int, earlier: Sequence[Piece] = ()) -> list[dict[str, Any]]:
+def pieces(entries: Sequence[Mapping[str, Any]], end: int) -> list[dict[str, Any]]:
     """The pieces of a training, from its first update to its last.
 
     Args:
         entries: of `run.json`, each time that the run was begun or gone on with: `step`, `options`, `processes`.
         end: updates in all.
-        earlier: the pieces of the student from whose state the run went on; empty if it began by itself.
 
     Returns:
         {"from", "to", "known"} and the settings, plain values, by what they are called in `_settings`; `from` counted
         from 1. Neighbours differ. Of updates of which nothing is known there are no settings, and `known` is false.
     """
     first = entries[0]["step"]
-    found = [dict(piece) for piece in earlier]
-    if first > (found[-1]["to"] if found else 0):
-        known = found[-1]["to"] if found else 0
-        found.append({"from": known + 1, "to": first, "known": False})
+    found: list[dict[str, Any]] = [{"from": 1, "to": first, "known": False}] if first else []
     for entry in entries:
         # What was trained beyond the state that was gone on from is lost.
         found = [{**piece, "to": min(piece["to"], entry["step"])} for piece in found if piece["from"] <= entry["step"]]

@@ -1,10 +1,9 @@
-"""From a run to a student of the zoo: scored, described, and written with the state from which training goes on."""
+"""From a run to a student of the zoo: scored, described, and written."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,19 +18,18 @@ from imdn_kd.evaluation.benchmark import Contestant, SetScore, bicubic, contesta
 from imdn_kd.files import atomic_path, check_folder, remove_leftovers
 from imdn_kd.inference.model_file import ModelFile, load_model, save_model
 from imdn_kd.inference.upscaler import Upscaler
+from imdn_kd.training.budget import is_complete
 from imdn_kd.training.card import card
-from imdn_kd.training.checkpoint import FORMAT, SUFFIX, State
 from imdn_kd.training.describe import Measured, describe
-from imdn_kd.training.finished import FinishedRun, open_run, tidy_options
+from imdn_kd.training.finished import FinishedRun, open_run
+from imdn_kd.training.history import FORMERLY, earlier_runs, sha256
 from imdn_kd.training.options import TrainOptions
+from imdn_kd.training.planned import read_piece
 from imdn_kd.training.run_folder import RunFolder
 from imdn_kd.training.validation import reported_on
 
 TOLERANCE = 0.001
 """What rounding the weights to fp16 may cost on any data set, dB."""
-
-STATES = "states"
-"""Folder in that of the zoo for the states from which training goes on."""
 
 SUFFIX_OF_MODELS = ".safetensors"
 
@@ -69,7 +67,8 @@ def publish(
     """Make a student of the selected weights of a run, unless the one that is there is better, or as good and no older.
 
     Nothing is written before all is scored; `index.json` is written last, so that the zoo works at any moment. What a
-    killed command has left undone, the next one does.
+    killed command has left undone, the next one does. At the very end the planned piece of the run is removed, if it
+    is complete.
 
     Args:
         file: gives the name of the run and the data sets to measure on; what was trained is taken from the run.
@@ -84,29 +83,31 @@ def publish(
         InputError: the run has no selected weights, was selected on a set that results are reported on, or cannot be
             compared with the student that is there; or a file cannot be read or written.
     """
-    run = open_run(file, RunFolder(root / file.name))
+    place = RunFolder(root / file.name)
+    run = open_run(file, place)
     target = folder / f"{file.name}{SUFFIX_OF_MODELS}"
     check_folder(target)
     there = {each: zoo.record(each) for each in _models(folder)}
     measured = _measure(file, run, on_image)
     before = there.get(target)
-    earlier = before["pieces"] if before is not None else []
-    record, stored = describe(file, path, run, measured, earlier), measured.by[measured.stored]
+    history = earlier_runs(run.first_weights, target, before)
+    record, stored = describe(file, path, run, measured, history), measured.by[measured.stored]
     record["notes"] = notes or _notes_on(record, before)
     if before is not None:
         _check_comparable(target, before, record)
     replaced = before is None or _rank(before) < _rank(record)
-    for place in (folder, folder / STATES):
-        remove_leftovers(place, deep=False)
+    remove_leftovers(folder, deep=False)
     if before is not None and not replaced and notes and notes != before.get("notes"):
         _annotate(target, before, notes)
     if replaced:
-        _write_state(folder / STATES / f"{file.name}{SUFFIX}", run.state, tidy_options(run, file))
         model = ModelFile(run.model.network, run.model.value_range, record, card(record))
         save_model(target, model, dtype=torch.float16 if measured.stored == "fp16" else None)
     # Also where the student is kept: a command that was killed may have left these undone.
     _write_text(target.with_suffix(".md"), zoo.card(target))
     _write_text(folder / "index.json", _index(folder))
+    piece = read_piece(place.piece)
+    if piece is not None and piece.total_iter == run.state.step and is_complete(run.state):
+        place.piece.unlink(missing_ok=True)
     return Published(
         target,
         replaced,
@@ -166,7 +167,7 @@ def _rounded(model: ModelFile) -> ModelFile | None:
 
 
 def _rank(record: Mapping[str, Any]) -> tuple[float, int]:
-    """What makes a student the better one; of the same weights, the further state counts."""
+    """What makes a student the better one; of the same weights, those of more updates count."""
     return selection_psnr(record), record["updates"]
 
 
@@ -184,10 +185,10 @@ def _notes_on(record: Mapping[str, Any], before: Mapping[str, Any] | None) -> st
 
 
 def _annotate(path: Path, record: Mapping[str, Any], notes: str) -> None:
-    """Write a student again, with other notes."""
+    """Write a student again, with other notes; runs that began with it know it by the former checksum."""
     model = load_model(path)
     dtype = torch.float16 if record["weights"] == "fp16" else None
-    told = {**record, "notes": notes}
+    told = {**record, "notes": notes, FORMERLY: [*record.get(FORMERLY, ()), sha256(path)]}
     save_model(path, dataclasses.replace(model, training=told, card=card(told)), dtype=dtype)
 
 
@@ -204,14 +205,6 @@ def _check_comparable(path: Path, before: Mapping[str, Any], now: Mapping[str, A
             )
     if before["scale"] != now["scale"]:
         raise InputError(f"{path}: enlarges by {before['scale']}, the run by {now['scale']}; give the run another name")
-
-
-def _write_state(path: Path, state: State, options: dict[str, Any]) -> None:
-    small = dataclasses.replace(state, options=options, window={})
-    buffer = io.BytesIO()
-    torch.save({"format": FORMAT, **vars(small)}, buffer)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(buffer.getvalue())
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -23,6 +23,7 @@ from imdn_kd.training.checkpoint import State
 from imdn_kd.training.interrupt import Deadline, TimeUpError
 from imdn_kd.training.options import TrainOptions
 from imdn_kd.training.plan import Plan, make_plan, open_batches
+from imdn_kd.training.planned import PlannedPiece, read_piece, write_piece
 from imdn_kd.training.resume import state_to_go_on_from
 from imdn_kd.training.run_folder import RunFolder
 from imdn_kd.training.teaching import check_teachers
@@ -48,8 +49,8 @@ def next_piece(
     """Find out which piece of a training in pieces comes next; arguments as in `prepare`.
 
     Returns:
-        Its options, the state that it goes on from, and whether its length is known: otherwise it is new, and so long
-        that it has no end.
+        Its options, the state that it goes on from, and whether its length is known, from this state or since it was
+        planned before: otherwise it is new, and so long that it has no end.
 
     Raises:
         InputError: the learning rate has no periods, or the state cannot be gone on from.
@@ -59,6 +60,9 @@ def next_piece(
     state = state_to_go_on_from(budget.endless(options), folder, auto_resume=auto_resume)
     if state is not None and not budget.is_complete(state):
         return budget.go_on(options, state), state, True
+    piece = read_piece(folder.piece) if auto_resume else None
+    if piece is not None and piece.start == (0 if state is None else state.step):
+        return budget.follow(options, piece), state, True
     return budget.add_period(options, state, budget.ENDLESS), state, False
 
 
@@ -73,7 +77,9 @@ def fit(
     """Return options of the piece that comes next, for `prepare`: if it is new, it ends when time is up.
 
     For this some updates are made here, and images scored, of which nothing is kept. The teachers are examined, and
-    their results computed, before that.
+    their results computed, before that. What was planned is kept in the folder of the run at once (`piece.json`), so
+    that the piece has the same length when it is resumed, whenever it is stopped; but not if a run that is there is to
+    make room for this one.
 
     Args:
         options: of the run, whose learning rate has periods.
@@ -104,7 +110,26 @@ def fit(
     if not updates:
         minutes = deadline.seconds / 60
         raise InputError(f"--minutes {minutes:g}: there is no time for one update and the scores after it; give more")
-    return budget.add_period(options, state, updates, validations)
+    planned = budget.add_period(options, state, updates, validations)
+    if _resumes(options, auto_resume):
+        numbers = budget.planned(planned, trainer.step)
+        folder = RunFolder(Path(root) / options.name)
+        launch.together((lambda: _keep(folder, numbers)) if accelerator.is_main_process else lambda: None)
+    return planned
+
+
+def _resumes(options: TrainOptions, auto_resume: bool) -> bool:
+    """Whether a run that is there stays where it is."""
+    return auto_resume or options.path.resume_state is not None
+
+
+def _keep(folder: RunFolder, piece: PlannedPiece) -> None:
+    """Write down a piece, unless another run is in the folder."""
+    lock = folder.lock()
+    try:
+        write_piece(folder.piece, piece)
+    finally:
+        lock.release()
 
 
 def prepare(
@@ -140,7 +165,7 @@ def prepare(
 
     def begin() -> BaseFileLock:
         lock = folder.lock()
-        archived = folder.begin(resumed=auto_resume or options.path.resume_state is not None, step=step)
+        archived = folder.begin(resumed=_resumes(options, auto_resume), step=step)
         if archived is not None:
             logger.info("the run that was in %s is kept as %s", folder.path, archived.name)
         given = options.model_dump(mode="json")

@@ -7,7 +7,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -58,6 +58,11 @@ class RunFolder:
         """Options, versions and data, for each time that the run was begun or gone on with."""
         return self.path / "run.json"
 
+    @property
+    def piece(self) -> Path:
+        """The piece that is under way, from when it is planned until it is published; see `PlannedPiece`."""
+        return self.path / "piece.json"
+
     def lock(self) -> filelock.BaseFileLock:
         """Keep other runs out of the folder until the result is released or this process ends.
 
@@ -92,10 +97,7 @@ class RunFolder:
         archived = None
         try:
             if self.path.exists() and not resumed:
-                stamp = time.strftime("%Y%m%d_%H%M%S")
-                names = (f"{self.path.name}_archived_{stamp}{more}" for more in ("", *(f"_{n}" for n in range(2, 100))))
-                archived = next(path for name in names if not (path := self.path.with_name(name)).exists())
-                self.path.rename(archived)
+                archived = self._rename()
             for folder in (self.models, self.states):
                 folder.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.path)
@@ -103,6 +105,39 @@ class RunFolder:
         except OSError as error:
             raise InputError(f"{self.path}: cannot write there ({error.strerror}); choose another --root") from error
         return archived
+
+    def archive(self) -> Path:
+        """Rename a run that is there, as `begin` does; returns what it is called now.
+
+        Raises:
+            InputError: another run writes there, or it cannot be renamed.
+        """
+        lock = self.lock()
+        try:
+            return self._rename()
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be renamed ({error.strerror}); choose another --root") from error
+        finally:
+            lock.release()
+
+    def _rename(self) -> Path:
+        stamp = time.strftime("%Y%m%d_%H%M%S")
+        names = (f"{self.path.name}_archived_{stamp}{more}" for more in ("", *(f"_{n}" for n in range(2, 100))))
+        archived = next(path for name in names if not (path := self.path.with_name(name)).exists())
+        return self.path.rename(archived)
+
+    def first_weights(self) -> str | None:
+        """SHA-256 of the weights that the run began with; None if they were random ones, or if none was begun.
+
+        Raises:
+            InputError: `run.json` cannot be read.
+        """
+        try:
+            return first_weights(json.loads(self.record.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise InputError(f"{self.record}: is damaged; restore it, or move the folder away") from error
 
     def note(self, entry: Mapping[str, Any]) -> None:
         """Add an entry to the record, with the time, versions, machine and git state."""
@@ -113,6 +148,18 @@ class RunFolder:
         entries.append({**entry, **_surroundings()})
         with atomic_path(self.record) as temporary:
             temporary.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
+
+
+def beginning(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The entry of `run.json` of when the run was begun, the last time; None if it went on from a state of another."""
+    return next((entry for entry in reversed(entries) if entry["step"] == 0), None)
+
+
+def first_weights(entries: Sequence[Mapping[str, Any]]) -> str | None:
+    """SHA-256 of the weights that a run began with, if they are known."""
+    begun = beginning(entries)
+    found: str | None = None if begun is None else begun.get("first_weights")
+    return found
 
 
 def _surroundings() -> dict[str, Any]:

@@ -41,15 +41,6 @@ def test_what_was_thrown_away_does_not_count():
     assert pieces([entry(0, "fp32"), entry(0)], 30) == [piece(1, 30)]
 
 
-def test_a_run_that_goes_on_from_a_student_has_the_pieces_of_that():
-    before = [piece(1, 10), piece(11, 25, "fp32")]
-    assert pieces([entry(20)], 40, before) == [piece(1, 10), piece(11, 20, "fp32"), piece(21, 40)]
-
-
-def test_a_run_that_began_anew_has_nothing_of_the_student_that_was_there():
-    assert pieces([entry(0)], 40, [piece(1, 10, "fp32")]) == [piece(1, 40)]
-
-
 def test_what_is_not_known_is_said():
     first, second = pieces([entry(20)], 40)
     assert first == {"from": 1, "to": 20, "known": False}

@@ -23,11 +23,11 @@ from imdn_kd.inference.model_file import ModelFile, load_model, save_model
 from imdn_kd.option_files import read_options
 from imdn_kd.registry import ARCHS
 from imdn_kd.training import publish as module
-from imdn_kd.training.checkpoint import load_state
+from imdn_kd.training.history import run_updates, sha256
 from imdn_kd.training.options import TrainOptions
 from imdn_kd.training.publish import publish
 from tests.fake_set import picture
-from tests.training.small_runs import content, flat, make_data, merged, small_options, state_file, train
+from tests.training.small_runs import content, flat, make_data, merged, small_options, train
 
 NAME = "tiny_x2"
 NETWORK = {"type": "IMDN", "num_feat": 8, "num_block": 2, "upscale": 2}
@@ -107,15 +107,13 @@ def change_record(path, change):
     save_model(path, model)
 
 
-def test_a_run_becomes_a_student_with_card_state_and_index(place):
+def test_a_run_becomes_a_student_with_card_and_index(place):
     made = go(place, notes="Photographs of *mine*.")
     selected = load_model(place / "runs" / NAME / "models" / "net_g_best_psnr.safetensors")
     student = load_model(place / "zoo" / f"{NAME}.safetensors")
 
     assert (made.path, made.replaced, made.before) == (place / "zoo" / f"{NAME}.safetensors", True, None)
-    assert sorted(map(str, contents(place / "zoo"))) == [
-        *("index.json", f"states/{NAME}.state", f"{NAME}.md", f"{NAME}.safetensors"),
-    ]
+    assert sorted(map(str, contents(place / "zoo"))) == ["index.json", f"{NAME}.md", f"{NAME}.safetensors"]
     rounded = {key: value.half().float() for key, value in selected.network.state_dict().items()}
     assert flat(student.network.state_dict()) == flat(rounded)
     with safe_open(made.path, "pt") as file:
@@ -126,7 +124,7 @@ def test_a_run_becomes_a_student_with_card_state_and_index(place):
     ]
     record = student.training
     assert record == zoo.record(made.path)
-    assert (record["updates"], record["seed"]) == (12, 3)
+    assert (record["updates"], record["run_updates"], record["history"], record["seed"]) == (12, 12, [], 3)
     assert record["stages"] == [{"start": 0, "gt_size": 32, "batch": 4}]
     assert (record["data"]["name"], record["data"]["images"]) == ("photos", 4)
     assert record["data"]["sha256"] == Store("sample.store").checksum
@@ -188,40 +186,55 @@ def test_the_card_says_what_there_is_to_know(place):
 def test_nothing_that_is_published_tells_where_it_was_made(place, workplace):
     run = json.loads((place / "runs" / NAME / "run.json").read_text())[-1]
     assert str(workplace) in json.dumps(run["options"])
-    go(place)
-    state = load_state(place / "zoo" / "states" / f"{NAME}.state")
+    record = zoo.record(go(place).path)
 
     for path, written in contents(place / "zoo").items():
         for folder in (workplace, place):
             assert str(folder).encode() not in written, path
-    assert state.options["datasets"]["train"]["dataroot"] == "sample.store"
-    assert state.options["network_t"]["weights"] == "teacher.safetensors"
-    assert state.options["path"]["resume_state"] is None
+    assert record["data"]["store"] == "sample.store"
+    assert record["teachers"][0]["file"] == "teacher.safetensors"
 
 
 def test_absolute_paths_of_the_option_file_itself_are_not_published(place, workplace):
     go(place, f"datasets.train.dataroot={workplace}/sample.store", f"network_t.weights={workplace}/teacher.safetensors")
-    state = load_state(place / "zoo" / "states" / f"{NAME}.state")
-
     assert all(str(workplace).encode() not in written for written in contents(place / "zoo").values())
-    assert state.options["datasets"]["train"]["dataroot"] == "sample.store"
+    assert zoo.record(place / "zoo" / f"{NAME}.safetensors")["data"]["store"] == "sample.store"
 
 
-def test_training_goes_on_from_the_state_as_from_the_run(place):
-    go(place)
-    before = state_file(place / "runs", 12, NAME)
-    published = torch.load(place / "zoo" / "states" / f"{NAME}.state", weights_only=True)
-    assert flat(before["optimizer"]) == flat(published["optimizer"])
-    assert "exp_avg_sq" in str(list(flat(published["optimizer"])))
-    assert not published["window"]
+def test_a_run_that_began_with_the_student_adds_to_its_updates(place):
+    path = go(place).path
+    began = sha256(path)
+    further = (f"path.pretrain_network_g={path}", "train.total_iter=4", "train.scheduler.periods=[4, 4]")
+    train(options(*further), place / "runs")
+    change_record(path, lambda record: record["selection"].update(psnr=1.0))
+    change_record(path, lambda record: record.update(formerly=[began]))
+    assert go(place).replaced
+    record = zoo.record(path)
 
-    longer = ("train.total_iter=20", "train.scheduler.periods=[8, 12]")
-    train(options(*longer, f"path.resume_state={place}/zoo/states/{NAME}.state"), place / "others")
-    train(options(*longer), place / "runs", auto_resume=True)
-    after, other = (state_file(root, 20, NAME) for root in (place / "runs", place / "others"))
-    for part in ("network", "ema", "optimizer"):
-        assert flat(after[part]) == flat(other[part]), part
-        assert flat(after[part]) != flat(before[part]), part
+    assert (record["updates"], record["run_updates"]) == (16, 4)
+    (earlier,) = record["history"]
+    assert (earlier["updates"], earlier["seed"], earlier["start"]) == (12, 3, None)
+    assert (earlier["teachers"], earlier["objectives"].keys()) == (["teacher.safetensors"], {"l_kd", "l_cd"})
+    assert earlier["data"] == {key: record["data"][key] for key in ("name", "images", "sha256")}
+    assert record["start"] == {"file": f"{NAME}.safetensors", "sha256": began}
+    assert [(piece["from"], piece["to"]) for piece in record["pieces"]] == [(1, 4)]
+    assert "l_kd" not in record["objectives"]  # it would have begun with update 5
+    text = zoo.card(path)
+    assert "- 16 updates in 2 runs, each from the published weights of the one before\n- an earlier run: 12 " in text
+    assert "\n- the last run: 4 updates, seed 3\n" in text
+
+
+def test_a_student_whose_record_has_no_runs_before_is_compared_as_ever(place):
+    path = go(place).path
+    whole = zoo.record(path)
+
+    def older(record):
+        del record["history"], record["run_updates"]
+
+    change_record(path, older)
+    assert run_updates(zoo.record(path)) == 12
+    assert module.card(zoo.record(path)) == module.card(whole)
+    assert not go(place).replaced
 
 
 def test_weights_may_be_later_than_the_newest_state(place):
@@ -231,7 +244,6 @@ def test_weights_may_be_later_than_the_newest_state(place):
     record = zoo.record(go(place).path)
 
     assert (record["updates"], record["selection"]["update"]) == (12, 12)
-    assert load_state(place / "zoo" / "states" / f"{NAME}.state").step == 8
 
 
 def test_a_run_that_is_no_better_changes_nothing(place):
@@ -256,6 +268,14 @@ def test_notes_are_corrected_though_the_student_is_kept(place):
     assert path.with_suffix(".md").read_text() == zoo.card(path)
     assert "Photographs of mine." in zoo.card(path)
     assert "mime" not in zoo.card(path)
+
+
+def test_a_student_whose_notes_were_corrected_is_known_to_runs_that_began_with_it(place):
+    path = go(place, notes="Photographs of mime.").path
+    before = sha256(path)
+    go(place, notes="Photographs of mine.")
+    assert sha256(path) != before
+    assert zoo.record(path)["formerly"] == [before]
 
 
 def test_notes_stay_while_the_photographs_are_the_same(place):
@@ -289,7 +309,7 @@ def test_objectives_and_teachers_that_never_counted_are_not_told(place):
     assert "trained without a teacher" in zoo.card(place / "zoo" / f"{NAME}.safetensors")
 
 
-def test_of_the_same_weights_the_later_state_is_published(place):
+def test_of_the_same_weights_those_of_more_updates_are_published(place):
     path = go(place).path
 
     def earlier(record):
@@ -310,13 +330,10 @@ def test_the_set_for_selection_decides_which_student_is_kept(place, difference, 
         record["figures"]["tested"]["psnr"] = 99.0  # counts for nothing
 
     change_record(path, change)
-    state = place / "zoo" / "states" / f"{NAME}.state"
-    state.write_bytes(b"older")
     made = go(place)
 
     assert (made.replaced, made.before, made.psnr) == (replaced, round(psnr + difference, 3), psnr)
     assert (zoo.record(path)["figures"]["tested"]["psnr"] == 99) is not replaced
-    assert (state.read_bytes() == b"older") is not replaced
 
 
 def test_weights_stay_fp32_where_rounding_costs(place, monkeypatch):
@@ -421,7 +438,7 @@ def _killed(place, writes):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("better", [False, True])
-@pytest.mark.parametrize("writes", range(4))
+@pytest.mark.parametrize("writes", range(3))
 def test_killed_at_any_moment_the_zoo_works_and_the_next_command_ends_it(place, monkeypatch, writes, better):
     path = go(place).path
     whole = load_model(path)
@@ -442,11 +459,10 @@ def test_killed_at_any_moment_the_zoo_works_and_the_next_command_ends_it(place, 
             load_model(student.path)
     go(place)
     names = [str(name) for name in contents(place / "zoo")]
-    assert sorted(names) == ["index.json", f"states/{NAME}.state", f"{NAME}.md", f"{NAME}.safetensors"]
+    assert sorted(names) == ["index.json", f"{NAME}.md", f"{NAME}.safetensors"]
     assert [student.name for student in zoo.students()] == [NAME]
     assert load_model(path).training == whole.training
     assert (place / "zoo" / f"{NAME}.md").read_text() == whole.card
-    assert load_state(place / "zoo" / "states" / f"{NAME}.state").step == 12
 
 
 def test_the_index_has_the_best_student_of_each_scale_first_and_marks_the_smallest(place):
@@ -468,6 +484,7 @@ def test_other_recipes_are_described_too(place):
     other = {
         **record,
         "updates": 9000,
+        "run_updates": 9000,
         "teachers": [],
         "objectives": {
             "l": {

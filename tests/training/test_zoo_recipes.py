@@ -47,7 +47,7 @@ def workplace(tmp_path_factory):
         source="folder", path=str(root / "photographs"), scale=[2, 3, 4], output=str(root / "datasets" / "photos.store")
     )
     write(options, open_source(options, root=root), root=root)
-    for name in ("kodak24", "Set5", "Set14"):
+    for name in ("kodak24", "edges", "Set5", "Set14"):
         make_set(default_output(name, "folder", root / "datasets"), size=(48, 60))
     for path in FILES:
         options = read_options(path, TrainOptions)
@@ -131,8 +131,9 @@ def test_says_how_it_is_run_and_what_it_costs(file):
 
 def test_selects_on_no_benchmark_and_reports_what_it_has_not_seen(file):
     options = read_options(file, TrainOptions)
-    assert options.val.select_on == "kodak24"
-    assert [each.name for each in options.datasets.measured("val")] == ["kodak24"]
+    assert options.val.selection[0] == "kodak24"
+    assert {*options.val.selection} <= {"kodak24", "edges"}
+    assert [each.name for each in options.datasets.measured("val")] == options.val.selection
     assert [each.name for each in options.datasets.measured("test")] == ["Set5", "Set14"]
 
 
@@ -182,9 +183,72 @@ def test_a_pack_holds_the_data_and_the_teacher(workplace, tmp_path, monkeypatch)
     assert {name.split("/")[1] for name in names if name.startswith("datasets/")} == {
         "pack",
         "kodak24",
+        "edges",
         "Set5",
         "Set14",
     }
+
+
+def test_the_line_names_recipes():
+    names = [
+        line for line in (ROOT / "options" / "zoo" / "line.txt").read_text().splitlines() if line and line[0] != "#"
+    ]
+    assert names
+    assert {*names} <= {path.stem for path in STUDENTS}
+
+
+@pytest.fixture
+def photographs(tmp_path, monkeypatch):
+    """A folder where `make` finds photographs, two of which are to be selected on, and an environment."""
+    monkeypatch.chdir(tmp_path)
+    for name in (
+        "photos/hq/a b.webp",
+        "photos/c.png",
+        "photos/d.png",
+        "setup.py",
+        "pyproject.toml",
+        ".venv/.installed",
+    ):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(name)
+    Path("options/zoo").mkdir(parents=True)
+    Path("options/zoo/edges.txt").write_text("# large ones\nhq/a b.webp\n\nc.png\n")
+    return tmp_path
+
+
+def test_photographs_to_select_on_are_copied_and_not_trained_on(photographs):
+    assert make("datasets/edges", "PHOTOS=photos").returncode == 0
+    found = {path.name: path.read_text() for path in (photographs / "datasets" / "edges").iterdir()}
+    assert found == {"a b.webp": "photos/hq/a b.webp", "c.png": "photos/c.png"}
+    assert [path.name for path in (photographs / "datasets").iterdir()] == ["edges"]
+    (command,) = (line for line in make("-n", "zoo", "PHOTOS=photos").stdout.splitlines() if " prepare folder " in line)
+    assert "'photos' --scale 2 --scale 3 --scale 4" in command
+    sets = ("kodak24", "edges", "Set5", "Set14")
+    assert " ".join(f"--exclude-like datasets/{name}" for name in sets) in command
+
+
+@pytest.mark.parametrize(
+    ("photos", "message"),
+    [
+        ("photos", "photos/c.png: cannot be copied, but options/zoo/edges.txt lists it; give the folder that has it"),
+        ("nowhere", "make zoo PHOTOS=FOLDER: say where the photographs are to train on"),
+    ],
+)
+def test_photographs_to_select_on_that_are_missing_are_said(photographs, photos, message):
+    (photographs / "photos" / "c.png").unlink()
+    result = make("zoo", f"PHOTOS={photos}")
+    assert (result.returncode, result.stderr.splitlines()[0]) == (2, message)
+    assert not list(photographs.glob("datasets/*"))
+
+
+def test_make_trains_the_next_student_or_the_one_that_is_named(photographs):
+    make("datasets/edges", "PHOTOS=photos")
+    (photographs / "datasets" / "photos.store").mkdir()
+    for words, command in (
+        ((), "zoo train  --minutes 50 "),
+        (("STUDENT=imdn_s_x4", "MINUTES=5", "NOTES=n.md"), "zoo train imdn_s_x4 --minutes 5 --notes n.md"),
+    ):
+        assert make("-n", "zoo", *words).stdout == f".venv/bin/imdn-kd {command}\n"
 
 
 def test_what_a_pack_lacks_is_said(workplace, tmp_path, monkeypatch):

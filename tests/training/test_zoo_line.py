@@ -1,0 +1,324 @@
+"""Which student is trained next, and what its training begins from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from imdn_kd import zoo
+from imdn_kd.errors import InputError
+from imdn_kd.option_files import read_options
+from imdn_kd.training import card as card_module
+from imdn_kd.training.budget import follow
+from imdn_kd.training.checkpoint import State, save_state
+from imdn_kd.training.history import earlier_runs, run_updates, sha256
+from imdn_kd.training.options import OptimOptions, TrainOptions
+from imdn_kd.training.planned import PlannedPiece, read_piece, write_piece
+from imdn_kd.training.run_folder import RunFolder
+from imdn_kd.training.zoo_line import begin_from, next_student
+from tests.training.small_recipes import NETWORK, RATE, ship, write_recipe
+
+NAMES = ("first_x2", "second_x2", "third_x2")
+
+
+@pytest.fixture
+def place(data, tmp_path):
+    """A folder with three recipes in a line, and an empty zoo."""
+    for name in NAMES:
+        write_recipe(tmp_path / "recipes", data, name)
+    line(tmp_path, "# the smallest first\n\nfirst_x2\n  second_x2  # x2 as well\nthird_x2\n")
+    (tmp_path / "zoo").mkdir()
+    return tmp_path
+
+
+def line(place: Path, text: str) -> None:
+    (place / "recipes" / "line.txt").write_text(text)
+
+
+def chosen(place: Path, name: str | None = None, *overrides: str):
+    folders = {"recipes": place / "recipes", "root": place / "runs", "folder": place / "zoo"}
+    return next_student(name, **folders, overrides=overrides)
+
+
+def leave(place: Path, name: str, step: int, total: int, *, first_weights: str | None = None) -> RunFolder:
+    """Leave a run with a state of a piece, as if it had been begun from some weights."""
+    run = RunFolder(place / "runs" / name)
+    options = follow(
+        read_options(place / "recipes" / f"{name}.yml", TrainOptions), PlannedPiece(0, total, [total], [1.0], 4)
+    )
+    run.states.mkdir(parents=True, exist_ok=True)
+    save_state(run.states, State(step, options.model_dump(mode="json"), {}, {}, validated=step), keep_last=0)
+    entry = {"step": 0} | ({} if first_weights is None else {"first_weights": first_weights})
+    run.record.write_text(json.dumps([entry]))
+    return run
+
+
+def plan(place: Path, name: str, start: int, total: int) -> None:
+    parts = [start, total - start] if start else [total]
+    write_piece(place / "runs" / name / "piece.json", PlannedPiece(start, total, parts, [1.0] * len(parts), 4))
+
+
+def test_students_that_do_not_ship_come_first_in_the_order_of_the_line(place):
+    assert chosen(place).why == "first_x2: has had the fewest updates, 0; a run begins as the recipe says"
+    ship(place / "zoo", "first_x2", 100)
+    assert chosen(place).name == "second_x2"
+
+
+def test_the_fewest_updates_are_next_and_of_equal_ones_the_first(place):
+    for name, updates in zip(NAMES, (300, 100, 100), strict=True):
+        ship(place / "zoo", name, updates)
+    found = chosen(place)
+
+    assert found.name == "second_x2"
+    assert found.why == (
+        "second_x2: has had the fewest updates, 100; a run begins from its weights in the zoo, after 100 updates"
+    )
+
+
+def test_a_student_that_is_named_is_taken_also_if_it_is_not_in_the_line(place, data):
+    write_recipe(place / "recipes", data, "other_x2")
+    assert chosen(place, "other_x2").why == "other_x2: was named; a run begins as the recipe says"
+
+
+@pytest.mark.parametrize("sort", ["planned", "under way", "planned next", "not published"])
+def test_what_was_begun_is_ended_first(place, sort):
+    for name, updates in zip(NAMES, (1, 50, 60), strict=True):
+        ship(place / "zoo", name, updates)
+    leave(place, "third_x2", 70, 70)
+    if sort == "planned":
+        plan(place, "second_x2", 0, 20)
+    elif sort == "under way":
+        leave(place, "second_x2", 55, 80)
+    elif sort == "planned next":
+        leave(place, "second_x2", 60, 60)
+        plan(place, "second_x2", 60, 80)
+    else:
+        leave(place, "second_x2", 60, 60)
+        plan(place, "second_x2", 40, 60)
+    found = chosen(place)
+
+    assert found.name == "second_x2"
+    assert found.trained is (sort == "not published")
+    assert not found.outdated
+    leave(place, "first_x2", 5, 9)
+    assert chosen(place).name == "first_x2"
+
+
+def test_a_piece_that_was_published_is_finished(place):
+    leave(place, "third_x2", 60, 60)
+    plan(place, "third_x2", 0, 40)  # older than the state
+    assert chosen(place).name == "first_x2"
+
+
+def test_a_run_that_is_not_resumed_does_not_come_first(place):
+    for name, updates in zip(NAMES, (90, 50, 900), strict=True):
+        ship(place / "zoo", name, updates)
+    leave(place, "third_x2", 55, 80)
+
+    assert chosen(place).name == "second_x2"
+    assert chosen(place, "third_x2").outdated
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("first_x2\nforth_x2\n", r"line.txt, line 2: there is no recipe forth_x2.yml; name one of first_x2, second_x2"),
+        ("first_x2\n\nsecond_x2\nfirst_x2 # again\n", r"line.txt, line 4: first_x2 is there twice; keep one"),
+        ("# nobody\n", r"line.txt: names no student"),
+        (None, r"line.txt: cannot read it \(No such file or directory\); name a student"),
+    ],
+)
+def test_a_line_that_cannot_be_used_is_one_line(place, text, message):
+    if text is None:
+        (place / "recipes" / "line.txt").unlink()
+    else:
+        line(place, text)
+    with pytest.raises(InputError, match=message) as caught:
+        chosen(place)
+    assert len(caught.value.lines) == 1
+    assert chosen(place, "third_x2").name == "third_x2"
+
+
+def test_recipes_that_cannot_be_used_are_said(place, data):
+    with pytest.raises(InputError, match=r"^forth_x2: there is no such recipe .* name one of first_x2, second_x2"):
+        chosen(place, "forth_x2")
+    with pytest.raises(InputError, match=r"first_x2.yml: its run is called b, but the student first_x2"):
+        chosen(place, "first_x2", "name=b")
+    with pytest.raises(InputError, match=r"CosineAnnealingRestartLR"):
+        constant = yaml.safe_load((place / "recipes" / "first_x2.yml").read_text())
+        del constant["train"]["scheduler"]
+        (place / "recipes" / "first_x2.yml").write_text(yaml.safe_dump(constant))
+        chosen(place, "first_x2")
+
+
+def test_a_run_begins_from_the_weights_in_the_zoo_with_warm_up_and_a_lower_rate(place):
+    path = ship(place / "zoo", "first_x2", 100)
+    found = chosen(place, "first_x2", "path.strict_load_g=false")
+    assert found.training == found.options  # as was said
+    found = chosen(place, "first_x2")
+    train = found.training.train
+
+    assert found.training.path.pretrained == str(path)
+    assert found.training.path.strict
+    assert (train.optim_g.lr, train.warmup_iter) == (0.25 * RATE, 2)
+    assert train.scheduler.restart_weights == [1.0, 1.0]
+    assert found.training.manual_seed == 4
+    assert found.options.train.optim_g.lr == RATE
+    assert found.options.path.pretrained is None
+
+
+def test_both_rates_of_muon_are_lower(place):
+    path = ship(place / "zoo", "first_x2", 100)
+    options = read_options(place / "recipes" / "first_x2.yml", TrainOptions)
+    for given, lower in (({}, 2.5e-4), ({"vector_lr": 4e-3}, 1e-3)):
+        muon = options.train.model_copy(update={"optim_g": OptimOptions(type="Muon", lr=0.02, **given)})
+        found = begin_from(options.model_copy(update={"train": muon}), path, [{}])
+        assert found.train.optim_g.settings() == {"lr": 0.005, "vector_lr": lower}
+
+
+def test_weights_of_another_network_are_not_taken_nor_is_its_student_waited_for(place):
+    path = ship(place / "zoo", "first_x2", 100)
+    wider = ("network_g.num_feat=12",)
+    assert chosen(place, "first_x2", *wider).why.endswith("a run begins as the recipe says")
+    leave(place, "first_x2", 5, 9)
+    assert chosen(place, "first_x2").outdated
+    assert not chosen(place, "first_x2", *wider).outdated
+    assert path.is_file()
+
+
+def test_a_run_accounts_for_the_student_that_it_began_from(place):
+    path = ship(place / "zoo", "first_x2", 100)
+    leave(place, "first_x2", 5, 9, first_weights=sha256(path))
+    resumed = chosen(place, "first_x2")
+
+    assert resumed.why == "first_x2: was named; its run is resumed after update 5"
+    assert not resumed.outdated
+    assert (resumed.training.train.optim_g.lr, resumed.training.manual_seed) == (0.25 * RATE, 4)
+
+
+def test_a_run_accounts_for_the_runs_before_it_also_after_it_was_published(place):
+    first = ship(place / "zoo", "first_x2", 100)
+    began = sha256(first)
+    history = earlier_runs(began, first, zoo.record(first))
+    start = {"file": first.name, "sha256": began}
+    ship(place / "zoo", "first_x2", 120, run_updates=20, history=history, start=start)
+    leave(place, "first_x2", 20, 20, first_weights=began)
+
+    resumed = chosen(place, "first_x2")
+    assert not resumed.outdated
+    assert (resumed.training.train.optim_g.lr, resumed.training.manual_seed) == (0.25 * RATE, 4)
+    leave(place, "first_x2", 10, 20, first_weights=began)
+    (place / "runs" / "first_x2" / "training_states" / "20.state").unlink()
+    outdated = chosen(place, "first_x2")
+    assert outdated.outdated
+    assert outdated.training.manual_seed == 5
+
+
+def test_a_run_of_another_beginning_is_outdated_by_a_student_of_more_updates(place):
+    ship(place / "zoo", "first_x2", 100)
+    leave(place, "first_x2", 100, 120)
+    assert not chosen(place, "first_x2").outdated
+    ship(place / "zoo", "first_x2", 101)
+    found = chosen(place, "first_x2")
+    assert found.outdated
+    assert found.why.endswith("a run begins from its weights in the zoo, after 101 updates")
+
+
+def test_a_run_that_was_archived_is_kept_under_another_name(place):
+    run = leave(place, "first_x2", 5, 9)
+    archived = run.archive()
+    assert not run.path.exists()
+    assert archived.name.startswith("first_x2_archived_")
+    assert (archived / "training_states" / "5.state").is_file()
+    run = leave(place, "first_x2", 5, 9)
+    lock = run.lock()
+    with pytest.raises(InputError, match="another run writes there"):
+        run.archive()
+    lock.release()
+    assert run.path.is_dir()
+
+
+def test_records_without_runs_before_can_be_read_and_are_summed_up(tmp_path):
+    path = ship(tmp_path, "first_x2", 100)
+    record = zoo.record(path)
+    assert "history" not in record
+    assert run_updates(record) == 100
+    (summary,) = earlier_runs(sha256(path), path, record)
+
+    assert (summary["updates"], summary["seed"], summary["precision"], summary["teachers"]) == (100, 3, "fp32", [])
+    assert summary["data"] == {"name": "photos", "images": 4, "sha256": "ab"}
+    assert summary.keys() == {
+        *("updates", "seed", "stages", "losses", "objectives", "optimizer", "schedule", "ema_decay", "precision"),
+        *("teachers", "data", "start"),
+    }
+
+
+def test_which_runs_came_before(tmp_path):
+    path = ship(
+        tmp_path, "first_x2", 100, history=[{"updates": 60}], run_updates=40, start={"file": "f", "sha256": "s"}
+    )
+    record = zoo.record(path)
+
+    assert [run["updates"] for run in earlier_runs(sha256(path), path, record)] == [60, 40]
+    assert [run["updates"] for run in earlier_runs("s", path, record)] == [60]
+    assert earlier_runs("another", path, record) == []
+    assert earlier_runs(None, path, record) == []
+    assert earlier_runs("s", path, None) == []
+    assert earlier_runs(None, path, {**record, "start": {"file": "f", "sha256": None}}) == []
+    assert len(earlier_runs("older", path, {**record, "formerly": ["older"]})) == 2
+
+
+def test_the_card_lists_the_runs_before_the_last_one(tmp_path):
+    path = ship(tmp_path, "first_x2", 1000, teachers=[{"file": "big.pth"}])
+    (summary,) = earlier_runs(sha256(path), path, zoo.record(path))
+    summary = {**summary, "objectives": {"l_kd": {"type": "L1Loss", "loss_weight": 0.5}}}
+    record = {**zoo.record(path), "history": [summary, {**summary, "updates": 50}], "updates": 2050}
+    record |= {"teachers": [], "run_updates": 1000, "versions": {"torch": "2"}, "bicubic": {}}
+    schedule = {"warmup_iter": 0, "total_iter": 1000}
+    lines = [*card_module._recipe({**record, "schedule": schedule})]
+
+    assert lines[0] == "2,050 updates in 3 runs, each from the published weights of the one before"
+    assert lines[1] == (
+        "an earlier run: 1,000 updates, seed 3; batches of 4 patches of 32 px of 4 images of photos; Adam, learning "
+        "rate 0.002; losses 1 L1Loss; objectives 0.5 L1Loss (big.pth); EMA 0.9; fp32"
+    )
+    assert lines[2].startswith("an earlier run: 50 updates, ")
+    assert lines[3] == "the last run: 1,000 updates, seed 3"
+    assert any(line.startswith("weights after update 1,000 of the last run: ") for line in lines)
+    assert card_module._purpose(record).startswith("Enlarges photographs by 2: a small network, distilled from")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", "3", "{}", '{"start": 0}'),
+        '{"start": 0, "total_iter": 9, "periods": [8], "restart_weights": [1], "val_freq": 1}',
+        '{"start": 0, "total_iter": 8, "periods": [8], "restart_weights": [1, 1], "val_freq": 1}',
+        '{"start": 8, "total_iter": 8, "periods": [8], "restart_weights": [1], "val_freq": 1}',
+        '{"start": 0, "total_iter": 8, "periods": [8], "restart_weights": [1], "val_freq": 0}',
+        '{"start": 0, "total_iter": 8, "periods": [8], "restart_weights": ["a"], "val_freq": 1}',
+        '{"start": 0, "total_iter": 8, "periods": 8, "restart_weights": [1], "val_freq": 1}',
+        '{"start": 0, "total_iter": 8.0, "periods": [8], "restart_weights": [1], "val_freq": 1}',
+    ],
+)
+def test_a_damaged_plan_counts_as_none(tmp_path, text, caplog):
+    (tmp_path / "piece.json").write_text(text)
+    assert read_piece(tmp_path / "piece.json") is None
+    assert "piece.json: is damaged; the piece is planned again" in caplog.text
+
+
+def test_a_plan_is_read_as_it_was_written(tmp_path):
+    piece = PlannedPiece(8, 20, [8, 12], [1.0, 0.5], None)
+    write_piece(tmp_path / "run" / "piece.json", piece)
+    assert read_piece(tmp_path / "run" / "piece.json") == piece
+    assert read_piece(tmp_path / "absent.json") is None
+
+
+def test_a_checksum_is_that_of_the_file(tmp_path):
+    path = ship(tmp_path, "first_x2", 100)
+    assert sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert zoo.record(path)["network"].items() >= NETWORK.items()
