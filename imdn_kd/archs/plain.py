@@ -22,6 +22,7 @@ class ZeroSumConv2d(nn.Conv2d):
     """A 3x3 convolution without bias whose kernels sum to zero: 0 wherever the input is flat, its border included.
 
     Whatever the weights are, their mean over the nine positions is subtracted; the border of the input is repeated.
+    Computed in fp32 or better, since rounded kernels do not sum to zero.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -29,9 +30,11 @@ class ZeroSumConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """From N x in_channels x H x W to N x out_channels x H x W."""
-        weight = self.weight
-        result: Tensor = self._conv_forward(x, weight - weight.mean((2, 3), keepdim=True), None)
-        return result
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        with torch.autocast(x.device.type, enabled=False):
+            weight = self.weight.to(dtype)
+            result: Tensor = self._conv_forward(x.to(dtype), weight - weight.mean((2, 3), keepdim=True), None)
+        return result.to(x.dtype)
 
 
 @ARCHS.register

@@ -53,7 +53,7 @@ def expand(network: nn.Module, *, width: int = 4, seed: int = 0) -> nn.Module:
     Modules keep their class behaviour, their paths and their hooks; `parameters()` are those of the training form.
 
     Args:
-        network: any module; convolutions in groups are left alone.
+        network: any module; convolutions in groups, and those that are expanded already, are left alone.
         width: hidden channels of a block per channel of its convolution, 1 or more.
         seed: of the first values of the blocks.
 
@@ -71,7 +71,11 @@ def collapse(network: nn.Module) -> nn.Module:
     """Undo `expand` in place: every block becomes the one convolution that it computes. Returns `network`."""
     for module in network.modules():
         if _is_expanded(module):
-            parametrize.remove_parametrizations(module, WEIGHT, leave_parametrized=True)
+            kernel = module.weight.detach().clone()  # type: ignore[operator]
+            # Not by `remove_parametrizations`: copies share a class, from which it would take the kernel.
+            del module.parametrizations
+            module.__class__ = type(module).__bases__[0]
+            module.weight = nn.Parameter(kernel)
     return network
 
 
@@ -94,7 +98,9 @@ def can_expand(network: nn.Module) -> bool:
 
 def _convolutions(network: nn.Module) -> Iterator[nn.Conv2d]:
     for module in list(network.modules()):
-        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3) and module.groups == 1:
+        if not isinstance(module, nn.Conv2d) or _is_expanded(module):
+            continue
+        if module.kernel_size == (3, 3) and module.groups == 1:
             yield module
 
 

@@ -52,7 +52,7 @@ def publish(
 ) -> None:
     """Make a student of the selected weights of a run: model file and model card.
 
-    A student of that name that is better on the set for selection, or as good and no older, is kept.
+    A student of that name that is better on the sets for selection, or as good and no older, is kept.
 
     imdn-kd zoo publish -opt options/zoo/imdn_rtc_x2.yml
     """

@@ -152,7 +152,7 @@ def _recognised(path: Path, file: WeightFile) -> ModelFile:
     if spec is None:
         found = ", ".join(list(file.weights)[:3])
         raise UnknownModelError(
-            f"{path}: not a network of ours; found {len(file.weights)} tensors, the first: {found}; for a "
+            f"{path}: not a network of imdn_kd; found {len(file.weights)} tensors, the first: {found}; for a "
             "network of another kind name it as network_g in an option file"
         )
     try:

@@ -198,9 +198,11 @@ def _checked(opt: Mapping[str, Any]) -> tuple[list[TeacherOptions], DistillOptio
             f"num_gpu: {opt['num_gpu']} GPUs need as many processes for DistillModel; start with torchrun and "
             "--launcher pytorch"
         )
-    for key in ("perceptual_opt", "scheduler_d"):
+    for key in ("perceptual_opt", "scheduler_d", "reparam"):
         if opt["train"].get(key):
             raise InputError(f"train.{key}: not for DistillModel; leave it out")
+    if opt["train"]["optim_g"].get("type") == "Muon":
+        raise InputError("train.optim_g.type: Muon is for imdn-kd train, BasicSR does not know it; give Adam")
     given = _plain(opt["network_t"])
     several = {f"network_t.{number}": each for number, each in enumerate(given)} if isinstance(given, list) else {}
     teachers = [

@@ -125,11 +125,13 @@ def _recipe(record: Record) -> Iterator[str]:
     losses = {name: {**options, "start_iter": begun} for name, options in record["losses"].items()}
     for name, options in (*losses.items(), *record["objectives"].items()):
         yield _objective(name, options, updates)
+    if record.get("reparam"):
+        yield f"3x3 convolutions trained as linear blocks of {record['reparam']['width']} times the channels"
     if record["ema_decay"]:
         yield f"running average of the weights with decay {_value(record['ema_decay'])}, which is what was kept"
     of_run = " of the last run" if history else ""
     chosen = " and ".join(each["set"] for each in _selection(record))
-    chosen = f"{chosen} (the mean of both)" if "also" in selection else chosen
+    chosen = f"{chosen} (their mean)" if "also" in selection else chosen
     precision = record["pieces"][-1]["precision"]
     if all(piece.get("precision") == precision for piece in record["pieces"]):
         yield "in fp32" if precision == "fp32" else f"in mixed precision, {precision}"

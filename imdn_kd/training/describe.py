@@ -86,6 +86,7 @@ def describe(
             "total_iter": train.total_iter,
         },
         "ema_decay": train.ema_decay,
+        "reparam": None if train.reparam is None else train.reparam.model_dump(),
         "selection": {
             "set": selected.data,
             **_figures(selected),

@@ -26,7 +26,7 @@ class FinishedRun:
         options: its options.
         model: the selected weights.
         entries: of `run.json`, for each time that it was begun or gone on with.
-        validations: how often the set for selection was scored.
+        validations: how often the sets for selection were scored.
     """
 
     state: State

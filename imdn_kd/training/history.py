@@ -59,6 +59,7 @@ def _summary(student: Mapping[str, Any]) -> EarlierRun:
     return {
         "updates": run_updates(student),
         **{key: student[key] for key in _KEPT},
+        "reparam": student.get("reparam"),
         "precision": ", ".join(precisions),
         "teachers": [teacher["file"] for teacher in student["teachers"]],
         "data": {key: student["data"][key] for key in ("name", "images", "sha256")},

@@ -16,7 +16,7 @@ class Learner:
 
     Args:
         module: whose parameters are changed.
-        optimizer: `type` and settings of an optimiser of PyTorch.
+        optimizer: `type` and settings of an optimiser, see `optimizers`.
         course: of its learning rate.
         accelerator: device, precision and processes.
         state: of its optimiser, to go on from.

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 
 from imdn_kd.archs.network import Facts, SRNetwork
+from imdn_kd.archs.reparam import can_expand
 from imdn_kd.data.image_sets import ImageSet, find_set
 from imdn_kd.data.pairs import ImagePairs
 from imdn_kd.data.store import StoreDataset
@@ -122,6 +123,8 @@ def make_plan(options: TrainOptions, *, device: torch.device, root: Path, auto_r
     more = notes(options, processes)
     if not problems.lines:
         more += lesson_notes(options, lesson)
+    if options.train.reparam is not None and network is not None and not can_expand(network):
+        more.append("train.reparam: no effect, since the network has no 3x3 convolutions")
     if state is not None:
         if not problems.lines:
             problems.lines += check_learners(state, options, lesson.learners())

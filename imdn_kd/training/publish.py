@@ -195,7 +195,7 @@ def _annotate(path: Path, record: Mapping[str, Any], notes: str) -> None:
 def _check_comparable(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     for key, sort in (("set", "selected on"), ("images", "selected on a set with a number of images of")):
         old, new = (
-            ", ".join(str(each[key]) for each in (record["selection"], *record["selection"].get("also", ())))
+            ", ".join(sorted(str(each[key]) for each in (record["selection"], *record["selection"].get("also", ()))))
             for record in (before, now)
         )
         if old != new:
@@ -219,7 +219,7 @@ def _models(folder: Path) -> Sequence[Path]:
 
 
 def _index(folder: Path) -> str:
-    """The index of all students: by scale, and the best on its set for selection first."""
+    """The index of all students: by scale, and the best on its first set for selection first."""
     records = [(path, zoo.record(path)) for path in _models(folder)]
     records.sort(key=lambda each: (each[1]["scale"], -each[1]["selection"]["psnr"]))
     smallest: dict[int, int] = {}

@@ -46,10 +46,13 @@ def state_to_go_on_from(options: TrainOptions, folder: RunFolder, *, auto_resume
             "keep it, or begin from the weights with path.pretrain_network_g under another name"
         )
     if state.options["train"].get("reparam") != now["train"]["reparam"]:
+        widths = [
+            "no train.reparam" if reparam is None else f"train.reparam.width {reparam['width']}"
+            for reparam in (state.options["train"].get("reparam"), now["train"]["reparam"])
+        ]
         raise InputError(
-            f"{folder.path}: was trained with train.reparam {state.options['train'].get('reparam')}, now it is "
-            f"{now['train']['reparam']}; keep it, or begin from the weights with path.pretrain_network_g under another "
-            "name"
+            f"{folder.path}: was trained with {widths[0]}, now there is {widths[1]}; keep it, or begin from the "
+            "weights with path.pretrain_network_g under another name"
         )
     if state.step > options.train.total_iter:
         raise InputError(

@@ -198,7 +198,7 @@ def _options_of(name: str) -> list[str]:
     if name in UNFIT:
         raise InputError(f"the optimiser {name!r} cannot be used: {UNFIT[name]}; choose from {', '.join(known)}")
     if name not in known:
-        raise InputError(f"no optimiser of torch.optim is called {name!r}; {_hint(name, known, 'known')}")
+        raise InputError(f"no optimiser is called {name!r}; {_hint(name, known, 'known')}")
     return [option for option in inspect.signature(known[name]).parameters if option != "params"]
 
 
@@ -228,7 +228,8 @@ def _tuple(values: list[Any]) -> tuple[Any, ...]:
 def _try(name: str, parameters: Sequence[Tensor], keywords: Mapping[str, Any]) -> None:
     """Make one update of stand-ins: some values and devices are refused only then."""
     kinds = {(parameter.device, parameter.dtype) for parameter in parameters}
-    stand_ins = [nn.Parameter(torch.zeros(1, 1, 1, 1, device=device, dtype=dtype)) for device, dtype in kinds]
+    shapes = ((1, 1, 1, 1), (1,))
+    stand_ins = [nn.Parameter(torch.zeros(s, device=device, dtype=dtype)) for device, dtype in kinds for s in shapes]
     for stand_in in stand_ins:
         stand_in.grad = torch.ones_like(stand_in)
     try:

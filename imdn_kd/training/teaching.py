@@ -107,7 +107,7 @@ def check_teachers(
     Args:
         teachers: asked on `device`.
         student: as it is now, if it is trained already.
-        images: the set for selection, for the factor of the teachers.
+        images: the first set for selection, for the factor of the teachers.
         count: how many images of it are enlarged.
         protocol: how they are measured.
         device: where.

@@ -55,7 +55,7 @@ class Outcome:
     Attributes:
         step: updates done.
         signal: the one that ended it early, if one did.
-        best: for each metric, the best value on the set that weights were selected on, and its step.
+        best: for each metric, the best value on the sets that weights were selected on (their mean), and its step.
         test: scores of the selected weights on the test sets; empty if it ended early.
         model: the model file with these weights.
         time_up: whether its deadline ended it early.
@@ -100,6 +100,7 @@ class Trainer:
         network: SRNetwork = plan.network.train()
         # Accelerate puts mixed precision into the network's own forward: copies are to be made before that.
         self._judge = Judge(network, options, folder, accelerator, state)
+        self._parameters = sum(parameter.numel() for parameter in network.parameters())
         if train.reparam is not None:
             expand(network, width=train.reparam.width, seed=options.manual_seed)
         if state is not None:
@@ -205,10 +206,9 @@ class Trainer:
     def _introduce(self) -> None:
         """Say at the head of the log what is trained, on what, and what the user should know of the options."""
         options, accelerator = self.options, self.accelerator
-        parameters = sum(parameter.numel() for parameter in self.network.parameters())
         logger.info(
             "%s x%d with %s parameters, on %d images, in %d process%s on %s in %s, from update %d to %d",
-            *(options.network_g.type, options.scale, f"{parameters:,}", len(self.plan.batches.images)),
+            *(options.network_g.type, options.scale, f"{self._parameters:,}", len(self.plan.batches.images)),
             *(accelerator.num_processes, "es" if accelerator.num_processes > 1 else "", accelerator.device.type),
             *(options.train.precision, self.step, options.train.total_iter),
         )

@@ -79,6 +79,7 @@ def next_student(name: str | None, *, recipes: Path, root: Path, folder: Path, o
     run, path = RunFolder(root / name), _file(folder, name)
     state, student = newest_state(run.states), _shipped(folder, name)
     found = Next(name, "", recipe, options, options)
+    _check_selection(path, student, options)
     if _is_trained(state, read_piece(run.piece)):
         return dataclasses.replace(
             found, why=f"{name}: {reason}; its piece is complete, and is published", trained=True
@@ -96,6 +97,19 @@ def next_student(name: str | None, *, recipes: Path, root: Path, folder: Path, o
         options = begin_from(options, path, begun)
         why = f"{name}: {reason}; a run begins from its weights in the zoo, after {student['updates']:,} updates"
     return dataclasses.replace(found, why=why, training=options, outdated=outdated)
+
+
+def _check_selection(path: Path, student: Mapping[str, Any] | None, options: TrainOptions) -> None:
+    """Refuse before training what could not be published after it."""
+    if student is None:
+        return
+    before = [each["set"] for each in (student["selection"], *student["selection"].get("also", ()))]
+    now = [] if options.val is None else options.val.selection
+    if set(before) != set(now):
+        raise InputError(
+            f"{path}: was selected on {' and '.join(before)}, the recipe selects on {' and '.join(now) or 'nothing'}, "
+            "so that they cannot be compared; correct val.select_on, or move that file away"
+        )
 
 
 def begin_from(options: TrainOptions, path: Path, history: Sequence[EarlierRun]) -> TrainOptions:

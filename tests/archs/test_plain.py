@@ -75,10 +75,15 @@ def test_brightness_and_contrast_pass_through(shift, factor):
         assert (network(factor * image + shift) - expected).abs().max() <= 1e-4
 
 
+def test_students_of_the_family_ship():
+    assert {student.scale for student in SHIPPED} >= {2, 4}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("value", [0, 128, 255])
 @pytest.mark.parametrize("student", SHIPPED, ids=lambda student: student.name)
-def test_flat_pictures_through_every_student_that_ships(student, value):
-    upscaler = Upscaler(student.name, device="cpu", precision="fp32")
+def test_flat_pictures_through_every_student_that_ships(student, value, precision):
+    upscaler = Upscaler(student.name, device="cpu", precision=precision)
     for size in ((1, 1), (3, 2), (40, 33)):
         flat = torch.full((*size, 3), value, dtype=torch.uint8).numpy()
         assert abs(upscaler(flat).astype(int) - value).max() <= 2

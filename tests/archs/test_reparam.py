@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from imdn_kd.archs.reparam import can_expand, collapse, collapsed_weights, expand
 from imdn_kd.registry import ARCHS
@@ -49,6 +50,24 @@ def test_expanding_changes_no_result_and_collapsing_none_of_the_trained(name):
     assert network.state_dict().keys() == plain.state_dict().keys()
     for key, value in network.state_dict().items():
         assert torch.equal(value, again.state_dict()[key])
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, AveragedModel])
+def test_collapsing_a_copy_leaves_the_original_alone(copied):
+    network = expand(ARCHS.build({"type": "plain_t"}), width=2)
+    image = image_for(network)
+    with torch.no_grad():
+        before = network(image)
+        assert (collapse(copied(network))(image) - before).abs().max() <= 1e-5
+        assert torch.equal(network(image), before)
+        assert (collapse(network)(image) - before).abs().max() <= 1e-5
+
+
+def test_expanding_twice_is_expanding_once():
+    network = expand(ARCHS.build({"type": "plain_t"}), width=2)
+    keys = list(network.state_dict())
+    assert not can_expand(network)
+    assert list(expand(network, width=2).state_dict()) == keys
 
 
 def test_all_of_the_training_form_learns():

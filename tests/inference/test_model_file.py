@@ -101,7 +101,7 @@ def test_official_checkpoints_are_recognised_by_content(name, tmp_path):
 @needs_shared
 def test_another_architecture_is_named_by_what_was_found():
     path = SHARED / "weights" / "teachers" / "DAT_light_x4_params.pth"
-    fails(path, "not a network of ours", "1019 tensors", "conv_first.weight")
+    fails(path, "not a network of imdn_kd", "1019 tensors", "conv_first.weight")
 
 
 def test_missing_file_and_folder(tmp_path):
@@ -136,8 +136,8 @@ def zip_of_text() -> bytes:
         (saved({"epoch": 3, "lr": 0.1}), "holds no weights, but: epoch, lr"),
         (saved({"params": 3}), "holds no weights"),
         (saved({"params": {"a": "b"}}), "holds no weights"),
-        (saved({"a.weight": torch.zeros(2)}), "not a network of ours"),
-        (saved({"fea_conv.weight": torch.zeros(2)}), "not a network of ours"),
+        (saved({"a.weight": torch.zeros(2)}), "not a network of imdn_kd"),
+        (saved({"fea_conv.weight": torch.zeros(2)}), "not a network of imdn_kd"),
         (zip_of_text(), "not a model file"),
     ],
 )
@@ -268,4 +268,4 @@ def test_a_file_of_a_network_that_needs_basicsr_says_so_without_it(tmp_path, mon
 def test_plain_weights_of_basicsr_are_sent_to_an_option_file(tmp_path):
     theirs = import_basicsr("basicsr.archs.edsr_arch").EDSR(3, 3, num_feat=8, num_block=1)
     torch.save({"params": theirs.state_dict()}, tmp_path / "model.pth")
-    fails(tmp_path / "model.pth", "not a network of ours", "name it as network_g in an option file")
+    fails(tmp_path / "model.pth", "not a network of imdn_kd", "name it as network_g in an option file")

@@ -330,6 +330,8 @@ def test_adapters_and_critic_have_optimisers_and_rates_of_their_own(plugin, proj
         ({"network_g": {"num_feet": 8}}, "network_g: the network 'IMDN' has no option 'num_feet'"),
         ({"num_gpu": 2}, "num_gpu: 2 GPUs need as many processes for DistillModel; start with torchrun"),
         ({"train": {"perceptual_opt": {"type": "PerceptualLoss"}}}, "train.perceptual_opt: not for DistillModel"),
+        ({"train": {"reparam": {"width": 2}}}, "train.reparam: not for DistillModel; leave it out"),
+        ({"train": {"optim_g": {"type": "Muon", "lr": 1e-2}}}, "train.optim_g.type: Muon is for imdn-kd train"),
         ({"train": {"scheduler_d": {"type": "MultiStepLR"}}}, "train.scheduler_d: not for DistillModel; leave it out"),
         ({"datasets": {"train": {"gt_size": None}}}, "datasets.train.gt_size: not given"),
     ],

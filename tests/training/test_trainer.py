@@ -192,6 +192,65 @@ def test_the_best_weights_are_kept_for_each_metric(data, tmp_path, monkeypatch):
         assert model.training["updates"] == step
 
 
+def test_the_mean_over_several_sets_decides(data, tmp_path, monkeypatch):
+    real, values = module.validate, iter([(20, 31), (32, 22), (25, 26)])
+
+    def fake(*args, **keywords):
+        both = zip(real(*args, **keywords), next(values), strict=True)
+        return [
+            dataclasses.replace(score, images=tuple(dataclasses.replace(image, psnr=psnr) for image in score.images))
+            for score, psnr in both
+        ]
+
+    monkeypatch.setattr(module, "validate", fake)
+    changes = with_validation(data, select_on=["held_out", "other"])
+    changes["datasets"]["val_2"] = {"name": "other", "dataroot_gt": str(data / "held_out")}
+    _, outcome = train(small_options(data, changes), tmp_path)
+    assert outcome.best["psnr"] == {"value": 27, "step": 8}
+
+
+@pytest.mark.parametrize("network", [{"type": "plain_t", "upscale": 2}, {"type": "IMDN_RTC", "upscale": 2}])
+def test_a_re_parameterised_run_leaves_plain_models(data, tmp_path, network):
+    changes = {**with_validation(data, select_on="held_out"), "train": {"reparam": {"width": 2}}}
+    trainer, _ = train(
+        small_options(data, {**changes, "network_g": {**network, "num_feat": None, "num_block": None}}), tmp_path
+    )
+    models = tmp_path / "run" / "models"
+
+    assert any("expand" in key for key in trainer.network.state_dict())
+    image = torch.rand(1, 3, 12, 12)
+    plain = ARCHS.build(network).eval()
+    for weights, form in (
+        (load_model(models / "net_g_latest.safetensors").network.state_dict(), trainer.ema.module),
+        (read_weights(models / "net_g_12.pth", "params_ema"), trainer.ema.module),
+        (read_weights(models / "net_g_12.pth", "params"), trainer.network),
+    ):
+        plain.load_state_dict(weights)
+        with torch.no_grad():
+            assert (plain(image) - form.eval()(image)).abs().max() <= 1e-5
+    assert load_model(models / "net_g_best_psnr.safetensors").network.state_dict().keys() == plain.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        (None, {"width": 2}, "with no train.reparam, now there is train.reparam.width 2"),
+        ({"width": 2}, {"width": 3}, "with train.reparam.width 2, now there is train.reparam.width 3"),
+        ({"width": 2}, None, "with train.reparam.width 2, now there is no train.reparam"),
+    ],
+)
+def test_a_run_keeps_its_training_form(data, tmp_path, before, after, message):
+    train(small_options(data, {"train": {"total_iter": 4, "reparam": before}}), tmp_path)
+    with pytest.raises(InputError, match=message):
+        prepare(small_options(data, {"train": {"reparam": after}}), root=tmp_path, auto_resume=True)
+
+
+def test_a_training_form_that_changes_nothing_is_said(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "can_expand", lambda network: False)
+    found = check(small_options(data, {"train": {"reparam": {"width": 2}}}), root=tmp_path)
+    assert "train.reparam: no effect, since the network has no 3x3 convolutions" in found.notes
+
+
 def test_nothing_is_selected_unless_a_set_is_named(data, tmp_path):
     _, outcome = train(small_options(data, with_validation(data)), tmp_path)
 

@@ -11,6 +11,7 @@ import yaml
 
 from imdn_kd import zoo
 from imdn_kd.errors import InputError
+from imdn_kd.inference.model_file import load_model, save_model
 from imdn_kd.option_files import read_options
 from imdn_kd.training import card as card_module
 from imdn_kd.training.budget import follow
@@ -152,6 +153,15 @@ def test_recipes_that_cannot_be_used_are_said(place, data):
         constant = yaml.safe_load((place / "recipes" / "first_x2.yml").read_text())
         del constant["train"]["scheduler"]
         (place / "recipes" / "first_x2.yml").write_text(yaml.safe_dump(constant))
+        chosen(place, "first_x2")
+
+
+def test_a_student_that_was_selected_on_other_sets_is_said_before_training(place):
+    path = ship(place / "zoo", "first_x2", 100)
+    model = load_model(path)
+    model.training["selection"]["also"] = [{**model.training["selection"], "set": "edges"}]
+    save_model(path, model)
+    with pytest.raises(InputError, match=r"first_x2.safetensors: was selected on \w+ and edges, the recipe selects on"):
         chosen(place, "first_x2")
 
 
