@@ -72,7 +72,7 @@ zoo: $(INSTALLED) datasets/photos.store
 
 # Photographs that weights are selected on, and that are not trained on. Made once: a pack brings it along.
 datasets/edges:
-	@test -d "$(PHOTOS)" || { echo "PHOTOS=FOLDER: say where the photographs are to train on" >&2; exit 2; }
+	@test -d "$(PHOTOS)" || { echo "make zoo PHOTOS=FOLDER: say where the photographs are to train on" >&2; exit 2; }
 	@rm -rf $@.part && mkdir -p $@.part
 	@while IFS= read -r file; do \
 	    case $$file in ''|'#'*) continue;; esac; \

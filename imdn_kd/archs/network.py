@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 
@@ -93,6 +95,12 @@ class SRNetwork(nn.Module, ABC):
         """
         radius = self.facts.radius
         return [] if radius is None else one_stage(self, radius)
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """A block in which nothing is rounded to the type of mixed precision; on devices without it, such as meta, as well."""
+    available = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if available else nullcontext()
 
 
 def one_stage(network: nn.Module, radius: int) -> list[Stage]:

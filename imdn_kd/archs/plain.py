@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from imdn_kd.archs.network import Facts, SRNetwork
+from imdn_kd.archs.network import Facts, SRNetwork, without_autocast
 from imdn_kd.errors import InputError
 from imdn_kd.registry import ARCHS
 
@@ -31,7 +31,7 @@ class ZeroSumConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """From N x in_channels x H x W to N x out_channels x H x W."""
         dtype = torch.promote_types(x.dtype, torch.float32)
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             weight = self.weight.to(dtype)
             result: Tensor = self._conv_forward(x.to(dtype), weight - weight.mean((2, 3), keepdim=True), None)
         return result.to(x.dtype)

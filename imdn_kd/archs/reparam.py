@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from imdn_kd.archs.network import without_autocast
+
 WEIGHT = "weight"
 
 
@@ -43,7 +45,7 @@ class LinearBlock(nn.Module):
 
     def _product(self, weight: Tensor) -> Tensor:
         # Outside of autocast: the kernel would be rounded twice.
-        with torch.autocast(weight.device.type, enabled=False):
+        with without_autocast(weight.device):
             return (self.project @ self.expand).view(weight.shape)
 
 
