@@ -98,7 +98,7 @@ class SRNetwork(nn.Module, ABC):
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """A block in which nothing is rounded to the type of mixed precision; on devices without it, such as meta, as well."""
+    """A block without mixed precision; does nothing on devices that have none, such as meta."""
     available = torch.amp.is_autocast_available(device.type)
     return torch.autocast(device.type, enabled=False) if available else nullcontext()
 

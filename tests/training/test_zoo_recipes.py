@@ -108,7 +108,7 @@ def test_the_commands_of_the_readme_train_a_piece_and_publish_it(workplace, tmp_
     result = run(capfd, *publish_words, "--root", tmp_path, "--to", tmp_path / "zoo")
     assert result.code == 0, result.err
     assert f"{name}.safetensors: published" in result.out
-    assert (tmp_path / "zoo" / f"{name}.md").read_text().count("806 photographs") == 1
+    assert (tmp_path / "zoo" / f"{name}.md").read_text().count("891 photographs") == 1
 
 
 def test_says_how_it_is_run_and_what_it_costs(file):
