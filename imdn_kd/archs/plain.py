@@ -76,7 +76,7 @@ class Plain(SRNetwork):
 
     @torch.no_grad()
     def _initialise(self) -> None:
-        """Begin near the repeated input, with a body that passes its features on: so it trains several times faster."""
+        """Begin near the repeated input, with a body that passes its features on."""
         for convolution in self._body_convolutions():
             convolution.weight.mul_(0.2)
             channels = torch.arange(convolution.out_channels)
