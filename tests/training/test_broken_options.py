@@ -229,7 +229,7 @@ IN_PLAN = {
     ),
     "optimiser": (
         train(optim_g={"type": "Adm"}),
-        "train.optim_g: no optimiser of torch.optim is called 'Adm'; did you mean",
+        "train.optim_g: no optimiser is called 'Adm'; did you mean",
     ),
     "optimiser option": (
         train(optim_g={"betta": 1}),

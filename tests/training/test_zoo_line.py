@@ -263,7 +263,7 @@ def test_records_without_runs_before_can_be_read_and_are_summed_up(tmp_path):
     assert summary["data"] == {"name": "photos", "images": 4, "sha256": "ab"}
     assert summary.keys() == {
         *("updates", "seed", "stages", "losses", "objectives", "optimizer", "schedule", "ema_decay", "precision"),
-        *("teachers", "data", "start"),
+        *("reparam", "teachers", "data", "start"),
     }
 
 
