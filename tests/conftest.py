@@ -1,7 +1,10 @@
 """Settings for all tests."""
 
+from typing import Any
+
+import pytest
 import torch
-from hypothesis import settings
+from hypothesis import register_random, settings
 
 # Tests run in several processes; threads of PyTorch on top of these would wait for each other most of the time.
 torch.set_num_threads(1)
@@ -9,3 +12,26 @@ torch.set_num_threads(1)
 # The same examples in every run: a failure must be repeatable.
 settings.register_profile("repeatable", derandomize=True, deadline=None, print_blob=True)
 settings.load_profile("repeatable")
+
+
+class TorchRandom:
+    """PyTorch's global generator, with the methods by which Hypothesis seeds a generator before every example."""
+
+    def seed(self, seed: int) -> None:
+        torch.manual_seed(seed)
+
+    def getstate(self) -> torch.Tensor:
+        return torch.get_rng_state()
+
+    def setstate(self, state: Any) -> None:
+        torch.set_rng_state(state)
+
+
+torch_random = TorchRandom()  # Hypothesis keeps only a weak reference
+register_random(torch_random)
+
+
+@pytest.fixture(autouse=True)
+def seed_torch() -> None:
+    """Random data of a test depend on nothing that ran before it."""
+    torch.manual_seed(0)
