@@ -13,12 +13,12 @@ import torch
 from skimage import data
 from torch.utils.data import DataLoader
 
-from imdn_kd.data.jobs import open_source, write
-from imdn_kd.data.options import PrepareOptions
 from imdn_kd.data.patches import Patches, to_training
-from imdn_kd.data.resize import imresize
+from imdn_kd.data.preparation.job import open_source, write
+from imdn_kd.data.schema import PrepareOptions
 from imdn_kd.data.store import StoreDataset
-from imdn_kd.inference.imageio import Picture, write_image
+from imdn_kd.image.io import Picture, write_image
+from imdn_kd.image.resize import imresize
 from tests.basicsr_compat import import_basicsr
 from tests.shared_data import SHARED, read_rgb
 

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from imdn_kd.distill.build import make_lesson
+from imdn_kd.config.options import check_options
+from imdn_kd.distill.builder import make_lesson
 from imdn_kd.distill.distiller import Distiller, Lesson
-from imdn_kd.distill.objective import Fidelity, Term
-from imdn_kd.distill.options import DistillOptions
+from imdn_kd.distill.schema import DistillOptions
 from imdn_kd.distill.teacher import Teacher
+from imdn_kd.distill.terms import Fidelity, Term
 from imdn_kd.distill.weighting import course
 from imdn_kd.losses import L1Loss
-from imdn_kd.option_files import check_options
 from imdn_kd.registry import ARCHS
 
 Compare = Callable[..., float]

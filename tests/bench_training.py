@@ -17,12 +17,12 @@ import yaml
 from skimage import data
 from torch.nn import functional as F  # noqa: N812
 
-from imdn_kd.data.resize import imresize
-from imdn_kd.inference.imageio import Picture, write_image
-from imdn_kd.option_files import check_options
+from imdn_kd.config.options import check_options
+from imdn_kd.image.io import Picture, write_image
+from imdn_kd.image.resize import imresize
 from imdn_kd.registry import ARCHS
-from imdn_kd.training.options import TrainOptions
 from imdn_kd.training.run import prepare
+from imdn_kd.training.schema import TrainOptions
 from tests.training.small_runs import make_data
 
 BLOCK, BLOCKS = 10, 7
@@ -105,8 +105,8 @@ def _bare_loop(spec: dict[str, object], batch: int, scale: int):
 # Both run a pipeline on the same option file and print when each update was finished.
 _OURS = """
 import json, sys, time
-from imdn_kd.option_files import read_options
-from imdn_kd.training.options import TrainOptions
+from imdn_kd.config.options import read_options
+from imdn_kd.training.schema import TrainOptions
 from imdn_kd.training.run import prepare
 times = []
 options = read_options(sys.argv[1], TrainOptions, sys.argv[2:])

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from imdn_kd.data.resize import imresize
-from imdn_kd.inference.imageio import Picture, write_image
+from imdn_kd.image.io import Picture, write_image
+from imdn_kd.image.resize import imresize
 
 NAMES = ("baby", "bird")
 SIZE = (37, 41)

@@ -11,11 +11,11 @@ import yaml
 from PIL import Image
 
 from imdn_kd.archs import IMDN
-from imdn_kd.data.jobs import open_source, write
-from imdn_kd.data.options import PrepareOptions
-from imdn_kd.distill.options import DistillOptions, TeacherOptions
+from imdn_kd.config.options import check_options
+from imdn_kd.data.preparation.job import open_source, write
+from imdn_kd.data.schema import PrepareOptions
+from imdn_kd.distill.schema import DistillOptions, TeacherOptions
 from imdn_kd.inference.model_file import ModelFile, save_model
-from imdn_kd.option_files import check_options
 from tests.cli.run import run
 from tests.fake_set import make_set, picture
 

@@ -1,7 +1,7 @@
 """Networks. Importing this package fills `imdn_kd.registry.ARCHS`."""
 
+from imdn_kd.archs.base import Facts, SRNetwork, Stage, Statistics
 from imdn_kd.archs.imdn import CCA, IMDB, IMDN, IMDN_AS, IMDN_RTC, IMDN_RTE
-from imdn_kd.archs.network import Facts, SRNetwork, Stage, Statistics
 from imdn_kd.archs.plain import Plain
 
 __all__ = [

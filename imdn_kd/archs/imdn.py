@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from imdn_kd.archs.network import Facts, SRNetwork, Stage, Statistics
+from imdn_kd.archs.base import Facts, SRNetwork, Stage, Statistics
 from imdn_kd.errors import InputError
 from imdn_kd.registry import ARCHS
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from imdn_kd.archs.network import Facts, SRNetwork, without_autocast
+from imdn_kd.archs.base import Facts, SRNetwork, without_autocast
 from imdn_kd.errors import InputError
 from imdn_kd.registry import ARCHS
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from imdn_kd.archs.network import without_autocast
+from imdn_kd.archs.base import without_autocast
 
 WEIGHT = "weight"
 

@@ -59,14 +59,14 @@ def benchmark(
     imdn-kd benchmark --model IMDN_x4.pth --data Set5 Set14
     """
     from imdn_kd.cli.progress import FileProgress
-    from imdn_kd.data.image_sets import DataSource
+    from imdn_kd.config.options import read_options
+    from imdn_kd.data.benchmark_sets import DataSource
     from imdn_kd.evaluation import benchmark as library
     from imdn_kd.evaluation.metrics import Protocol
-    from imdn_kd.evaluation.options import BenchmarkOptions
     from imdn_kd.evaluation.report import report_scores
+    from imdn_kd.evaluation.schema import BenchmarkOptions
     from imdn_kd.evaluation.tables import check_output
     from imdn_kd.inference.model_file import expect_network
-    from imdn_kd.option_files import read_options
 
     check_output(output)
     models = list(model or [])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from imdn_kd.option_files import Options
+    from imdn_kd.config.options import Options
 
 options = typer.Typer(help="Show what option files may hold.", no_args_is_help=True)
 
@@ -34,7 +34,7 @@ def schema(kind: KindArgument = Kind.train) -> None:
     """
     import json
 
-    from imdn_kd.option_schema import json_schema
+    from imdn_kd.config.json_schema import json_schema
 
     print(json.dumps(json_schema(_schema(kind)), indent=2))
 
@@ -45,7 +45,7 @@ def docs(kind: KindArgument = Kind.train) -> None:
 
     imdn-kd options docs prepare
     """
-    from imdn_kd.option_reference import reference
+    from imdn_kd.config.reference import reference
 
     command = "benchmark" if kind is Kind.test else kind.value
     print(f"# Option files of `imdn-kd {command}`\n\n{reference(_schema(kind))}", end="")
@@ -64,13 +64,13 @@ def objectives() -> None:
 
 def _schema(kind: Kind) -> type[Options]:
     if kind is Kind.train:
-        from imdn_kd.training.options import TrainOptions
+        from imdn_kd.training.schema import TrainOptions
 
         return TrainOptions
     if kind is Kind.test:
-        from imdn_kd.evaluation.options import BenchmarkOptions
+        from imdn_kd.evaluation.schema import BenchmarkOptions
 
         return BenchmarkOptions
-    from imdn_kd.data.options import PrepareOptions
+    from imdn_kd.data.schema import PrepareOptions
 
     return PrepareOptions

@@ -14,8 +14,8 @@ import typer
 from imdn_kd.errors import InputError
 
 if TYPE_CHECKING:
-    from imdn_kd.data.options import PrepareOptions
-    from imdn_kd.data.prepare import Report
+    from imdn_kd.data.preparation.pipeline import Report
+    from imdn_kd.data.schema import PrepareOptions
 
 _NAMED = 5  # how many images a line of the report names
 
@@ -70,7 +70,7 @@ def prepare(
     imdn-kd prepare div2k --from downloads --exclude-like datasets/Set14
     """
     from imdn_kd.cli.progress import DownloadProgress, FileProgress
-    from imdn_kd.data.jobs import open_source, write
+    from imdn_kd.data.preparation.job import open_source, write
 
     flags = {
         "places": places,
@@ -110,8 +110,8 @@ def prepare(
 
 def _requests(what: list[str], flags: Mapping[str, Any], file: Path | None) -> list[PrepareOptions]:
     """One request for each data set that is asked for, by words or by an option file."""
-    from imdn_kd.data.options import PATH_SOURCES, PrepareOptions
-    from imdn_kd.option_files import check_options, read_options
+    from imdn_kd.config.options import check_options, read_options
+    from imdn_kd.data.schema import PATH_SOURCES, PrepareOptions
 
     if file is not None:
         if what:

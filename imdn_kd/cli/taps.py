@@ -21,14 +21,14 @@ def taps(
 
     imdn-kd taps -opt options/distill/statistics.yml
     """
+    from imdn_kd.config.options import read_options
     from imdn_kd.errors import InputError
     from imdn_kd.evaluation.features import report_features
-    from imdn_kd.option_files import read_options
 
     if importlib.util.find_spec("accelerate") is None:
         raise InputError("training needs packages that are not installed; pip install 'imdn_kd[train]'")
-    from imdn_kd.training.options import TrainOptions
-    from imdn_kd.training.plan import open_networks
+    from imdn_kd.training.schema import TrainOptions
+    from imdn_kd.training.setup.plan import open_networks
 
     student, teachers = open_networks(read_options(options, TrainOptions, overrides or ()))
     report_features(student, teachers).show(as_json=as_json)

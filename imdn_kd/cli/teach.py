@@ -24,13 +24,13 @@ def teach(
     imdn-kd teach -opt options/distill/pixelwise.yml
     """
     from imdn_kd.cli.progress import FileProgress
+    from imdn_kd.config.options import read_options
     from imdn_kd.errors import InputError
-    from imdn_kd.option_files import read_options
 
     if importlib.util.find_spec("accelerate") is None:
         raise InputError("training needs packages that are not installed; pip install 'imdn_kd[train]'")
     from imdn_kd.training import run
-    from imdn_kd.training.options import TrainOptions
+    from imdn_kd.training.schema import TrainOptions
 
     content = read_options(options, TrainOptions, overrides or ())
     plan = run.check(content)

@@ -13,7 +13,7 @@ import typer
 
 
 class Launcher(str, Enum):
-    """Values of `imdn_kd.training.launch.Launcher`, repeated here since the command line must not import it."""
+    """Values of `imdn_kd.training.distributed.Launcher`, repeated here since the command line must not import it."""
 
     none = "none"
     pytorch = "pytorch"
@@ -50,12 +50,13 @@ def train(
     imdn-kd train -opt options/train/imdn_rtc_x2.yml
     """
     from imdn_kd.cli import training
-    from imdn_kd.option_files import read_options
+    from imdn_kd.config.options import read_options
 
     deadline = None if minutes is None else training.deadline_in(minutes)
     training.check_installed()
-    from imdn_kd.training import launch, run
-    from imdn_kd.training.options import TrainOptions
+    from imdn_kd.training import distributed as launch
+    from imdn_kd.training import run
+    from imdn_kd.training.schema import TrainOptions
 
     with launch.processes(launcher.value):
         content = launch.together(lambda: read_options(options, TrainOptions, overrides or ()))

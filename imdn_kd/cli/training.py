@@ -14,8 +14,8 @@ import typer
 from imdn_kd.errors import InputError
 
 if TYPE_CHECKING:
-    from imdn_kd.training.interrupt import Deadline
-    from imdn_kd.training.options import TrainOptions
+    from imdn_kd.training.schema import TrainOptions
+    from imdn_kd.training.signals import Deadline
     from imdn_kd.training.trainer import Outcome, Trainer
 
 
@@ -30,7 +30,7 @@ class Trained:
 
 def deadline_in(minutes: float) -> Deadline:
     """The moment by which a piece is to end; raises InputError for a number that cannot be used."""
-    from imdn_kd.training import interrupt
+    from imdn_kd.training import signals as interrupt
 
     if not 0 < minutes <= 1e6:
         raise InputError(f"--minutes is {minutes:g}; give a number above 0, and a million at most")
@@ -69,8 +69,9 @@ def carry_out(
     import logging
 
     from imdn_kd.cli.progress import TrainProgress
-    from imdn_kd.training import launch, run
-    from imdn_kd.training.interrupt import TimeUpError
+    from imdn_kd.training import distributed as launch
+    from imdn_kd.training import run
+    from imdn_kd.training.signals import TimeUpError
     from imdn_kd.training.trainer import DivergedError
 
     main = launch.rank() == 0
@@ -118,7 +119,7 @@ def report(trained: Trained, again: Callable[[], str]) -> None:
         typer.Exit: it was not complete, or this is not the main process.
     """
     from imdn_kd.evaluation.report import report_scores
-    from imdn_kd.training import launch
+    from imdn_kd.training import distributed as launch
 
     options, outcome = trained.options, trained.outcome
     if launch.rank() != 0:

@@ -52,8 +52,8 @@ def upscale(
     from collections import Counter
 
     from imdn_kd.cli.progress import FileProgress
+    from imdn_kd.image.io import Picture
     from imdn_kd.inference.batch import as_report, plan_jobs, run_jobs
-    from imdn_kd.inference.imageio import Picture
     from imdn_kd.inference.sizes import target_size
     from imdn_kd.inference.upscaler import Upscaler
 

@@ -11,7 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from imdn_kd.evaluation.tables import Report
-    from imdn_kd.training.options import TrainOptions
+    from imdn_kd.training.schema import TrainOptions
 
 zoo = typer.Typer(help="Show the students that ship, train the next one, or make one of a run.", no_args_is_help=True)
 
@@ -57,10 +57,10 @@ def publish(
     imdn-kd zoo publish -opt options/zoo/imdn_rtc_x2.yml
     """
     from imdn_kd.cli import training
-    from imdn_kd.option_files import read_options
+    from imdn_kd.config.options import read_options
 
     training.check_installed()
-    from imdn_kd.training.options import TrainOptions
+    from imdn_kd.training.schema import TrainOptions
 
     _publish(read_options(options, TrainOptions), options, root, to, _read_notes(notes))
 
@@ -104,7 +104,7 @@ def train(
     deadline = training.deadline_in(minutes)
     training.check_installed()
     text = _read_notes(notes)
-    from imdn_kd.training import launch
+    from imdn_kd.training import distributed as launch
     from imdn_kd.training.run import check
     from imdn_kd.training.run_folder import RunFolder
     from imdn_kd.training.zoo_line import next_student
@@ -151,7 +151,7 @@ def _publish(content: TrainOptions, path: Path, root: Path, to: Path | None, not
     from imdn_kd import zoo as library
     from imdn_kd.cli.progress import FileProgress
     from imdn_kd.evaluation.report import report_scores
-    from imdn_kd.training.publish import publish
+    from imdn_kd.release.publish import publish
 
     with FileProgress() as progress:
         made = publish(content, path, root=root, folder=to or library.FOLDER, notes=notes, on_image=progress.at)

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imdn_kd.data.rgb import Pixels
 from imdn_kd.errors import InputError
+from imdn_kd.image.rgb import Pixels
 
 HFLIP = 1
 """Exchange left and right."""

@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from imdn_kd.data.lmdb_environment import META, import_lmdb, lmdb_folder
-from imdn_kd.data.rgb import Pixels
 from imdn_kd.errors import InputError
-from imdn_kd.files import atomic_path
+from imdn_kd.image.rgb import Pixels
+from imdn_kd.utils.files import atomic_path
 
 # BasicSR cuts a line of meta_info.txt at the first dot or space, and LMDB has room for 511 bytes.
 _KEY = re.compile(r"[!-\-/-~]{1,511}")

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 from imdn_kd.errors import InputError
-from imdn_kd.inference.imageio import find_images
+from imdn_kd.image.io import find_images
 
 FilePairs = list[tuple[Path, Path]]
 """Originals, each with its partner."""

@@ -10,12 +10,12 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from imdn_kd.data.image_sizes import image_size
-from imdn_kd.data.lmdb_files import LmdbImages, common_keys
+from imdn_kd.data.base import exact_scale
+from imdn_kd.data.lmdb_io import LmdbImages, common_keys
 from imdn_kd.data.pair_files import find_pairs
-from imdn_kd.data.pairs import exact_scale
-from imdn_kd.data.rgb import Pixels, read_rgb
 from imdn_kd.errors import InputError
+from imdn_kd.image.probe import image_size
+from imdn_kd.image.rgb import Pixels, read_rgb
 from imdn_kd.registry import DATASETS
 
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from imdn_kd.data import augment
-from imdn_kd.data.pairs import ImagePairs
-from imdn_kd.data.rgb import Pixels
+from imdn_kd.data.base import ImagePairs
 from imdn_kd.errors import InputError
-from imdn_kd.threads import in_order
+from imdn_kd.image.rgb import Pixels
+from imdn_kd.utils.threads import in_order
 
 Batch = dict[str, Tensor]
 Sampling = Literal["image", "area"]

@@ -31,9 +31,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from imdn_kd.data.pairs import exact_scale, lq_plane
-from imdn_kd.data.rgb import Pixels
+from imdn_kd.data.base import exact_scale, lq_plane
 from imdn_kd.errors import InputError
+from imdn_kd.image.rgb import Pixels
 from imdn_kd.registry import DATASETS
 
 FORMAT = "imdn_kd store"

@@ -12,8 +12,6 @@ from typing import Any, BinaryIO
 import filelock
 import numpy as np
 
-from imdn_kd.data.journal import Journal, Record
-from imdn_kd.data.rgb import Pixels
 from imdn_kd.data.store import (
     FORMAT,
     HEADER_BYTES,
@@ -27,7 +25,9 @@ from imdn_kd.data.store import (
     index_checksum,
 )
 from imdn_kd.errors import InputError
-from imdn_kd.files import atomic_path
+from imdn_kd.image.rgb import Pixels
+from imdn_kd.utils.files import atomic_path
+from imdn_kd.utils.journal import Journal, Record
 
 
 class PlaneWriter:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from imdn_kd.archs.network import SRNetwork
+from imdn_kd.archs.base import SRNetwork
 from imdn_kd.distill.holistic import Holistic
-from imdn_kd.distill.objective import Likeness, Term
-from imdn_kd.distill.scene import Scene
-from imdn_kd.distill.taps import Taps
+from imdn_kd.distill.hooks import Taps
+from imdn_kd.distill.step_context import Scene
 from imdn_kd.distill.teacher import Teacher
+from imdn_kd.distill.terms import Likeness, Term
 
 STUDENT, ADAPTERS, CRITIC = "student", "adapters", "critic"
 """Who learns."""

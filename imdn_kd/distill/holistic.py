@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from imdn_kd.archs.critic import Critic
-from imdn_kd.distill.objective import Objective
-from imdn_kd.distill.scene import Scene
+from imdn_kd.distill.step_context import Scene
+from imdn_kd.distill.terms import Objective
 from imdn_kd.errors import InputError
 from imdn_kd.losses.adversarial import critic_loss, generator_loss, gradient_penalty
 from imdn_kd.registry import OBJECTIVES, Registry

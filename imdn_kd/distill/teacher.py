@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from imdn_kd.archs.network import Facts, SRNetwork
+from imdn_kd.archs.base import Facts, SRNetwork
 from imdn_kd.data.augment import HFLIP, TRANSPOSE, VFLIP, apply, undo
-from imdn_kd.distill.taps import SR, Taps
+from imdn_kd.distill.hooks import SR, Taps
 from imdn_kd.errors import InputError
 
 TURNS = range(HFLIP + VFLIP + TRANSPOSE + 1)

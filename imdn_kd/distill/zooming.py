@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from imdn_kd.distill.objective import Objective
-from imdn_kd.distill.scene import Scene
+from imdn_kd.distill.step_context import Scene
+from imdn_kd.distill.terms import Objective
 from imdn_kd.distill.upcycling import draw_augmentation, zoom_in, zoom_out
 from imdn_kd.errors import InputError
 from imdn_kd.losses.pixel import PixelLoss

@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from imdn_kd import zoo
-from imdn_kd.data.image_sets import DataSource, ImagePair, ImageSet, find_set
-from imdn_kd.data.resize import imresize
+from imdn_kd.data.benchmark_sets import DataSource, ImagePair, ImageSet, find_set
 from imdn_kd.errors import InputError
 from imdn_kd.evaluation.metrics import PROTOCOLS, Protocol, psnr, ssim
+from imdn_kd.image.io import Picture, write_image
+from imdn_kd.image.resize import imresize
 from imdn_kd.inference.device import Precision
-from imdn_kd.inference.imageio import Picture, write_image
 from imdn_kd.inference.upscaler import Upscaler
 
 Pixels = npt.NDArray[np.uint8]

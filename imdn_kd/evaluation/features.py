@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imdn_kd.archs.network import SRNetwork
-from imdn_kd.distill.tap_names import match, semantic_names
-from imdn_kd.distill.taps import Report as Probed
-from imdn_kd.distill.taps import Taps
+from imdn_kd.archs.base import SRNetwork
+from imdn_kd.distill.feature_names import match, semantic_names
+from imdn_kd.distill.hooks import Report as Probed
+from imdn_kd.distill.hooks import Taps
 from imdn_kd.distill.teacher import Teacher
 from imdn_kd.evaluation.tables import Report, Table
 

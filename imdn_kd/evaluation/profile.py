@@ -17,13 +17,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from imdn_kd.archs.network import SRNetwork
+from imdn_kd.archs.base import SRNetwork
 from imdn_kd.errors import InputError
+from imdn_kd.image.io import MAX_PIXELS
 from imdn_kd.inference.device import Precision, choose_device, choose_dtype
-from imdn_kd.inference.imageio import MAX_PIXELS
 from imdn_kd.inference.memory import PeakBytes, is_out_of_memory
-from imdn_kd.inference.planning import round_up
 from imdn_kd.inference.sizes import Size
+from imdn_kd.inference.tiles import round_up
 from imdn_kd.registry import ARCHS
 
 

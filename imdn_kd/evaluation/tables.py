@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imdn_kd.errors import InputError
-from imdn_kd.files import atomic_path, check_folder
+from imdn_kd.utils.files import atomic_path, check_folder
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

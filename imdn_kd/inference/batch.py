@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from imdn_kd.errors import InputError
-from imdn_kd.files import check_folder
-from imdn_kd.inference.imageio import WRITABLE, Picture, find_images, is_image_name, read_image, write_image
+from imdn_kd.image.io import WRITABLE, Picture, find_images, is_image_name, read_image, write_image
+from imdn_kd.utils.files import check_folder
 
 Status = Literal["done", "skipped", "failed"]
 

@@ -17,12 +17,12 @@ import torch
 from platformdirs import user_cache_path
 from torch import Tensor, nn
 
-from imdn_kd.archs.network import Facts, SRNetwork, Stage, one_stage
+from imdn_kd.archs.base import Facts, SRNetwork, Stage, one_stage
 from imdn_kd.errors import InputError
-from imdn_kd.inference.canvas import Canvas, TensorCanvas
+from imdn_kd.inference.buffers import Canvas, TensorCanvas
 from imdn_kd.inference.memory import PeakBytes, available_memory, is_out_of_memory
-from imdn_kd.inference.planning import Box, round_up
 from imdn_kd.inference.staged import StageCost, StagedRun, measure_stages
+from imdn_kd.inference.tiles import Box, round_up
 
 log = logging.getLogger("imdn_kd")
 

@@ -19,12 +19,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from imdn_kd import zoo
-from imdn_kd.archs.network import SRNetwork
-from imdn_kd.archs.recognise import recognise
+from imdn_kd.archs.base import SRNetwork
+from imdn_kd.archs.detect import recognise
 from imdn_kd.errors import InputError
-from imdn_kd.files import atomic_path
 from imdn_kd.inference.weights import WeightFile, check_finite, misfits, one_line, read_weight_file
 from imdn_kd.registry import ARCHS
+from imdn_kd.utils.files import atomic_path
 
 FORMAT = "imdn_kd.1"
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from imdn_kd.archs.network import Stage, Statistics
+from imdn_kd.archs.base import Stage, Statistics
 from imdn_kd.errors import InputError
-from imdn_kd.inference.canvas import Canvas, FileCanvas, TensorCanvas
+from imdn_kd.inference.buffers import Canvas, FileCanvas, TensorCanvas
 from imdn_kd.inference.memory import PeakBytes, is_out_of_memory
-from imdn_kd.inference.planning import SMALLEST_CORE, Crop, plan_crops, round_up
+from imdn_kd.inference.tiles import SMALLEST_CORE, Crop, plan_crops, round_up
 
 log = logging.getLogger("imdn_kd")
 

@@ -17,14 +17,14 @@ from PIL import Image
 from torch import Tensor
 
 from imdn_kd import zoo
-from imdn_kd.archs.network import Facts, SRNetwork
-from imdn_kd.data.resize import imresize
+from imdn_kd.archs.base import Facts, SRNetwork
 from imdn_kd.errors import InputError
-from imdn_kd.inference.alpha import fill_transparent
-from imdn_kd.inference.canvas import PixelCanvas
+from imdn_kd.image.alpha import fill_transparent
+from imdn_kd.image.reader import MAX_PIXELS, pixels_of
+from imdn_kd.image.resize import imresize
+from imdn_kd.inference.buffers import PixelCanvas
 from imdn_kd.inference.cropping import AdaptiveCropping, CropMode
 from imdn_kd.inference.device import Precision, choose_device, choose_dtype
-from imdn_kd.inference.image_reader import MAX_PIXELS, pixels_of
 from imdn_kd.inference.memory import is_out_of_memory
 from imdn_kd.inference.model_file import ModelFile, load_model, open_model
 from imdn_kd.inference.sizes import Size, plan_passes, target_size

@@ -11,17 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imdn_kd.archs.network import SRNetwork
-from imdn_kd.distill.build import make_lesson
+from imdn_kd.archs.base import SRNetwork
+from imdn_kd.config.options import check_options
+from imdn_kd.distill.builder import make_lesson
 from imdn_kd.distill.distiller import ADAPTERS, CRITIC, STUDENT, Distiller, Lesson
-from imdn_kd.distill.objective import Fidelity, Term
-from imdn_kd.distill.options import CRITIC_OPTIM, FIDELITY_OPTIONS, DistillOptions, TeacherOptions
-from imdn_kd.distill.scene import Scene
+from imdn_kd.distill.schema import CRITIC_OPTIM, FIDELITY_OPTIONS, DistillOptions, TeacherOptions
+from imdn_kd.distill.step_context import Scene
+from imdn_kd.distill.terms import Fidelity, Term
 from imdn_kd.distill.weighting import course
 from imdn_kd.errors import InputError
 from imdn_kd.integrations.basicsr_networks import find, import_basicsr
 from imdn_kd.integrations.teachers import open_teacher
-from imdn_kd.option_files import check_options
 from imdn_kd.registry import ARCHS
 
 LABELS = {ADAPTERS: "net_a", CRITIC: "net_d"}

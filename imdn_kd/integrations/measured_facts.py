@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from imdn_kd.archs.network import Facts
+from imdn_kd.archs.base import Facts
 from imdn_kd.errors import InputError
 
 _SIDES = (48, 64, 60, 56, 72, 88, 104)

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imdn_kd.archs.network import Facts, SRNetwork
+from imdn_kd.archs.base import Facts, SRNetwork
 from imdn_kd.errors import InputError
 from imdn_kd.inference.weights import check_finite, read_weights
 from imdn_kd.integrations.measured_facts import measure_facts

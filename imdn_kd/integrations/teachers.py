@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from imdn_kd.archs.network import SRNetwork
-from imdn_kd.distill.options import TeacherOptions
+from imdn_kd.archs.base import SRNetwork
+from imdn_kd.distill.schema import TeacherOptions
 from imdn_kd.distill.teacher import Teacher
 from imdn_kd.errors import InputError
 from imdn_kd.inference.device import Precision, choose_dtype

@@ -2,11 +2,11 @@
 
 from imdn_kd.losses.affinity import ChannelAffinityLoss, InstanceAffinityLoss, PairwiseLoss, SpatialAffinityLoss
 from imdn_kd.losses.attention import AttentionLoss
-from imdn_kd.losses.bands import FrequencyBandLoss, WaveletLoss
-from imdn_kd.losses.contrast import ContrastiveLoss
+from imdn_kd.losses.contrastive import ContrastiveLoss
+from imdn_kd.losses.frequency import FrequencyBandLoss, WaveletLoss
+from imdn_kd.losses.local_similarity import LocalSimilarityLoss
 from imdn_kd.losses.mimic import MimicLoss
 from imdn_kd.losses.pixel import CharbonnierLoss, FFTLoss, L1Loss, MSELoss
-from imdn_kd.losses.similarity import LocalSimilarityLoss
 from imdn_kd.losses.statistics import StatisticsLoss
 
 __all__ = [

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from imdn_kd.errors import InputError
-from imdn_kd.losses.features import FeatureLoss
-from imdn_kd.losses.pairs import all_pairs, checked_distance, unit, window
+from imdn_kd.losses.base import FeatureLoss
+from imdn_kd.losses.pairwise_ops import all_pairs, checked_distance, unit, window
 from imdn_kd.registry import LOSSES
 
 PRESETS = ("paper", "skd_code", "fakd")

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from imdn_kd.errors import InputError
-from imdn_kd.losses.features import FeatureLoss
+from imdn_kd.losses.base import FeatureLoss
 from imdn_kd.registry import LOSSES
 
 DISTANCES = {"l1": functional.l1_loss, "l2": functional.mse_loss}

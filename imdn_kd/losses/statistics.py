@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from imdn_kd.errors import InputError
-from imdn_kd.losses.features import FeatureLoss
+from imdn_kd.losses.base import FeatureLoss
 from imdn_kd.losses.mimic import DISTANCES
 from imdn_kd.registry import LOSSES
 

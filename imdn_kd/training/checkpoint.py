@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from imdn_kd.errors import InputError
-from imdn_kd.files import atomic_path
+from imdn_kd.utils.files import atomic_path
 
 FORMAT = "imdn_kd.state.1"
 SUFFIX = ".state"

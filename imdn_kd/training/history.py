@@ -10,7 +10,7 @@ from typing import Any
 EarlierRun = Mapping[str, Any]
 """Plain values: `updates`, `seed`, `stages`, `losses`, `objectives`, `optimizer`, `schedule`, `ema_decay`, `precision`
 (several where it changed), `teachers` (file names), `data` ({"name", "images", "sha256"}) and `start`; otherwise as in
-the record of a student, see `imdn_kd.training.card.card`."""
+the record of a student, see `imdn_kd.release.card.card`."""
 
 FORMERLY = "formerly"
 """In a record: the checksums of the student's file before its notes were corrected."""

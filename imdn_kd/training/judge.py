@@ -10,13 +10,13 @@ from typing import Any
 from accelerate import Accelerator
 from torch import Tensor
 
-from imdn_kd.archs.network import SRNetwork
-from imdn_kd.data.image_sets import ImageSet
+from imdn_kd.archs.base import SRNetwork
+from imdn_kd.data.benchmark_sets import ImageSet
 from imdn_kd.evaluation.benchmark import SetScore
 from imdn_kd.inference.model_file import ModelFile, load_model, save_model
 from imdn_kd.training.checkpoint import State
-from imdn_kd.training.options import TrainOptions
 from imdn_kd.training.run_folder import RunFolder
+from imdn_kd.training.schema import TrainOptions
 from imdn_kd.training.validation import validate
 
 METRICS = ("psnr", "ssim")

@@ -12,10 +12,10 @@ from typing import Any
 
 from accelerate.tracking import GeneralTracker, TensorBoardTracker, WandBTracker
 
-from imdn_kd.data.journal import Journal
 from imdn_kd.evaluation.benchmark import SetScore
-from imdn_kd.training.options import LoggerOptions
 from imdn_kd.training.run_folder import RunFolder
+from imdn_kd.training.schema import LoggerOptions
+from imdn_kd.utils.journal import Journal
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from imdn_kd.files import atomic_path
+from imdn_kd.utils.files import atomic_path
 
 logger = logging.getLogger(__name__)
 

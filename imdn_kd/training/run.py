@@ -18,15 +18,16 @@ from filelock import BaseFileLock
 from imdn_kd.data.store import StoreDataset
 from imdn_kd.errors import InputError
 from imdn_kd.inference.device import choose_device
-from imdn_kd.training import budget, launch
+from imdn_kd.training import distributed as launch
+from imdn_kd.training import timed as budget
 from imdn_kd.training.checkpoint import State
-from imdn_kd.training.interrupt import Deadline, TimeUpError
-from imdn_kd.training.options import TrainOptions
-from imdn_kd.training.plan import Plan, make_plan, open_batches
 from imdn_kd.training.planned import PlannedPiece, read_piece, write_piece
-from imdn_kd.training.resume import state_to_go_on_from
 from imdn_kd.training.run_folder import RunFolder
-from imdn_kd.training.teaching import check_teachers
+from imdn_kd.training.schema import TrainOptions
+from imdn_kd.training.setup.plan import Plan, make_plan, open_batches
+from imdn_kd.training.setup.resume import state_to_go_on_from
+from imdn_kd.training.setup.teacher_cache import check_teachers
+from imdn_kd.training.signals import Deadline, TimeUpError
 from imdn_kd.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)

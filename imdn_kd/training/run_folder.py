@@ -17,8 +17,8 @@ import filelock
 import torch
 
 from imdn_kd.errors import InputError
-from imdn_kd.files import atomic_path, remove_leftovers
 from imdn_kd.training.checkpoint import set_aside
+from imdn_kd.utils.files import atomic_path, remove_leftovers
 
 _PACKAGES = ("imdn_kd", "torch", "numpy", "accelerate", "basicsr", "pillow", "scikit-image", "safetensors")
 

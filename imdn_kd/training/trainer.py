@@ -15,24 +15,24 @@ from accelerate import Accelerator
 from filelock import BaseFileLock
 from torch import Tensor, nn
 
-from imdn_kd.archs.network import SRNetwork
+from imdn_kd.archs.base import SRNetwork
 from imdn_kd.archs.reparam import collapsed_weights, expand
-from imdn_kd.data.image_sets import ImageSet
+from imdn_kd.data.benchmark_sets import ImageSet
 from imdn_kd.data.patches import Batch
 from imdn_kd.distill.distiller import ADAPTERS, CRITIC, STUDENT, Distiller
 from imdn_kd.errors import InputError
 from imdn_kd.evaluation.benchmark import SetScore
-from imdn_kd.training import launch
+from imdn_kd.training import distributed as launch
 from imdn_kd.training.averaging import running_average
 from imdn_kd.training.checkpoint import State, save_state, save_weights
-from imdn_kd.training.diagnosis import why_not_finite
-from imdn_kd.training.interrupt import TIME_UP, Deadline, Interrupt
 from imdn_kd.training.judge import Judge
-from imdn_kd.training.learner import Learner
 from imdn_kd.training.log import TrainLog
-from imdn_kd.training.options import TrainOptions
-from imdn_kd.training.plan import Plan
+from imdn_kd.training.nonfinite import why_not_finite
+from imdn_kd.training.optim import Learner
 from imdn_kd.training.run_folder import RunFolder
+from imdn_kd.training.schema import TrainOptions
+from imdn_kd.training.setup.plan import Plan
+from imdn_kd.training.signals import TIME_UP, Deadline, Interrupt
 from imdn_kd.training.update import Update, Updater
 from imdn_kd.training.validation import StoppedError
 from imdn_kd.training.window import LossWindow

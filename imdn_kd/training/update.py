@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from imdn_kd.data.patches import Batch
 from imdn_kd.distill.distiller import STUDENT, Distiller, Turn
-from imdn_kd.distill.scene import Scene
-from imdn_kd.training.learner import Learner
+from imdn_kd.distill.step_context import Scene
+from imdn_kd.training.optim import Learner
 
 
 @dataclass

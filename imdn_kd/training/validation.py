@@ -9,12 +9,12 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from imdn_kd.archs.network import SRNetwork
-from imdn_kd.data.image_sets import ImageSet
+from imdn_kd.archs.base import SRNetwork
+from imdn_kd.data.benchmark_sets import ImageSet
 from imdn_kd.evaluation.benchmark import ImageScore, SetScore, Task, contestant, score
 from imdn_kd.evaluation.metrics import Protocol
 from imdn_kd.inference.upscaler import Upscaler
-from imdn_kd.training import launch
+from imdn_kd.training import distributed as launch
 
 BENCHMARKS = ("set5", "set14", "b100", "bsd100", "bsds100", "urban100", "manga109")
 """Names, in small letters, of the data sets that results are reported on."""

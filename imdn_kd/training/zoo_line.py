@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from imdn_kd import zoo
+from imdn_kd.config.options import read_options
 from imdn_kd.errors import InputError
-from imdn_kd.option_files import read_options
 from imdn_kd.registry import ARCHS
-from imdn_kd.training.budget import check_scheduler, is_complete
 from imdn_kd.training.checkpoint import State, newest_state
 from imdn_kd.training.history import EarlierRun, earlier_runs, updates_of
 from imdn_kd.training.muon import Muon
-from imdn_kd.training.options import OptimOptions, PathOptions, TrainOptions
 from imdn_kd.training.planned import PlannedPiece, read_piece
 from imdn_kd.training.run_folder import RunFolder
+from imdn_kd.training.schema import OptimOptions, PathOptions, TrainOptions
+from imdn_kd.training.timed import check_scheduler, is_complete
 
 LINE = "line.txt"
 """Beside the recipes: the names of the students that are trained in turn, one a line."""

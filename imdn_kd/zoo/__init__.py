@@ -87,7 +87,7 @@ def record(path: Path) -> dict[str, Any]:
     """What `imdn-kd zoo publish` has written into a model file about its student; the weights are not read.
 
     Returns:
-        See `imdn_kd.training.card.card`.
+        See `imdn_kd.release.card.card`.
 
     Raises:
         InputError: the file cannot be read, or was made by something else.

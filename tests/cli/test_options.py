@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from imdn_kd.data.options import PrepareOptions
-from imdn_kd.evaluation.options import BenchmarkOptions
-from imdn_kd.option_reference import reference
-from imdn_kd.option_schema import json_schema
+from imdn_kd.config.json_schema import json_schema
+from imdn_kd.config.reference import reference
+from imdn_kd.data.schema import PrepareOptions
+from imdn_kd.evaluation.schema import BenchmarkOptions
 from imdn_kd.registry import LOSSES, OBJECTIVES
 from tests.cli.run import run
 
@@ -30,7 +30,7 @@ def test_schema_and_docs(capfd, kind, schema, command):
     assert result.out == f"# Option files of `imdn-kd {command}`\n\n{reference(schema)}"
 
 
-@pytest.mark.skipif(importlib.util.find_spec("imdn_kd.training.options") is None, reason="there is no training yet")
+@pytest.mark.skipif(importlib.util.find_spec("imdn_kd.training.schema") is None, reason="there is no training yet")
 def test_training_is_what_is_meant_otherwise(capfd):
     assert json.loads(run(capfd, "options", "schema").out)["title"] == "TrainOptions"
     assert run(capfd, "options", "docs").out.startswith("# Option files of `imdn-kd train`\n")

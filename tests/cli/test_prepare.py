@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imdn_kd.data.image_sets import find_set
-from imdn_kd.data.options import PrepareOptions
+from imdn_kd.config.options import read_options
+from imdn_kd.data.benchmark_sets import find_set
+from imdn_kd.data.schema import PrepareOptions
 from imdn_kd.data.store import Store
-from imdn_kd.inference.imageio import Picture, write_image
-from imdn_kd.option_files import read_options
+from imdn_kd.image.io import Picture, write_image
 from tests.cli.run import run
 from tests.fake_set import make_set, picture
 

@@ -13,7 +13,7 @@ from functools import partial
 import pytest
 import yaml
 
-from imdn_kd.training import interrupt
+from imdn_kd.training import signals as interrupt
 from imdn_kd.training.update import Updater
 from tests.cli.run import run
 from tests.training.small_runs import content, flat, make_data, merged, metrics, state_file, with_validation
@@ -190,7 +190,7 @@ def test_pieces_of_some_minutes_follow_one_another(in_pieces, tmp_path, capfd):
 def test_when_time_is_up_the_command_that_goes_on_is_told_and_it_is_no_failure(in_pieces, tmp_path, capfd, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("imdn_kd.training.budget.length_of_piece", lambda *args: (50, 5))
+        patch.setattr("imdn_kd.training.timed.length_of_piece", lambda *args: (50, 5))
         result = run(capfd, "train", "-opt", in_pieces, "--root", tmp_path, "--minutes", 0.5)
     match = re.fullmatch(r"time is up after update 30 of 50; go on with: imdn-kd (.*)\n", result.out)
 
@@ -212,7 +212,7 @@ def test_minutes_are_a_number_above_0(in_pieces, tmp_path, capfd, minutes):
 
 def test_minutes_that_end_before_the_first_update_are_refused(in_pieces, tmp_path, capfd, monkeypatch):
     words = ("train", "-opt", in_pieces, "--root", tmp_path, "--auto_resume", "--minutes", 0.5)
-    monkeypatch.setattr("imdn_kd.training.budget.length_of_piece", lambda *args: (50, 5))
+    monkeypatch.setattr("imdn_kd.training.timed.length_of_piece", lambda *args: (50, 5))
     monkeypatch.setattr(interrupt.Interrupt, "reason", interrupt.TIME_UP)
     result = run(capfd, *words)
 

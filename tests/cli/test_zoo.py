@@ -12,7 +12,7 @@ import yaml
 
 from imdn_kd import zoo
 from imdn_kd.archs import IMDN_RTC
-from imdn_kd.inference.imageio import Picture, write_image
+from imdn_kd.image.io import Picture, write_image
 from imdn_kd.inference.model_file import load_model
 from tests.cli.run import run
 from tests.fake_set import picture

@@ -19,7 +19,8 @@ import torch
 from imdn_kd import zoo
 from imdn_kd.cli import main
 from imdn_kd.inference.model_file import load_model
-from imdn_kd.training import budget, interrupt
+from imdn_kd.training import signals as interrupt
+from imdn_kd.training import timed as budget
 from imdn_kd.training.history import sha256
 from imdn_kd.training.update import Updater
 from tests.cli.run import run
@@ -191,7 +192,7 @@ def test_a_piece_that_was_not_published_is_published_and_nothing_else(place, cap
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("imdn_kd.training.publish.save_model", stop)
+        patch.setattr("imdn_kd.release.publish.save_model", stop)
         assert run(capfd, *words(place)).code == 130
     assert (place / "runs" / NAME / "piece.json").is_file()
     states = files(place / "runs" / NAME / "training_states")

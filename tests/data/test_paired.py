@@ -13,13 +13,13 @@ import torch
 from PIL import Image, ImageFile
 from torch.utils.data import DataLoader
 
-from imdn_kd.data import image_sizes
-from imdn_kd.data.lmdb_files import LmdbImages, LmdbWriter
+from imdn_kd.data.base import ImagePairs
+from imdn_kd.data.lmdb_io import LmdbImages, LmdbWriter
 from imdn_kd.data.paired import PairedImageDataset
-from imdn_kd.data.pairs import ImagePairs
-from imdn_kd.data.resize import imresize
 from imdn_kd.errors import InputError
-from imdn_kd.inference.imageio import Picture, write_image
+from imdn_kd.image import probe as image_sizes
+from imdn_kd.image.io import Picture, write_image
+from imdn_kd.image.resize import imresize
 from imdn_kd.registry import DATASETS
 from tests.basicsr_compat import import_basicsr
 from tests.fake_set import picture

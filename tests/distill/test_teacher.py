@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from imdn_kd.archs.network import Facts, SRNetwork
+from imdn_kd.archs.base import Facts, SRNetwork
 from imdn_kd.distill.teacher import Teacher, mean_of
 from imdn_kd.errors import InputError
 from imdn_kd.registry import ARCHS

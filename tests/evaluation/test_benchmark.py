@@ -22,7 +22,7 @@ from imdn_kd.evaluation.benchmark import (
 )
 from imdn_kd.evaluation.metrics import PROTOCOLS, psnr, ssim
 from imdn_kd.evaluation.report import report_scores
-from imdn_kd.inference.imageio import read_image
+from imdn_kd.image.io import read_image
 from imdn_kd.inference.model_file import ModelFile, save_model
 from imdn_kd.inference.upscaler import Upscaler
 from tests.fake_set import NAMES, make_set

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from imdn_kd.data.resize import imresize
 from imdn_kd.errors import InputError
 from imdn_kd.evaluation.metrics import PROTOCOLS, Protocol, is_measurable, psnr, ssim
+from imdn_kd.image.resize import imresize
 from tests.basicsr_compat import import_basicsr
 from tests.reference import metrics as reference
 from tests.shared_data import needs_shared, set5_pairs

@@ -12,11 +12,11 @@ from imdn_kd.archs import IMDN, IMDN_RTC, Facts, SRNetwork, Stage
 from imdn_kd.archs.imdn import map_statistics
 from imdn_kd.errors import InputError
 from imdn_kd.inference import staged
-from imdn_kd.inference.canvas import FileCanvas, PixelCanvas, TensorCanvas
+from imdn_kd.inference.buffers import FileCanvas, PixelCanvas, TensorCanvas
 from imdn_kd.inference.cropping import AdaptiveCropping
 from imdn_kd.inference.memory import PeakBytes
-from imdn_kd.inference.planning import Box
 from imdn_kd.inference.staged import MergedStatistics
+from imdn_kd.inference.tiles import Box
 from imdn_kd.registry import ARCHS
 from tests.official import FILES, official
 from tests.shared_data import needs_shared

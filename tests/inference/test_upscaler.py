@@ -8,8 +8,8 @@ from torch import Tensor
 
 from imdn_kd import zoo
 from imdn_kd.archs import IMDN, IMDN_RTC, Facts, SRNetwork
-from imdn_kd.data.resize import imresize
 from imdn_kd.errors import InputError
+from imdn_kd.image.resize import imresize
 from imdn_kd.inference.model_file import ModelFile, save_model
 from imdn_kd.inference.upscaler import Upscaler
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from imdn_kd.archs.network import SRNetwork
+from imdn_kd.archs.base import SRNetwork
 from imdn_kd.errors import InputError
 from imdn_kd.inference.upscaler import Upscaler
 from imdn_kd.integrations import spandrel as ours

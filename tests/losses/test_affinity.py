@@ -10,9 +10,9 @@ from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 
 from imdn_kd.errors import InputError
-from imdn_kd.losses import pairs
+from imdn_kd.losses import pairwise_ops as pairs
 from imdn_kd.losses.affinity import ChannelAffinityLoss, InstanceAffinityLoss, PairwiseLoss, SpatialAffinityLoss
-from imdn_kd.losses.similarity import LocalSimilarityLoss
+from imdn_kd.losses.local_similarity import LocalSimilarityLoss
 from imdn_kd.registry import LOSSES
 from tests.reference import affinity as reference
 

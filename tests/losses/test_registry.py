@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imdn_kd.errors import InputError
-from imdn_kd.losses.features import FeatureLoss
+from imdn_kd.losses.base import FeatureLoss
 from imdn_kd.losses.pixel import PixelLoss
 from imdn_kd.registry import LOSSES
 

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from imdn_kd.data.jobs import open_source, write
-from imdn_kd.data.options import PrepareOptions
-from imdn_kd.inference.imageio import Picture, write_image
-from imdn_kd.option_files import check_options
+from imdn_kd.config.options import check_options
+from imdn_kd.data.preparation.job import open_source, write
+from imdn_kd.data.schema import PrepareOptions
+from imdn_kd.image.io import Picture, write_image
 from imdn_kd.registry import ARCHS
-from imdn_kd.training.batches import Batches
-from imdn_kd.training.options import TrainOptions
+from imdn_kd.training.loader import Batches
 from imdn_kd.training.run import prepare
+from imdn_kd.training.schema import TrainOptions
 from imdn_kd.training.trainer import Outcome, Trainer
 from tests.fake_set import picture
 

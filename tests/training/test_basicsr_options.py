@@ -11,14 +11,14 @@ import pytest
 import torch
 import yaml
 
-from imdn_kd.data.resize import imresize
+from imdn_kd.config.options import read_options
 from imdn_kd.errors import InputError
-from imdn_kd.inference.imageio import Picture, write_image
-from imdn_kd.option_files import read_options
+from imdn_kd.image.io import Picture, write_image
+from imdn_kd.image.resize import imresize
 from imdn_kd.registry import ARCHS
-from imdn_kd.training.notes import notes
-from imdn_kd.training.options import TrainOptions
 from imdn_kd.training.run import check
+from imdn_kd.training.schema import TrainOptions
+from imdn_kd.training.setup.warnings import notes
 from tests.basicsr_compat import import_basicsr, needs_basicsr
 from tests.cli.run import run
 from tests.fake_set import picture

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from imdn_kd.inference.imageio import Picture, write_image
+from imdn_kd.image.io import Picture, write_image
 from imdn_kd.registry import ARCHS
 from tests.basicsr_compat import needs_basicsr
 from tests.cli.run import Result, run

@@ -11,7 +11,7 @@ import filelock
 import pytest
 import torch
 
-from imdn_kd.archs.network import Facts, SRNetwork
+from imdn_kd.archs.base import Facts, SRNetwork
 from imdn_kd.data.store import Store
 from imdn_kd.distill.teacher import Teacher
 from imdn_kd.errors import InputError
@@ -181,7 +181,7 @@ class Nearest(SRNetwork):
 
 
 def test_known_results_train_as_asked_ones_do(data, teachers, tmp_path, monkeypatch):
-    monkeypatch.setattr("imdn_kd.training.plan.open_teacher", lambda options, **_: Teacher(Nearest()))
+    monkeypatch.setattr("imdn_kd.training.setup.plan.open_teacher", lambda options, **_: Teacher(Nearest()))
     objectives = {"l_kd": {"type": "L1Loss"}, "l_pair": {"type": "PairwiseLoss"}}
     for name, cache in (("known", True), ("asked", False)):
         trainer, _ = train(distilled(data, teachers[:1], objectives, {"name": name}, cache=cache), tmp_path)
@@ -241,7 +241,7 @@ def test_a_teacher_that_is_worse_than_bicubic_is_refused(data, teachers, tmp_pat
 
 
 def test_a_teacher_that_is_worse_than_its_student_is_refused(data, teachers, tmp_path, monkeypatch):
-    monkeypatch.setattr("imdn_kd.training.teaching.bicubic", lambda scale: module_contestant(scale))
+    monkeypatch.setattr("imdn_kd.training.setup.teacher_cache.bicubic", lambda scale: module_contestant(scale))
     weights = tmp_path / "student.safetensors"
     student = ARCHS.build({"type": "IMDN", "upscale": 2, "num_feat": 8, "num_block": 2})
     student.upsampler[0].bias.data.fill_(0.5)  # grey, at least

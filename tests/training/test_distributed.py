@@ -17,7 +17,7 @@ import torch
 import yaml
 from accelerate import Accelerator
 
-from imdn_kd.inference.imageio import Picture, write_image
+from imdn_kd.image.io import Picture, write_image
 from imdn_kd.inference.model_file import ModelFile, save_model
 from imdn_kd.registry import ARCHS
 from tests.fake_set import picture

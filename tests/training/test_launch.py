@@ -15,7 +15,7 @@ from torch.distributed.run import get_args_parser
 
 from imdn_kd.cli import app
 from imdn_kd.errors import InputError
-from imdn_kd.training import launch
+from imdn_kd.training import distributed as launch
 from imdn_kd.training.run import prepare
 from tests.cli.run import run
 from tests.training.small_runs import small_options

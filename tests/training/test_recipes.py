@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from imdn_kd.data.jobs import default_output, open_source, write
-from imdn_kd.data.options import PrepareOptions
+from imdn_kd.config.options import read_options
+from imdn_kd.data.preparation.job import default_output, open_source, write
+from imdn_kd.data.schema import PrepareOptions
 from imdn_kd.evaluation.profile import count
-from imdn_kd.inference.imageio import Picture, write_image
+from imdn_kd.image.io import Picture, write_image
 from imdn_kd.inference.model_file import ModelFile, load_model, save_model
-from imdn_kd.option_files import read_options
 from imdn_kd.registry import ARCHS
-from imdn_kd.training.options import TrainOptions
 from imdn_kd.training.run import check
+from imdn_kd.training.schema import TrainOptions
 from tests.cli.run import run
 from tests.fake_set import make_set, picture
 

@@ -11,17 +11,17 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from imdn_kd.data.resize import imresize
 from imdn_kd.errors import InputError
 from imdn_kd.evaluation.benchmark import benchmark, open_contestants
-from imdn_kd.inference.imageio import Picture, write_image
+from imdn_kd.image.io import Picture, write_image
+from imdn_kd.image.resize import imresize
 from imdn_kd.inference.model_file import load_model
 from imdn_kd.inference.weights import read_weights
 from imdn_kd.registry import ARCHS
 from imdn_kd.training import judge as module
-from imdn_kd.training import plan
 from imdn_kd.training.averaging import running_average
 from imdn_kd.training.run import check, prepare
+from imdn_kd.training.setup import plan
 from imdn_kd.training.trainer import DivergedError
 from tests.fake_set import picture
 from tests.training.small_runs import (

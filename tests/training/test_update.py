@@ -8,13 +8,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from imdn_kd.distill.build import make_lesson
+from imdn_kd.config.options import check_options
+from imdn_kd.distill.builder import make_lesson
 from imdn_kd.distill.distiller import ADAPTERS, CRITIC, STUDENT, Distiller
-from imdn_kd.distill.options import DistillOptions
+from imdn_kd.distill.schema import DistillOptions
 from imdn_kd.distill.teacher import Teacher
-from imdn_kd.option_files import check_options
 from imdn_kd.registry import ARCHS
-from imdn_kd.training.learner import Learner
+from imdn_kd.training.optim import Learner
 from imdn_kd.training.schedule import constant
 from imdn_kd.training.update import Updater
 

@@ -10,16 +10,16 @@ import pytest
 import yaml
 
 from imdn_kd import zoo
+from imdn_kd.config.options import read_options
 from imdn_kd.errors import InputError
 from imdn_kd.inference.model_file import load_model, save_model
-from imdn_kd.option_files import read_options
-from imdn_kd.training import card as card_module
-from imdn_kd.training.budget import follow
+from imdn_kd.release import card as card_module
 from imdn_kd.training.checkpoint import State, save_state
 from imdn_kd.training.history import earlier_runs, run_updates, sha256
-from imdn_kd.training.options import OptimOptions, TrainOptions
 from imdn_kd.training.planned import PlannedPiece, read_piece, write_piece
 from imdn_kd.training.run_folder import RunFolder
+from imdn_kd.training.schema import OptimOptions, TrainOptions
+from imdn_kd.training.timed import follow
 from imdn_kd.training.zoo_line import begin_from, next_student
 from tests.training.small_recipes import NETWORK, RATE, ship, write_recipe
 

@@ -19,11 +19,12 @@ from accelerate import Accelerator
 from torch import nn
 
 from imdn_kd.archs.imdn import IMDN
-from imdn_kd.data.image_sets import find_set
+from imdn_kd.data.benchmark_sets import find_set
 from imdn_kd.errors import InputError
 from imdn_kd.evaluation.metrics import Protocol
-from imdn_kd.training import launch, plan
+from imdn_kd.training import distributed as launch
 from imdn_kd.training.run import prepare
+from imdn_kd.training.setup import plan
 from imdn_kd.training.trainer import DivergedError, Trainer
 from imdn_kd.training.validation import StoppedError, validate
 from tests.training.small_runs import small_options, train

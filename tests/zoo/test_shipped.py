@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from imdn_kd import Upscaler, zoo
+from imdn_kd.config.options import read_options
 from imdn_kd.evaluation.benchmark import contestant, plan, score
 from imdn_kd.inference.model_file import load_model
-from imdn_kd.option_files import read_options
 from imdn_kd.registry import ARCHS
 from imdn_kd.training.history import run_updates, updates_of
-from imdn_kd.training.options import TrainOptions
+from imdn_kd.training.schema import TrainOptions
 from tests.shared_data import SHARED, needs_shared
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,0 +1,1 @@
+"""Option files: YAML, overrides, validation, JSON schema and reference."""

@@ -1,0 +1,66 @@
+"""What patches are cut from: images with their low-quality partners, wherever they are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from imdn_kd.errors import InputError
+from imdn_kd.image.rgb import Pixels
+
+
+class ImagePairs(Protocol):
+    """Images (`gt`) and their low-quality partners (`lq`), read-only, usable from several processes.
+
+    Attributes:
+        scale: px of `gt` for a px of `lq`. The sides of `gt` are whole multiples of the numerator, those of `lq` the
+            same multiples of the denominator.
+        planes: what `read` gives, `gt` and `lq` first; all others (a teacher's output) have the size of `gt`.
+    """
+
+    scale: Fraction
+    planes: Sequence[str]
+
+    def __len__(self) -> int:
+        """Return how many pairs there are."""
+        ...
+
+    def name(self, index: int) -> str:
+        """Return the name of an image, for messages."""
+        ...
+
+    def lq_sizes(self) -> npt.NDArray[np.int64]:
+        """Return the (height, width) of every `lq` image, px; may have to look into every file."""
+        ...
+
+    def read(self, index: int) -> dict[str, Pixels]:
+        """Return the planes of an image, each H x W x 3, RGB; perhaps views that must not be written to.
+
+        Raises:
+            InputError: an image is damaged, or the sizes of a pair do not fit.
+        """
+        ...
+
+
+def exact_scale(scale: float | str | Fraction) -> Fraction:
+    """Return a factor as a fraction: 2 is 2/1, 1.5 is 3/2.
+
+    Raises:
+        InputError: less than 1, not a number, or one with more than two decimals.
+    """
+    try:
+        exact = Fraction(str(scale))
+    except (ValueError, ZeroDivisionError) as error:
+        raise InputError(f"scale is {scale!r}; give a number such as 2 or 1.5") from error
+    if exact < 1 or 100 % exact.denominator:
+        raise InputError(f"scale is {scale}; give a factor from 1 up with at most two decimals, such as 2 or 1.5")
+    return exact
+
+
+def lq_plane(scale: Fraction) -> str:
+    """Name of the low-quality plane of a factor: `lq_x4`, `lq_x1.5`."""
+    return f"lq_x{float(scale):g}"

@@ -1,0 +1,176 @@
+"""Finding images in folders: the originals of a data set, and the low-resolution (LR) images that belong to them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from imdn_kd.errors import InputError
+from imdn_kd.image.io import find_images
+from imdn_kd.image.resize import imresize
+from imdn_kd.image.rgb import read_rgb
+
+Pixels = npt.NDArray[np.uint8]
+
+HR_FOLDERS = ("HR", "GTmod12", "GT")
+"""Where a data set keeps its originals; without any of these the folder itself holds them."""
+
+LR_FOLDERS = ("LRbicx{scale}", "LR_bicubic/X{scale}")
+"""Where a data set keeps LR images, beside its originals."""
+
+LR_NAMES = ("{}x{scale}", "{}")
+"""What the LR image of original `{}` is called, less the suffix."""
+
+MADE = "MATLAB bicubic"
+"""The source of LR images that come from no folder."""
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """What a user says of a data set.
+
+    Attributes:
+        data: folder, or the name of one in the folder of all data sets.
+        lr: folder of the LR images, instead of the usual places.
+        name: for tables, instead of the name of the folder.
+        lr_name: what the LR image of original `{}` is called, less the suffix, instead of `LR_NAMES`.
+    """
+
+    data: str | Path
+    lr: str | Path | None = None
+    name: str | None = None
+    lr_name: str | None = None
+
+
+@dataclass(frozen=True)
+class ImagePair:
+    """An original, and its LR image if there is a file of it; `name` is that of the original, less the suffix."""
+
+    name: str
+    hr: Path
+    lr: Path | None
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """The images of a data set for one factor.
+
+    Attributes:
+        name: for tables.
+        scale: side of the originals / side of the LR images.
+        lr: folder of the LR images; None if they are made from the originals.
+        pairs: the images, by name.
+    """
+
+    name: str
+    scale: int
+    lr: Path | None
+    pairs: tuple[ImagePair, ...]
+
+    @property
+    def lr_source(self) -> str:
+        """Where the LR images come from, for tables."""
+        return MADE if self.lr is None else f"{self.lr.name} (files)"
+
+    def load(self, pair: ImagePair) -> tuple[Pixels, Pixels]:
+        """Read a pair: the original cropped at the bottom and right to a multiple of the factor, and its LR image.
+
+        Returns:
+            sH x sW x 3 and H x W x 3, RGB.
+
+        Raises:
+            InputError: an unreadable image, an original smaller than the factor, or sizes that do not fit.
+        """
+        hr = read_rgb(pair.hr)
+        height, width = (side // self.scale for side in hr.shape[:2])
+        if not height or not width:
+            raise InputError(f"{pair.hr}: {_size(hr)} px are too few for factor {self.scale}; remove it from the set")
+        hr = hr[: height * self.scale, : width * self.scale]
+        if pair.lr is None:
+            return hr, imresize(hr, size=(height, width))
+        lr = read_rgb(pair.lr)
+        if lr.shape[:2] != (height, width):
+            raise InputError(
+                f"{pair.lr}: is {_size(lr)} px, but x{self.scale} of {pair.hr.name} needs {width}x{height}; "
+                "make it again, or move the LR folder away to have it made"
+            )
+        return hr, lr
+
+
+def find_set(source: DataSource | str | Path, scale: int, *, root: Path | str = "datasets") -> ImageSet:
+    """Find the images of a data set.
+
+    A folder with `HR/` (or BasicSR's `GTmod12/`) and perhaps `LRbicx2/` and the like, or a plain folder of originals.
+    Where there are no LR files for the factor, they are made when loaded.
+
+    Args:
+        source: a folder, or the name of one in `root`.
+        scale: the factor, 2 or more.
+        root: folder of all data sets.
+
+    Raises:
+        InputError: no such folder, no images, two originals of one name, or an LR folder without the partner of one.
+    """
+    if not isinstance(source, DataSource):
+        source = DataSource(source)
+    folder = _folder(source.data, Path(root))
+    hr_folder = next((folder / name for name in HR_FOLDERS if (folder / name).is_dir()), folder)
+    originals = find_images(hr_folder)
+    if not originals:
+        raise InputError(f"{hr_folder}: has no images; put the originals there, or into {hr_folder}/HR")
+    name, count = Counter(path.stem for path in originals).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"{hr_folder}: has {count} images called {name}; keep one of them")
+    lr_folder = _lr_folder(source, folder, hr_folder, scale)
+    partners = _partners(originals, lr_folder, source.lr_name, scale)
+    pairs = (ImagePair(hr.stem, hr, lr) for hr, lr in zip(originals, partners, strict=True))
+    resolved = folder.resolve()
+    default_name = resolved.parent.name if resolved.name in HR_FOLDERS else resolved.name
+    return ImageSet(source.name or default_name, scale, lr_folder, tuple(pairs))
+
+
+def _folder(data: str | Path, root: Path) -> Path:
+    if Path(data).is_dir():
+        return Path(data)
+    if Path(data).exists():
+        raise InputError(f"{data}: is not a folder of images; a second model needs a --model of its own")
+    if (root / data).is_dir():
+        return root / data
+    there = ", ".join(sorted(path.name for path in root.iterdir() if path.is_dir())) if root.is_dir() else ""
+    raise InputError(f"{data}: no such folder, nor a data set in {root} (there: {there or 'none'})")
+
+
+def _lr_folder(source: DataSource, folder: Path, hr_folder: Path, scale: int) -> Path | None:
+    if source.lr is not None:
+        return Path(source.lr)
+    if hr_folder == folder:
+        return None
+    usual = (folder / name.format(scale=scale) for name in LR_FOLDERS)
+    return next((place for place in usual if place.is_dir()), None)
+
+
+def _partners(originals: list[Path], folder: Path | None, lr_name: str | None, scale: int) -> list[Path | None]:
+    if folder is None:
+        return [None] * len(originals)
+    # Not str.format: file names may have braces of their own.
+    names = [name.replace("{scale}", str(scale)) for name in ((lr_name,) if lr_name else LR_NAMES)]
+    there = {path.stem: path for path in find_images(folder)}
+    partners: list[Path | None] = []
+    for hr in originals:
+        wanted = [name.replace("{}", hr.stem) for name in names]
+        found = next((there[name] for name in wanted if name in there), None)
+        if found is None:
+            raise InputError(
+                f"{folder}: has no LR image of {hr.name} (it would be called {' or '.join(wanted)}); "
+                "add it, or move the folder away to have LR images made"
+            )
+        partners.append(found)
+    return partners
+
+
+def _size(image: Pixels) -> str:
+    return f"{image.shape[1]}x{image.shape[0]}"

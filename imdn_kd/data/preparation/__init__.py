@@ -1,0 +1,1 @@
+"""`imdn-kd prepare`: from source images to a training set."""

@@ -1,0 +1,113 @@
+"""What a user asks `prepare` for, carried out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+from imdn_kd.data.preparation.leak_check import Benchmarks
+from imdn_kd.data.preparation.pipeline import Report, prepare
+from imdn_kd.data.preparation.recipe import Recipe
+from imdn_kd.data.preparation.sources.catalogue import NAMED_SETS, Archive
+from imdn_kd.data.preparation.sources.download import download
+from imdn_kd.data.preparation.sources.sources import (
+    SAMPLE,
+    Source,
+    folder_source,
+    lmdb_source,
+    named_source,
+    sample_source,
+    store_source,
+)
+from imdn_kd.data.preparation.sources.transfer import Progress
+from imdn_kd.data.preparation.writers import Format
+from imdn_kd.data.schema import PrepareOptions
+from imdn_kd.data.store import Store
+from imdn_kd.errors import InputError
+
+USUAL_SCALES = (Fraction(2), Fraction(3), Fraction(4))
+
+
+def open_source(options: PrepareOptions, *, root: Path, on_download: Callable[[str], Progress] | None = None) -> Source:
+    """Find the originals that the options ask for, and fetch what is missing.
+
+    Args:
+        options: what is wanted.
+        root: folder of all data sets, where downloads go.
+        on_download: gives what is to be told of the progress of a file that is downloaded.
+
+    Raises:
+        InputError: see `imdn_kd.data.preparation.sources.sources`.
+    """
+    given = _scales(options) if options.steps() is None else ()
+    path = Path(options.path or "")
+    lr = {scale: Path(place) for scale, place in options.given_places().items()}
+
+    def fetch(archive: Archive) -> None:
+        progress = on_download(archive.name) if on_download else None
+        target = root / archive.name
+        download(archive.url, target, checksum=archive.checksum, size=archive.size, on_progress=progress)
+
+    if options.source == "folder":
+        return folder_source(path, given, lr)
+    if options.source == "lmdb":
+        return lmdb_source(path, given, lr)
+    if options.source == "store":
+        return store_source(path, given)
+    if options.source in SAMPLE:
+        return sample_source(options.source)
+    return named_source(NAMED_SETS[options.source], [*map(Path, options.places), root], given, fetch)
+
+
+def write(
+    options: PrepareOptions,
+    source: Source,
+    *,
+    root: Path,
+    workers: int | None = None,
+    overwrite: bool = False,
+    on_image: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Write the data set that the options ask for; see `prepare`."""
+    form = options.format or _default_format(options)
+    source = dataclasses.replace(source, name=options.name or source.name)
+    target = Path(options.output) if options.output else default_output(source.name, form, root)
+    _refuse_overlap(options, target)
+    exclude = Benchmarks([Path(folder) for folder in options.exclude_like]) if options.exclude_like else None
+    recipe = Recipe(_scales(options), options.steps(), options.manual_seed, exclude, form)
+    return prepare(source, target, recipe, overwrite=overwrite, workers=workers, on_image=on_image)
+
+
+def default_output(name: str, form: Format, root: Path) -> Path:
+    """Where a prepared data set goes if nothing else is said."""
+    return root / {"store": f"{name}.store", "folder": name, "lmdb": f"{name}_lmdb"}[form]
+
+
+def _scales(options: PrepareOptions) -> tuple[Fraction, ...]:
+    asked = options.scales()
+    if asked:
+        return asked
+    if options.source == "store" and options.steps() is None:
+        return tuple(Store(options.path or "").lq_scales())
+    if options.steps() is None and options.source not in NAMED_SETS:
+        raise InputError("which low-quality images are given? say it with --scale, or with --lr SCALE=PATH")
+    return USUAL_SCALES
+
+
+def _default_format(options: PrepareOptions) -> Format:
+    """Sets to measure by are read from folders; all others are there to train on."""
+    trained_on = options.source not in NAMED_SETS or options.source == "div2k"
+    return "store" if trained_on and options.source != "sample_valid" else "folder"
+
+
+def _refuse_overlap(options: PrepareOptions, target: Path) -> None:
+    """What is read must not lie where is written, and nothing is written among the originals."""
+    home = target.resolve()
+    read = [*filter(None, [options.path]), *options.lr.values(), *options.exclude_like]
+    for place in (Path(each).resolve() for each in read):
+        if home == place or home in place.parents:
+            raise InputError(f"{target}: holds what is to be read; choose another --output")
+    if options.source == "folder" and Path(options.path or "").resolve() in home.parents:
+        raise InputError(f"{target}: lies among the originals; choose another --output")

@@ -1,0 +1,281 @@
+"""From original images to a data set for training: decode, exclude, degrade, write; interrupted, it goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import PIL
+
+import imdn_kd
+from imdn_kd.data.base import lq_plane
+from imdn_kd.data.lmdb_io import check_key
+from imdn_kd.data.preparation.degradations import describe
+from imdn_kd.data.preparation.recipe import Made, Maker, Recipe
+from imdn_kd.data.preparation.sources.originals import DiskFile, Original
+from imdn_kd.data.preparation.sources.sources import Source
+from imdn_kd.data.preparation.writers import open_sink
+from imdn_kd.data.store import MANIFEST
+from imdn_kd.errors import InputError
+from imdn_kd.utils.files import check_folder, remove_leftovers
+from imdn_kd.utils.journal import Journal, Record
+from imdn_kd.utils.threads import in_order
+
+JOURNAL, REPLACED = "journal.jsonl", "replaced"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was prepared.
+
+    Attributes:
+        path: the data set.
+        images: how many.
+        fresh: whether anything was done; False if it was there already.
+        bytes: of each plane, as pixels.
+        bad: names of originals that cannot be used, and why.
+        excluded: names of originals that look like one of a benchmark, and which.
+        ignored: files that are no images.
+        converted: names of originals that were changed to 8-bit RGB, by what they were.
+        warning: what else is to be known of the source; empty if nothing.
+    """
+
+    path: Path
+    images: int
+    fresh: bool
+    bytes: dict[str, int]
+    bad: dict[str, str]
+    excluded: dict[str, str]
+    ignored: int
+    converted: dict[str, list[str]]
+    warning: str
+
+
+def prepare(
+    source: Source,
+    target: Path,
+    recipe: Recipe,
+    *,
+    overwrite: bool = False,
+    workers: int | None = None,
+    on_image: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Write a data set of the originals of `source` to `target`.
+
+    Work goes on in `target` + `.part`, which becomes `target` by a rename when all is complete. After an interruption
+    of any kind the same call goes on where it was, and the result is the same byte for byte.
+
+    Args:
+        source: the originals.
+        target: where; a folder that is not there yet.
+        recipe: what to make of them.
+        overwrite: replace what is at `target`. Without it, a target of the same originals and recipe is left alone.
+        workers: threads that decode and degrade; all cores by default.
+        on_image: called with the number of finished originals and of all.
+
+    Raises:
+        InputError: nothing usable in the source, a target that holds something else, or one that cannot be written.
+    """
+    _refuse_own_source(source, target)
+    job = _Job(source, recipe)
+    part = target.with_name(f"{target.name}.part")
+    if target.exists() and not overwrite:
+        manifest = _manifest_of(target)
+        if manifest.get("plan") == job.plan:
+            return _report(target, manifest, fresh=False)
+        raise InputError(
+            f"{target}: is there already, made of other images or in another way; add --overwrite, or choose another "
+            "--output"
+        )
+    check_folder(target)
+    _refuse_to_replace(target)
+    _refuse_strange(part)
+    if recipe.form == "lmdb":
+        for original in source.originals:
+            check_key(original.name)
+    with _working_in(part, target):
+        if target.exists() and (part / REPLACED).exists():  # of a run that was stopped while it cleaned up
+            shutil.rmtree(part / REPLACED)
+        journal = Journal(part / JOURNAL, job.plan)
+        if not journal.records and (part / target.name).exists():  # of a run that was to make something else
+            shutil.rmtree(part / target.name)
+        try:
+            manifest = _fill(job, part / target.name, journal, workers or os.cpu_count() or 1, on_image)
+        except _NothingUsableError:
+            shutil.rmtree(part)
+            raise
+        except OSError as error:
+            done = f"{len(journal.records)} of {len(source.originals)} images are done"
+            advice = "make room or choose another --output, and run the same command again to go on"
+            raise InputError(f"{target}: cannot write it ({error.strerror}); {done}; {advice}") from error
+        if target.exists():
+            target.replace(part / REPLACED)
+        (part / target.name).replace(target)
+    return _report(target, manifest, fresh=True)
+
+
+def _refuse_to_replace(target: Path) -> None:
+    """Only what `prepare` has made may be overwritten."""
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise InputError(f"{target}: is a link or a file, not a data set; choose another --output")
+    if target.exists() and "plan" not in _manifest_of(target) and any(target.iterdir()):
+        raise InputError(f"{target}: is there already, and was not made by imdn-kd prepare; choose another --output")
+
+
+def _refuse_strange(part: Path) -> None:
+    if part.is_symlink() or (part.exists() and not part.is_dir()):
+        raise InputError(f"{part}: is in the way; move it, or choose another --output")
+    if part.exists() and not (part / JOURNAL).exists() and {path.name for path in part.iterdir()} - {"lock"}:
+        raise InputError(f"{part}: is in the way, and not of an interrupted run; move it, or choose another --output")
+
+
+class _NothingUsableError(InputError):
+    """There is nothing to go on with."""
+
+
+def _refuse_own_source(source: Source, target: Path) -> None:
+    """A target that is overwritten must not hold what is read."""
+    home = target.resolve()
+    for original in source.originals:
+        if any(isinstance(file, DiskFile) and home in file.path.resolve().parents for file in original.files()):
+            raise InputError(f"{target}: holds the originals themselves; choose another --output")
+
+
+class _Job:
+    """A source and a recipe, and what tells them from others."""
+
+    def __init__(self, source: Source, recipe: Recipe) -> None:
+        self.source, self.recipe = source, recipe
+        versions = {"imdn_kd": imdn_kd.__version__, "numpy": np.__version__, "pillow": PIL.__version__}
+        self.description = {
+            "name": source.name,
+            "source": source.label,
+            "seed": recipe.seed,
+            "benchmarks": recipe.exclude.labels if recipe.exclude else [],
+            "made_with": versions,
+        }
+        self.planes = {"gt": {"scale": "1"}, **{lq_plane(scale): self._describe(scale) for scale in recipe.scales}}
+        benchmarks = recipe.exclude.checksum if recipe.exclude else None
+        every = {**self.description, "planes": self.planes, "form": recipe.form, "like": benchmarks}
+        files = [(each.name, [file.stamp for file in each.files()]) for each in source.originals]
+        self.plan = _digest([every, files])
+
+    def _describe(self, scale: Fraction) -> dict[str, Any]:
+        given = self.recipe.steps is None
+        steps = self.source.lq_made_by.get(scale) if given else describe(self.recipe.steps or ())
+        return {"scale": str(scale), "degradation": steps, "given": given}
+
+
+def _fill(
+    job: _Job, folder: Path, journal: Journal, workers: int, on_image: Callable[[int, int], None] | None
+) -> dict[str, Any]:
+    originals, recipe = job.source.originals, job.recipe
+    remove_leftovers(folder)
+    sink = open_sink(recipe.form, folder, job.planes)
+    try:
+        _resume(journal, sink.resume)
+        if on_image:
+            on_image(len(journal.records), len(originals))
+        rest = originals[len(journal.records) :]
+        for made in _made(Maker(recipe), rest, workers):
+            if isinstance(made, Made):
+                record = {**sink.append(made.name, made.sha256, made.planes), "was": made.was}
+                record["bytes"] = {plane: image.nbytes for plane, image in made.planes.items()}
+            else:
+                record = made
+            journal.add(record)
+            if on_image:
+                on_image(len(journal.records), len(originals))
+        kept = [record for record in journal.records if "sha256" in record]
+        manifest = _manifest(job, journal.records, kept)
+        if not kept:
+            first = next(iter({**manifest["bad"], **manifest["excluded"]}.values()), "no images")
+            raise _NothingUsableError(f"{job.source.label}: has no image that can be used ({first})")
+        sink.finish(kept, manifest)
+    finally:
+        sink.close()
+    return manifest
+
+
+def _resume(journal: Journal, resume: Callable[[Sequence[Record]], int]) -> None:
+    """Bring journal and images to the same state: that of the last image of which both are intact."""
+    written = [number for number, record in enumerate(journal.records) if "sha256" in record]
+    intact = resume([journal.records[number] for number in written])
+    if intact < len(written):
+        journal.cut(written[intact])
+
+
+def _made(make: Maker, originals: Sequence[Original], workers: int) -> Iterator[Made | Record]:
+    import torch
+
+    def alone(original: Original) -> Made | Record:
+        torch.set_num_threads(1)  # threads of PyTorch on top of ours would wait for each other
+        return make(original)
+
+    before = torch.get_num_threads()
+    try:
+        yield from in_order(alone, originals, workers=workers, ahead=2 * workers, name="prepare")
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _working_in(part: Path, target: Path) -> Iterator[None]:
+    """Hold the working folder for one process, and remove it at the end if all went well."""
+    try:
+        part.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(part / "lock", timeout=0)
+        with lock:
+            yield
+    except filelock.Timeout as error:
+        raise InputError(f"{target}: is being prepared by another process; wait for it, or stop it") from error
+    except OSError as error:
+        raise InputError(f"{target}: cannot write there ({error.strerror}); choose another --output") from error
+    shutil.rmtree(part)
+
+
+def _manifest(job: _Job, records: Sequence[Record], kept: Sequence[Record]) -> dict[str, Any]:
+    bad = {skip.name: skip.reason for skip in job.source.skips}
+    converted: dict[str, list[str]] = {}
+    for record in kept:
+        for kind in record["was"]:
+            converted.setdefault(kind, []).append(record["name"])
+    return {
+        **job.description,
+        "images": len(kept),
+        "bytes": {plane: sum(record["bytes"][plane] for record in kept) for plane in job.planes},
+        "bad": {**bad, **{record["name"]: record["bad"] for record in records if "bad" in record}},
+        "excluded": {record["name"]: record["excluded"] for record in records if "excluded" in record},
+        "ignored": job.source.ignored,
+        "converted": converted,
+        "warning": job.source.warning,
+        "plan": job.plan,
+        "planes": job.planes,
+    }
+
+
+def _report(path: Path, manifest: Mapping[str, Any], *, fresh: bool) -> Report:
+    names = ("images", "bytes", "bad", "excluded", "ignored", "converted", "warning")
+    return Report(path=path, fresh=fresh, **{name: manifest[name] for name in names})
+
+
+def _manifest_of(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return manifest if isinstance(manifest, dict) else {}
+
+
+def _digest(content: Iterable[object]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,121 @@
+"""What is made of one original: its pixels, and its low-quality partners."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import numpy as np
+
+from imdn_kd.data.base import lq_plane
+from imdn_kd.data.preparation.degradations import Step, degrade
+from imdn_kd.data.preparation.leak_check import Benchmarks
+from imdn_kd.data.preparation.sources.originals import Original
+from imdn_kd.data.preparation.writers import Format
+from imdn_kd.errors import InputError
+from imdn_kd.image.io import Picture, decode_image
+from imdn_kd.image.rgb import Pixels, rgb_of
+from imdn_kd.utils.journal import Record
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is made of the originals.
+
+    Attributes:
+        scales: factors of the low-quality planes.
+        steps: how they are made; None if they are given with the originals.
+        seed: of the random numbers in the steps.
+        exclude: benchmarks whose images are left out.
+        form: what is written.
+    """
+
+    scales: tuple[Fraction, ...]
+    steps: tuple[Step, ...] | None
+    seed: int = 0
+    exclude: Benchmarks | None = None
+    form: Format = "store"
+
+
+@dataclass(frozen=True)
+class Made:
+    """The planes of an original.
+
+    Attributes:
+        name: of the original.
+        sha256: of its file.
+        planes: `gt` and the low-quality ones, each H x W x 3.
+        was: what it was before it became 8-bit RGB, if that is another kind of image.
+    """
+
+    name: str
+    sha256: str
+    planes: Mapping[str, Pixels]
+    was: list[str] = field(default_factory=list)
+
+
+class Maker:
+    """Makes the planes of originals as a recipe says; safe to call from several threads."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        # BasicSR demands that the sizes of a pair fit, and here one `gt` has partners of all factors.
+        self._multiple = math.lcm(*(scale.numerator for scale in recipe.scales)) if recipe.form == "lmdb" else 1
+
+    def __call__(self, original: Original) -> Made | Record:
+        """The planes, or the record of why there are none."""
+        try:
+            data = original.gt.read()
+            picture = decode_image(data, original.gt.label)
+            gt = rgb_of(picture, original.gt.label)
+            like = self._recipe.exclude.match(gt) if self._recipe.exclude else None
+            if like is not None:
+                return {"name": original.name, "excluded": f"{original.gt.label}: looks like {like}"}
+            planes = {"gt": _crop(gt, self._multiple, original.gt.label)}
+            for scale in self._recipe.scales:
+                planes[lq_plane(scale)] = self._low(original, gt, scale)
+        except InputError as error:
+            return {"name": original.name, "bad": str(error)}
+        return Made(original.name, hashlib.sha256(data).hexdigest(), planes, _was(picture))
+
+    def _low(self, original: Original, gt: Pixels, scale: Fraction) -> Pixels:
+        part = _crop(gt, math.lcm(scale.numerator, self._multiple), original.gt.label)
+        if self._recipe.steps is not None:
+            return degrade(part, scale, self._recipe.steps, f"{self._recipe.seed} {original.name} {scale}")
+        file = original.lq[scale]
+        low = rgb_of(decode_image(file.read(), file.label), file.label)
+        wanted = _low_size(gt, scale)
+        if low.shape[:2] != wanted:
+            raise InputError(
+                f"{file.label}: is {low.shape[1]}x{low.shape[0]} px, but x{float(scale):g} of {original.gt.label} "
+                f"needs {wanted[1]}x{wanted[0]}; make it again"
+            )
+        height, width = _low_size(part, scale)
+        return low[:height, :width]
+
+
+def _low_size(image: Pixels, scale: Fraction) -> tuple[int, int]:
+    height, width = image.shape[:2]
+    return height // scale.numerator * scale.denominator, width // scale.numerator * scale.denominator
+
+
+def _crop(image: Pixels, multiple: int, label: str) -> Pixels:
+    height, width = (side // multiple * multiple for side in image.shape[:2])
+    if not height or not width:
+        raise InputError(f"{label}: {image.shape[1]}x{image.shape[0]} px are too few for the factor")
+    return image[:height, :width]
+
+
+def _was(picture: Picture) -> list[str]:
+    """What was lost or made up on the way to 8-bit RGB."""
+    kinds = []
+    if picture.pixels.dtype != np.uint8:
+        kinds.append("16 bits per channel, rounded to 8")
+    if picture.pixels.ndim == 2 or picture.pixels.shape[2] < 3:
+        kinds.append("grey, repeated for R, G and B")
+    if picture.has_alpha:
+        kinds.append("an alpha channel without transparent pixels, left out")
+    return kinds

@@ -1,0 +1,160 @@
+"""The members of zip and tar archives as files to read from, in place: nothing is unpacked into folders."""
+
+from __future__ import annotations
+
+import gzip
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from threading import Lock
+from typing import BinaryIO
+
+from imdn_kd.errors import InputError
+from imdn_kd.image.reader import one_line
+
+_GZIP = b"\x1f\x8b"
+
+
+@dataclass(frozen=True)
+class ArchiveFile:
+    """A member of an archive; an `ImageFile` whose stamp is made of what the archive says of it.
+
+    Attributes:
+        label: archive and member, `Set5.zip:Set5/baby.png`.
+        stamp: size and checksum in a zip; sizes and times of change of member and archive in a tar.
+        size: bytes.
+        load: gives the content; safe to call from several threads.
+    """
+
+    label: str
+    stamp: str
+    size: int
+    load: Callable[[], bytes]
+
+    def read(self) -> bytes:
+        """Return the content; InputError, with the label, where it cannot be read."""
+        with naming(self.label):
+            return self.load()
+
+
+@contextmanager
+def naming(label: str) -> Iterator[None]:
+    """Make every error of a file or an archive an InputError that begins with `label`."""
+    try:
+        yield
+    except InputError:
+        raise
+    except OSError as error:
+        if not isinstance(error, gzip.BadGzipFile):
+            raise InputError(one_line(f"{label}: cannot be read ({error.strerror or error}); check it")) from error
+        raise InputError(one_line(f"{label}: is damaged ({error}); get a fresh copy")) from error
+    except RuntimeError as error:  # encrypted, or packed in a way that Python does not know
+        raise InputError(one_line(f"{label}: cannot be unpacked ({error}); unpack the archive yourself")) from error
+    except Exception as error:  # damage shows as errors of every kind
+        raise InputError(one_line(f"{label}: is damaged or cut short ({error}); get a fresh copy")) from error
+
+
+def members(path: Path) -> list[tuple[str, ArchiveFile | None]]:
+    """List what is in a zip or a tar, plain or .gz, less the folders: names, and files or None (links and the like).
+
+    A .gz, which can only be read from its start, is unpacked into a temporary file without a name, which is there for
+    as long as the members are.
+
+    Raises:
+        InputError: not an archive, one that may not be read, or a damaged one.
+    """
+    with naming(one_line(str(path))):
+        with path.open("rb") as file:
+            start = file.read(4)
+        if start.startswith(b"PK") or zipfile.is_zipfile(path):
+            return list(_zip_members(path))
+        if start.startswith(_GZIP) or tarfile.is_tarfile(path):
+            return list(
+                _tar_members(path, _unpacked(path) if start.startswith(_GZIP) else _SharedFile(path.open("rb")))
+            )
+    raise InputError(one_line(f"{path}: is neither a folder nor a zip or tar archive; unpack it first"))
+
+
+def _zip_members(path: Path) -> Iterator[tuple[str, ArchiveFile]]:
+    archive, lock = zipfile.ZipFile(path), Lock()
+    for info in archive.infolist():
+        if not info.is_dir():
+            stamp = f"{info.file_size}-{info.CRC:08x}"
+            load = partial(_read_zipped, archive, lock, info)
+            name = _plain(info.filename)
+            yield name, ArchiveFile(one_line(f"{path}:{name}"), stamp, info.file_size, load)
+
+
+def _read_zipped(archive: zipfile.ZipFile, lock: Lock, info: zipfile.ZipInfo) -> bytes:
+    # A ZipFile lets threads read side by side, but counts its open members without a lock.
+    with lock:
+        member = archive.open(info)
+    try:
+        return member.read()
+    finally:
+        with lock:
+            member.close()
+
+
+class _SharedFile:
+    """A file that several threads read parts of; closed when nobody has it any more, as a ZipFile is."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self._lock = Lock()
+
+    def read(self, offset: int, size: int) -> bytes:
+        with self._lock:
+            self.file.seek(offset)
+            data = self.file.read(size)
+        if len(data) < size:
+            raise EOFError("its end is missing")
+        return data
+
+    def __del__(self) -> None:
+        self.file.close()
+
+
+def _tar_members(path: Path, shared: _SharedFile) -> Iterator[tuple[str, ArchiveFile | None]]:
+    status = path.stat()
+    with tarfile.open(fileobj=shared.file, mode="r:") as archive:
+        listed = archive.getmembers()
+        # tarfile takes a damaged header for the end, which is a block of zeros.
+        if any(shared.read(archive.offset, tarfile.BLOCKSIZE)):
+            raise EOFError("its end is missing")
+        for member in listed:
+            content = archive.getmember(member.linkname) if member.islnk() else member
+            name = _plain(member.name)
+            if content.isreg():
+                stamp = f"{content.size}-{content.mtime}-{status.st_size}-{status.st_mtime_ns}"
+                load = partial(shared.read, content.offset_data, content.size)
+                yield name, ArchiveFile(one_line(f"{path}:{name}"), stamp, content.size, load)
+            elif not content.isdir():
+                yield name, None
+
+
+def _plain(name: str) -> str:
+    """Return the name of a member without "./" and "/" at its start."""
+    return "/".join(part for part in PurePosixPath(name).parts if part.strip("/"))
+
+
+def _unpacked(path: Path) -> _SharedFile:
+    """Unpack a .gz for random access, which it does not allow itself; the file is gone when it is closed."""
+    spool = _SharedFile(tempfile.TemporaryFile())  # noqa: SIM115 - closes it
+    with gzip.open(path) as packed:
+        while block := packed.read(2**20):
+            try:
+                spool.file.write(block)
+            except OSError as error:
+                advice = "unpack it yourself, or let TMPDIR name a folder with more room"
+                where = tempfile.gettempdir()
+                raise InputError(
+                    one_line(f"{path}: cannot unpack into {where} ({error.strerror}); {advice}")
+                ) from error
+    spool.file.seek(0)
+    return spool

@@ -1,0 +1,146 @@
+"""How data sets lay out their folders: where the originals are, and where the low-quality (LR) partners of each are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path, PurePosixPath
+
+from imdn_kd.data.benchmark_sets import HR_FOLDERS, LR_FOLDERS, LR_NAMES
+from imdn_kd.data.preparation.sources.file_tree import ImageFile, Tree, open_tree
+from imdn_kd.errors import InputError
+from imdn_kd.image.reader import one_line
+
+_DIV2K_HR = "_HR"
+"""How the name of a folder of originals ends in DIV2K; the folders of LR images beside it begin in the same way."""
+
+_DIV2K_LR = ("_LR_bicubic/X{scale}", "_LR_x{scale}")
+
+_LR_LIKE = re.compile(r"(.+_)?LR(bicx[\d.]+|_.+)?")
+"""Folders that hold no originals: `LRbicx4`, `LR_bicubic`, `DIV2K_train_LR_unknown`."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where the originals of a data set are.
+
+    Attributes:
+        hr: their folder or archive.
+        beside: gives a folder beside `hr` by its name, if it is there.
+        title: `DIV2K_train` where `hr` is called `DIV2K_train_HR`.
+    """
+
+    hr: Tree
+    beside: Callable[[str], Tree | None]
+    title: str = ""
+
+    def lr_places(self, scale: Fraction) -> list[Tree]:
+        """Return the folders of LR images for a factor, at least one; InputError if there is none."""
+        patterns = [*LR_FOLDERS, *(self.title + end for end in _DIV2K_LR if self.title)]
+        names = [pattern.format(scale=_text(scale)) for pattern in patterns]
+        places = [place for place in map(self.beside, names) if place is not None]
+        if not places:
+            raise InputError(
+                f"{self.hr.label}: has no low-quality images for factor {_text(scale)} beside it (no "
+                f"{' or '.join(names)}); say where they are, or have them made"
+            )
+        return places
+
+
+def find_home(tree: Tree) -> Home:
+    """Find the folder of the originals: `HR`, `GTmod12`, `DIV2K_train_HR`; the tree itself without any of these.
+
+    Raises:
+        InputError: there are several.
+    """
+    inside: Tree | None = tree
+    while inside is not None:
+        hr = next(filter(None, map(inside.folder, HR_FOLDERS)), None)
+        if hr is not None:
+            return Home(hr, inside.folder)
+        named = [name for name in inside.folders() if name.endswith(_DIV2K_HR)]
+        if len(named) > 1:
+            raise InputError(one_line(f"{inside.label}: has several data sets ({', '.join(named)}); name one of them"))
+        if named:
+            return Home(inside.folder(named[0]) or inside, inside.folder, named[0].removesuffix(_DIV2K_HR))
+        last, inside = inside, _only_folder(inside)
+    if tree.path is None:
+        return Home(last, last.folder)
+    # Not the innermost folder: names should stay the same when there is another folder some day.
+    here = tree.path.absolute()
+    if here.name.endswith(_DIV2K_HR) or here.name in HR_FOLDERS:
+        return Home(tree, _folders_of(here.parent), here.name.removesuffix(_DIV2K_HR) if "_" in here.name else "")
+    return Home(tree, tree.folder)
+
+
+def _folders_of(parent: Path) -> Callable[[str], Tree | None]:
+    return lambda name: open_tree(parent / name) if (parent / name).is_dir() else None
+
+
+def _only_folder(tree: Tree) -> Tree | None:
+    folders = tree.folders()
+    return tree.folder(folders[0]) if len(folders) == 1 and all("/" in path for path in tree.files) else None
+
+
+def places_in(lr: Tree, scale: Fraction) -> list[Tree]:
+    """Where in a folder or archive of LR images those of a factor may be."""
+    places, inside = [lr], lr.folder(f"X{_text(scale)}")
+    deeper = _only_folder(lr)
+    return places + ([inside] if inside else []) + (places_in(deeper, scale) if deeper else [])
+
+
+def is_lr(path: str) -> bool:
+    """Whether the path of an image leads through a folder of LR images."""
+    return any(map(_LR_LIKE.fullmatch, path.split("/")[:-1]))
+
+
+class Partners:
+    """The LR images of a factor.
+
+    Args:
+        place: their folder or archive.
+        scale: the factor.
+    """
+
+    def __init__(self, place: Tree, scale: Fraction) -> None:
+        self._place, self._scale = place, scale
+        self._paths = by_name(place.files)
+
+    def of(self, name: str, gt: ImageFile) -> ImageFile:
+        """Return the partner of an original; InputError if it is missing or there are two."""
+        wanted = self._wanted(name)
+        found = next((each for each in wanted if each in self._paths), None)
+        if found is None:
+            place = f"{self._place.label} (it would be called {' or '.join(wanted)})"
+            raise InputError(one_line(f"{gt.label}: has no partner for factor {_text(self._scale)} in {place}; add it"))
+        return only_one(self._place, found, self._paths[found])
+
+    def count(self, names: Iterable[str]) -> int:
+        """Return how many of the originals have a partner."""
+        return sum(any(each in self._paths for each in self._wanted(name)) for name in names)
+
+    def _wanted(self, name: str) -> list[str]:
+        # Not str.format: file names may have braces of their own.
+        return [pattern.replace("{scale}", _text(self._scale)).replace("{}", name) for pattern in LR_NAMES]
+
+
+def by_name(paths: Iterable[str]) -> Mapping[str, list[str]]:
+    """Sort paths by what they are without the suffix."""
+    named: dict[str, list[str]] = {}
+    for path in paths:
+        named.setdefault(str(PurePosixPath(path).with_suffix("")), []).append(path)
+    return dict(sorted(named.items()))
+
+
+def only_one(tree: Tree, name: str, paths: Sequence[str]) -> ImageFile:
+    """Return the file of the only path; InputError if there are several of one name."""
+    if len(paths) > 1:
+        count = "two" if len(paths) == 2 else len(paths)
+        raise InputError(one_line(f"{tree.label}: has {count} images called {name}: {', '.join(paths)}; keep one"))
+    return tree.files[paths[0]]
+
+
+def _text(scale: Fraction) -> str:
+    return f"{float(scale):g}"

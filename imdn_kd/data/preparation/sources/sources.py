@@ -1,0 +1,183 @@
+"""Everything that `prepare` can read: folders, archives, named sets, LMDBs, stores, photographs inside scikit-image."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from imdn_kd.data.lmdb_io import LmdbImages, common_keys
+from imdn_kd.data.preparation.degradations import Bicubic, describe
+from imdn_kd.data.preparation.sources.catalogue import Archive, NamedSet
+from imdn_kd.data.preparation.sources.locations import Located, locate
+from imdn_kd.data.preparation.sources.originals import Original, Skip, find_originals, open_tree
+from imdn_kd.data.store import Store
+from imdn_kd.errors import InputError
+from imdn_kd.image.rgb import Pixels
+
+Fetch = Callable[[Archive], None]
+"""Gets a missing archive into one of the places."""
+
+SAMPLE = {"sample": ("astronaut", "chelsea", "motorcycle", "rocket"), "sample_valid": ("coffee",)}
+"""Photographs inside scikit-image: to train on, and to choose by."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Originals, and where they come from.
+
+    Attributes:
+        name: of the data set.
+        label: where it comes from, without folders that differ from machine to machine.
+        originals: in the order in which they are written.
+        skips: originals that cannot be used, and why.
+        ignored: number of files that are no images.
+        lq_made_by: the steps by which the given low-quality images were made, as JSON, by factor, where known.
+        warning: what else the user should know; empty if nothing.
+    """
+
+    name: str
+    label: str
+    originals: Sequence[Original]
+    skips: Sequence[Skip] = ()
+    ignored: int = 0
+    lq_made_by: Mapping[Fraction, Any] = field(default_factory=dict)
+    warning: str = ""
+
+
+def named_source(named: NamedSet, places: Sequence[Path], given: Sequence[Fraction], fetch: Fetch) -> Source:
+    """A set of the catalogue, from the first place that has it; what is missing is fetched.
+
+    Raises:
+        InputError: it cannot be fetched, or something else goes by its name.
+    """
+    found = locate(named, places, given)
+    if not isinstance(found, Located):
+        for archive in found:
+            fetch(archive)
+        found = locate(named, places, given)
+        if not isinstance(found, Located):
+            raise InputError(f"{named.title}: {found[0].name} was fetched, but is not where it should be; try again")
+    finds = find_originals(found.hr, given, found.lr)
+    count = len(finds.originals) + len(finds.skips)
+    warning = ""
+    if count != named.images:
+        warning = f"{found.hr.label}: has {count} images, {named.title} has {named.images}; unpack it again"
+    made_by = dict.fromkeys(given, describe([Bicubic()]))
+    return Source(named.title, named.title, finds.originals, finds.skips, finds.ignored, made_by, warning)
+
+
+def folder_source(path: Path, given: Sequence[Fraction], lr: Mapping[Fraction, Path]) -> Source:
+    """The images in a folder or an archive.
+
+    Raises:
+        InputError: no such folder or archive, or no images in it.
+    """
+    name = path.resolve().name.removesuffix(".gz").removesuffix(".tar").removesuffix(".zip")
+    finds = find_originals(open_tree(path), given, {scale: open_tree(place) for scale, place in lr.items()})
+    return Source(name, path.resolve().name, finds.originals, finds.skips, finds.ignored)
+
+
+def lmdb_source(path: Path, given: Sequence[Fraction], lr: Mapping[Fraction, Path]) -> Source:
+    """The images of an LMDB, with those of other LMDBs as partners.
+
+    Raises:
+        InputError: not an LMDB of images, one that lacks partners, or no LMDB for a factor.
+    """
+    for scale in given:
+        if scale not in lr:
+            raise InputError(f"{path}: no LMDB of its partners for x{float(scale):g} is given; add --lr {scale}=PATH")
+    images = LmdbImages(path)
+    partners = {scale: LmdbImages(place) for scale, place in lr.items()}
+    for other in partners.values():
+        common_keys(images, other)
+    originals = [
+        Original(key, _LmdbFile(images, key), {scale: _LmdbFile(other, key) for scale, other in partners.items()})
+        for key in images.keys
+    ]
+    return Source(path.resolve().stem, path.resolve().name, originals)
+
+
+def store_source(path: Path, given: Sequence[Fraction]) -> Source:
+    """The images of a store, with its low-quality planes as partners.
+
+    Raises:
+        InputError: not a store, or no plane for a factor.
+    """
+    store = Store(path)
+
+    def file(number: int, plane: str) -> _PixelFile:
+        height, width = store.sizes(plane)[number].tolist()
+        label = f"{store.path.name}:{store.name(number)} ({plane})"
+        return _PixelFile(label, store.crc32(number, plane), 3 * height * width, lambda: store.image(number, plane))
+
+    planes = {scale: store.lq_plane(scale) for scale in given}
+    originals = [
+        Original(
+            store.name(number), file(number, "gt"), {scale: file(number, plane) for scale, plane in planes.items()}
+        )
+        for number in range(len(store))
+    ]
+    made_by = {scale: store.manifest["planes"][plane]["degradation"] for scale, plane in planes.items()}
+    return Source(str(store.manifest["name"]), path.resolve().name, originals, lq_made_by=made_by)
+
+
+def sample_source(name: str) -> Source:
+    """The photographs of `SAMPLE` of that name."""
+    import skimage.data
+
+    data: Any = skimage.data  # scikit-image is only partly typed
+    originals = []
+    for photo in SAMPLE[name]:
+        pixels: Pixels = data.stereo_motorcycle()[0] if photo == "motorcycle" else getattr(data, photo)()
+        label = f"photograph {photo} of scikit-image"
+        originals.append(Original(photo, _PixelFile(label, zlib.crc32(pixels.data), pixels.nbytes, pixels.copy)))
+    return Source(name, "photographs of scikit-image", originals)
+
+
+@dataclass(frozen=True)
+class _LmdbFile:
+    """An `ImageFile` in an LMDB."""
+
+    images: LmdbImages
+    key: str
+
+    @property
+    def label(self) -> str:
+        return f"{self.images.path.name}/{self.key}"
+
+    @property
+    def stamp(self) -> str:
+        return f"{zlib.crc32(self.read()):08x}"
+
+    @property
+    def size(self) -> int:
+        return len(self.read())
+
+    def read(self) -> bytes:
+        return self.images.read(self.key)
+
+
+@dataclass(frozen=True)
+class _PixelFile:
+    """An `ImageFile` of pixels that are decoded already: reads as a PPM file."""
+
+    label: str
+    crc32: int
+    size: int
+    pixels: Callable[[], Pixels]
+
+    @property
+    def stamp(self) -> str:
+        return f"{self.size}-{self.crc32:08x}"
+
+    def read(self) -> bytes:
+        file = BytesIO()
+        Image.fromarray(self.pixels()).save(file, "PPM")
+        return file.getvalue()

@@ -1,0 +1,135 @@
+"""What `prepare` writes to: a store, folders of PNG files, or BasicSR's LMDB; each can be continued."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from imdn_kd.data.lmdb_io import LmdbWriter, check_key
+from imdn_kd.data.store import MANIFEST
+from imdn_kd.data.store_writer import StoreWriter
+from imdn_kd.image.io import Picture, write_image
+from imdn_kd.image.rgb import Pixels
+from imdn_kd.utils.files import atomic_path
+from imdn_kd.utils.journal import Record
+
+Format = Literal["store", "folder", "lmdb"]
+Description = Mapping[str, Any]
+
+
+class Sink(Protocol):
+    """Where images go, one after the other."""
+
+    def resume(self, records: Sequence[Record]) -> int:
+        """Keep what is there of these records, remove anything else, and return how many are complete."""
+        ...
+
+    def append(self, name: str, sha256: str, planes: Mapping[str, Pixels]) -> Record:
+        """Write an image in all its planes; return what the journal has to know of it."""
+        ...
+
+    def finish(self, records: Sequence[Record], manifest: Description) -> None:
+        """Complete what was written, and write the manifest."""
+        ...
+
+    def close(self) -> None:
+        """Leave everything as it is, to be continued."""
+        ...
+
+
+class FolderSink:
+    """PNG files by the usual names: `HR/0001.png`, `LRbicx4/0001x4.png`."""
+
+    def __init__(self, folder: Path, planes: Mapping[str, Description]) -> None:
+        self._folder = folder
+        self._patterns = {plane: _pattern(plane, description) for plane, description in planes.items()}
+
+    def resume(self, records: Sequence[Record]) -> int:
+        """Files appear under their names when they are complete, so that being there is enough."""
+        for number, record in enumerate(records):
+            if not all(self._path(plane, record["name"]).is_file() for plane in self._patterns):
+                return number
+        return len(records)
+
+    def append(self, name: str, sha256: str, planes: Mapping[str, Pixels]) -> Record:
+        """Write one file for each plane."""
+        for plane, image in planes.items():
+            write_image(self._path(plane, name), Picture(image), overwrite=True)
+        return {"name": name, "sha256": sha256}
+
+    def finish(self, records: Sequence[Record], manifest: Description) -> None:
+        """Write the manifest."""
+        _write_manifest(self._folder, manifest)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _path(self, plane: str, name: str) -> Path:
+        return self._folder / self._patterns[plane].replace("{}", name)
+
+
+class LmdbSink:
+    """A database for each plane, as BasicSR reads them: `gt.lmdb`, `lq_x4.lmdb`; keys are the names."""
+
+    def __init__(self, folder: Path, planes: Mapping[str, Description]) -> None:
+        self._folder = folder
+        self._writers = {plane: LmdbWriter(folder / f"{plane}.lmdb") for plane in planes}
+
+    def resume(self, records: Sequence[Record]) -> int:
+        """What was committed is there, whatever happened after it."""
+        for number, record in enumerate(records):
+            if not all(writer.has(record["name"]) for writer in self._writers.values()):
+                return number
+        return len(records)
+
+    def append(self, name: str, sha256: str, planes: Mapping[str, Pixels]) -> Record:
+        """Write and commit an image."""
+        check_key(name)
+        for plane, image in planes.items():
+            self._writers[plane].put(name, image)
+            self._writers[plane].commit()
+        return {"name": name, "sha256": sha256}
+
+    def finish(self, records: Sequence[Record], manifest: Description) -> None:
+        """Write the lists of keys and the manifest."""
+        for writer in self._writers.values():
+            writer.finish(record["name"] for record in records)
+        _write_manifest(self._folder, manifest)
+
+    def close(self) -> None:
+        """Close the databases."""
+        for writer in self._writers.values():
+            writer.close()
+
+
+def open_sink(form: Format, folder: Path, planes: Mapping[str, Description]) -> Sink:
+    """Open what is written to `folder`, new or to be continued.
+
+    Args:
+        form: of which kind.
+        folder: where; made if absent.
+        planes: names and descriptions.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if form == "store":
+        return StoreWriter(folder, planes)
+    if form == "folder":
+        return FolderSink(folder, planes)
+    return LmdbSink(folder, planes)
+
+
+def _pattern(plane: str, description: Description) -> str:
+    if plane == "gt":
+        return "HR/{}.png"
+    scale = f"{float(Fraction(description['scale'])):g}"
+    # Only what is MATLAB's bicubic may be found under the name that tables are made with.
+    kind = "LRbic" if description["degradation"] == [{"type": "bicubic"}] else "LR"
+    return f"{kind}x{scale}/{{}}x{scale}.png"
+
+
+def _write_manifest(folder: Path, manifest: Description) -> None:
+    with atomic_path(folder / MANIFEST) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,159 @@
+"""Option files: the teachers, and what the student is to learn from them."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from imdn_kd.config.options import Count, Options
+
+Place = Annotated[str, AfterValidator(os.path.expanduser)]
+"""A path, in which `~/` is the home of the user."""
+
+
+CRITIC_OPTIM = {"type": "Adam", "lr": 1e-4, "betas": [0.0, 0.9]}
+"""The optimiser of the critic where `train.optim_d` is not given."""
+
+FIDELITY_OPTIONS = {"l_pix": "pixel_opt", "l_fft": "fft_opt"}
+"""The options in `train` of losses between result and original, by the names under which these are logged."""
+
+CRITIC_LOSSES = ("d_score", "d_penalty")
+"""Names under which the losses of a critic are logged."""
+
+
+class TeacherOptions(Options):
+    """`network_t`: a teacher, by the file of its weights.
+
+    Attributes:
+        type: network of ours or of BasicSR, with its own options; not needed for a model file of ours, a checkpoint of
+            the official IMDN, or one that spandrel recognises.
+        weights: file of its weights, or a student of the zoo.
+        param_key: with `type`, which of the weights in a checkpoint of BasicSR; by default the averaged ones if there
+            are any.
+        value_range: what stands for white in its input and output; by default as its file says, otherwise 1.
+        mean: R, G and B that are subtracted from its input and added to its output, in [0, 1].
+        self_ensemble: the mean over the eight turns and mirror images, at eight times the cost.
+        precision: `fp32`, or mixed precision with `bf16` or `fp16`; by default that of the training.
+        weight: its part in the mean of several teachers.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str | None = None
+    weights: Place
+    param_key: Literal["params", "params_ema"] | None = None
+    value_range: float | None = Field(None, gt=0)
+    mean: list[float] | None = None
+    self_ensemble: bool = False
+    precision: Literal["fp32", "bf16", "fp16"] | None = None
+    weight: float = Field(1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _options_have_a_type(self) -> TeacherOptions:
+        _refuse_misspelt(self)
+        extra = [*(self.__pydantic_extra__ or {}), *({"param_key"} & self.model_fields_set)]
+        if self.type is None and extra:
+            keys = ", ".join(extra)
+            raise PydanticCustomError("teacher", "{keys}: options of a network, but there is no type", {"keys": keys})
+        return self
+
+    def spec(self) -> dict[str, Any] | None:
+        """What the registry builds from; None if the file says it."""
+        return None if self.type is None else {"type": self.type, **(self.__pydantic_extra__ or {})}
+
+
+class ObjectiveOptions(Options):
+    """`distill.objectives.NAME`: something that the student is to have in common with the teacher.
+
+    `imdn-kd options objectives` describes every type with its own options.
+
+    Attributes:
+        type: a loss between images (`L1Loss`, ...), for the results of both; one between features (`PairwiseLoss`,
+            `StatisticsLoss`, ...), for taps; `ContrastiveLoss`; `Holistic`, for a critic; or `Upcycling`.
+        loss_weight: factor in the sum.
+        taps: features that are compared: names for both networks (`head`, `block.3`, `fusion`, `body_out`, `sr`) or
+            paths of modules, `STUDENT: TEACHER` where they differ. By default the results, `sr`.
+        tap_weights: factors of these, one for each; by default 1 / their number.
+        start_iter: the first update in which it counts, from 0.
+        stop_iter: the first in which it no longer counts; by default it counts to the end.
+        ramp_iter: updates in which its weight rises from 0 after `start_iter`.
+        decay_iter: updates in which its weight falls to 0 before `stop_iter`, or before the end.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    loss_weight: float = Field(1.0, gt=0)
+    taps: list[str | dict[str, str]] | None = None
+    tap_weights: list[float] | None = None
+    start_iter: Count = Field(0, ge=0)
+    stop_iter: Count | None = Field(None, ge=1)
+    ramp_iter: Count = Field(0, ge=0)
+    decay_iter: Count = Field(0, ge=0)
+
+    @field_validator("taps")
+    @classmethod
+    def _taps_are_pairs(cls, taps: list[str | dict[str, str]] | None) -> list[str | dict[str, str]] | None:
+        if taps is not None and (not taps or any(isinstance(tap, dict) and len(tap) != 1 for tap in taps)):
+            raise PydanticCustomError("taps", "give a list of names, or of STUDENT: TEACHER, one pair each")
+        return taps
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ObjectiveOptions:
+        _refuse_misspelt(self)
+        if self.tap_weights is not None and len(self.tap_weights) != len(self.taps or ["sr"]):
+            raise PydanticCustomError("tap_weights", "tap_weights must be as many as taps")
+        if self.tap_weights is not None and (min(self.tap_weights) < 0 or not any(self.tap_weights)):
+            raise PydanticCustomError("tap_weights", "tap_weights must be 0 or more, and not all of them 0")
+        if self.stop_iter is not None and self.stop_iter <= self.start_iter:
+            raise PydanticCustomError("stop_iter", "stop_iter must be later than start_iter")
+        return self
+
+    def pairs(self) -> list[tuple[str, str | None]]:
+        """Tap of the student and tap of the teacher, None where one name is meant for both."""
+        return [next(iter(tap.items())) if isinstance(tap, dict) else (tap, None) for tap in self.taps or ["sr"]]
+
+    def spec(self) -> dict[str, Any]:
+        """What the registries build from."""
+        return {"type": self.type, **(self.__pydantic_extra__ or {})}
+
+
+def _refuse_misspelt(options: Options) -> None:
+    """Refuse keys that are meant for a network or loss, but look like misspelt ones of the section."""
+    known = type(options).model_fields.keys()
+    for key in options.__pydantic_extra__ or {}:
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
+        if near:
+            said = "no option is called '{key}'; did you mean '{near}'?"
+            raise PydanticCustomError("misspelt", said, {"key": key, "near": near[0]})
+
+
+class DistillOptions(Options):
+    """`distill`.
+
+    Attributes:
+        objectives: by the names under which they are logged, as `l_kd`.
+        cache: compute the teacher's results for all training images once, into the store, instead of in every update.
+        check_images: how many images of the set for selection are enlarged by the teacher before training, which is
+            refused if bicubic interpolation, or the student as it is now, does better; 0 is none.
+    """
+
+    objectives: dict[str, ObjectiveOptions] = Field(min_length=1)
+    cache: bool = False
+    check_images: Count = Field(4, ge=0)
+
+    @field_validator("objectives")
+    @classmethod
+    def _names_are_words(cls, objectives: dict[str, ObjectiveOptions]) -> dict[str, ObjectiveOptions]:
+        for name in objectives:
+            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
+                said = "{name}: give a name of letters, digits and _ that begins with a letter, as l_kd"
+                raise PydanticCustomError("name", said, {"name": name})
+            if name in CRITIC_LOSSES:
+                raise PydanticCustomError("name", "{name}: a critic's loss has this name; give another", {"name": name})
+        return objectives

@@ -1,0 +1,155 @@
+"""Option files of `imdn-kd benchmark`: the test options of BasicSR, checked against a schema."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from imdn_kd.config.options import Count, Options
+from imdn_kd.data.benchmark_sets import DataSource
+from imdn_kd.data.schema import Place
+from imdn_kd.evaluation.metrics import Protocol
+
+
+class IoBackend(Options):
+    """`io_backend`: images are read from files."""
+
+    type: Literal["disk"] = "disk"
+
+
+class DatasetOptions(Options):
+    """`datasets.test_1` and so on.
+
+    Attributes:
+        name: for tables; the data set of that name in the folder of all data sets, unless `dataroot_gt` is given.
+        type: that of BasicSR.
+        dataroot_gt: folder of the originals, or of a data set with `HR/` in it.
+        dataroot_lq: folder of the LR images; without it they are looked for beside the originals, or made.
+        filename_tmpl: name of the LR image of original `{}`, less the suffix.
+        io_backend: `disk`.
+        color: `y` in option files of networks that work on Y; the network itself says how many channels it takes.
+    """
+
+    name: str
+    type: Literal["PairedImageDataset"] = "PairedImageDataset"
+    dataroot_gt: Place | None = None
+    dataroot_lq: Place | None = None
+    filename_tmpl: str | None = None
+    io_backend: IoBackend = IoBackend()
+    color: Literal["y"] | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_folder_name(cls, name: str) -> str:
+        # Saved images lie in a folder of this name.
+        if name in ("", ".", "..") or set(name) & set("/\\\0"):
+            raise PydanticCustomError("name", "is to be a plain name, without slashes")
+        return name
+
+    def source(self) -> DataSource:
+        """The data set that is meant."""
+        return DataSource(self.dataroot_gt or self.name, self.dataroot_lq, self.name, self.filename_tmpl)
+
+
+class PathOptions(Options):
+    """`path`.
+
+    Attributes:
+        pretrain_network_g: model file or name of a student; without it the best student of the scale.
+        strict_load_g: weights always have to fit.
+    """
+
+    pretrain_network_g: Place | None = None
+    strict_load_g: Literal[True] = True
+
+
+class MetricOptions(Options):
+    """`val.metrics.psnr` and `val.metrics.ssim`.
+
+    Attributes:
+        type: the function of BasicSR. NIQE is not measured.
+        crop_border: pixels cut from each border.
+        test_y_channel: measure Y, not RGB.
+        better: which direction is better; accepted for BasicSR's sake.
+    """
+
+    type: Literal["calculate_psnr", "calculate_ssim", "calculate_niqe"]
+    crop_border: Count = Field(ge=0)
+    test_y_channel: bool = False
+    better: Literal["higher", "lower"] = "higher"
+
+
+class ValOptions(Options):
+    """`val`.
+
+    Attributes:
+        save_img: keep the results in `experiments/NAME/visualization`.
+        metrics: how images are measured; without it, by the protocol of published tables. PSNR and SSIM are always
+            reported both.
+    """
+
+    save_img: bool = False
+    metrics: dict[str, MetricOptions] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _agree(self) -> ValOptions:
+        if len({(metric.crop_border, metric.test_y_channel) for metric in self._measured()}) > 1:
+            raise PydanticCustomError(
+                "metrics_differ", "metrics differ in crop_border or test_y_channel; give all of them the same"
+            )
+        return self
+
+    def protocol(self, scale: int) -> Protocol:
+        """How images enlarged by a factor are measured."""
+        for metric in self._measured():
+            border = None if metric.crop_border == scale else metric.crop_border
+            return Protocol(space="y" if metric.test_y_channel else "rgb", shave=border)
+        return Protocol()
+
+    def ignored(self) -> list[str]:
+        """Names of the metrics that are not measured."""
+        return [name for name, metric in self.metrics.items() if metric.type == "calculate_niqe"]
+
+    def _measured(self) -> list[MetricOptions]:
+        return [metric for metric in self.metrics.values() if metric.type != "calculate_niqe"]
+
+
+class BenchmarkOptions(Options):
+    """A whole option file.
+
+    Attributes:
+        name: of the run.
+        scale: the factor.
+        datasets: the data sets by any key, as `test_1`.
+        network_g: the network that the model file is expected to hold, as `{"type": "imdn", "upscale": 4}`; an error if
+            it holds another.
+        path: where the model is.
+        val: what to do with results.
+        model_type: that of BasicSR.
+        num_gpu: 0 for the CPU; otherwise one GPU if there is one.
+        manual_seed: accepted for BasicSR's sake; nothing is random here.
+    """
+
+    name: str
+    scale: Count = Field(ge=2)
+    datasets: dict[str, DatasetOptions] = Field(min_length=1)
+    network_g: dict[str, Any] | None = None
+    path: PathOptions = PathOptions()
+    val: ValOptions = ValOptions()
+    model_type: Literal["SRModel"] = "SRModel"
+    num_gpu: Count | Literal["auto"] = "auto"
+    manual_seed: Count | None = None
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> BenchmarkOptions:
+        if self.network_g and not self.path.pretrain_network_g:
+            raise PydanticCustomError(
+                "no_weights", "network_g has no weights; give path.pretrain_network_g, or leave network_g out"
+            )
+        return self
+
+    def protocol(self) -> Protocol:
+        """How images are measured."""
+        return self.val.protocol(self.scale)

@@ -1,0 +1,43 @@
+"""Image files as training and tables take them: H x W x 3, RGB, 8 bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from imdn_kd.errors import InputError
+from imdn_kd.image.io import Picture, read_image
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def read_rgb(path: Path) -> Pixels:
+    """Read an image as tables are made: H x W x 3, RGB, 8 bit; see `rgb_of`.
+
+    Raises:
+        InputError: not a readable image, or one with transparent pixels.
+    """
+    return rgb_of(read_image(path), str(path))
+
+
+def rgb_of(picture: Picture, name: str) -> Pixels:
+    """Return the pixels of a picture as H x W x 3, RGB, 8 bit; `name` is for messages.
+
+    Grey is repeated three times, 16 bits are rounded to 8, an opaque alpha channel is left out, colour profiles are
+    not applied.
+
+    Raises:
+        InputError: it has transparent pixels, for which no colour is defined.
+    """
+    pixels: npt.NDArray[Any] = picture.pixels if picture.pixels.ndim == 3 else picture.pixels[..., None]
+    if picture.has_alpha:
+        if (pixels[..., -1] != np.iinfo(pixels.dtype).max).any():
+            raise InputError(f"{name}: has transparent pixels, whose colour is not defined; put it on a background")
+        pixels = pixels[..., :-1]
+    # 257 is 65535 / 255.
+    eight = pixels if pixels.dtype == np.uint8 else (pixels.astype(np.uint32) + 128) // 257
+    eight = eight.astype(np.uint8, copy=False)
+    return np.repeat(eight, 3, axis=2) if eight.shape[2] == 1 else np.ascontiguousarray(eight)

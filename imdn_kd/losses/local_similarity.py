@@ -1,0 +1,54 @@
+"""The loss between the similarities of pixels and their neighbours in a student's and a teacher's features."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from imdn_kd.errors import InputError
+from imdn_kd.losses.base import FeatureLoss
+from imdn_kd.losses.pairwise_ops import checked_distance, neighbours, unit, window
+from imdn_kd.registry import LOSSES
+
+KINDS = ("cosine", "distance")
+"""Similarities of two pixels."""
+
+
+@LOSSES.register
+class LocalSimilarityLoss(FeatureLoss):
+    """Similarity of each pixel to its 8 neighbours, matched with the teacher's (Xie et al., BMVC 2018).
+
+    Mean, over the samples and the pairs of a pixel and one of its neighbours inside the map, of the difference of the
+    similarities. 0 for a map of one pixel, which has no neighbours. Student and teacher may differ in width, but a
+    Euclidean distance, unlike a cosine, grows with the width and with the scale of the features.
+
+    Args:
+        kind: `cosine` of the vectors of two pixels, where one that is 0 has a cosine of 0 and gets no gradient, or
+            their Euclidean `distance`.
+        distance: `l2`, the squared difference of the similarities, or `l1`, the absolute one.
+
+    Raises:
+        InputError: another `kind` or `distance`.
+    """
+
+    def __init__(self, *, kind: str = "cosine", distance: str = "l2") -> None:
+        super().__init__()
+        if kind not in KINDS:
+            raise InputError(f"kind of LocalSimilarityLoss is {kind!r}; choose from {', '.join(KINDS)}")
+        self.kind = kind
+        self.distance = checked_distance("LocalSimilarityLoss", distance)
+
+    def between(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """As in `FeatureLoss`."""
+        student, teacher = student.contiguous(), teacher.contiguous()
+        if self.kind == "cosine":
+            return window(unit(student), unit(teacher), self.distance, alpha=1, own=False)
+        cost = functional.l1_loss if self.distance == "l1" else functional.mse_loss
+        total, count = student[..., :0].sum(), 0
+        for here, there in neighbours(student.shape[2], student.shape[3], 1):
+            if here != there:
+                ours, theirs = (torch.linalg.vector_norm(f[here] - f[there], dim=1) for f in (student, teacher))
+                total = total + cost(ours, theirs, reduction="sum")
+                count += ours.numel()
+        return total / max(count, 1)

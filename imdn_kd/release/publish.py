@@ -1,0 +1,235 @@
+"""From a run to a student of the zoo: scored, described, and written."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from imdn_kd import zoo
+from imdn_kd.errors import InputError
+from imdn_kd.evaluation.benchmark import Contestant, SetScore, bicubic, contestant, plan, score
+from imdn_kd.inference.model_file import ModelFile, load_model, save_model
+from imdn_kd.inference.upscaler import Upscaler
+from imdn_kd.release.card import card
+from imdn_kd.release.finished_run import FinishedRun, open_run
+from imdn_kd.release.record import Measured, describe
+from imdn_kd.training.history import FORMERLY, earlier_runs, sha256
+from imdn_kd.training.planned import read_piece
+from imdn_kd.training.run_folder import RunFolder
+from imdn_kd.training.schema import TrainOptions
+from imdn_kd.training.timed import is_complete
+from imdn_kd.training.validation import reported_on
+from imdn_kd.utils.files import atomic_path, check_folder, remove_leftovers
+
+TOLERANCE = 0.001
+"""What rounding the weights to fp16 may cost on any data set, dB."""
+
+SUFFIX_OF_MODELS = ".safetensors"
+
+
+@dataclass(frozen=True)
+class Published:
+    """What became of a run.
+
+    Attributes:
+        path: the student's file.
+        replaced: whether it holds the weights of the run now.
+        data: the sets for selection.
+        psnr: of the run on these, dB, their mean.
+        before: of the student that was there, dB; None if there was none.
+        scores: of bicubic and the run on all sets; of the weights as they are stored.
+    """
+
+    path: Path
+    replaced: bool
+    data: str
+    psnr: float
+    before: float | None
+    scores: tuple[SetScore, ...]
+
+
+def publish(
+    file: TrainOptions,
+    path: Path,
+    *,
+    root: Path,
+    folder: Path,
+    notes: str = "",
+    on_image: Callable[[int, int], None] = lambda done, total: None,
+) -> Published:
+    """Make a student of the selected weights of a run, unless the one that is there is better, or as good and no older.
+
+    Nothing is written before all is scored; `index.json` is written last, so that the zoo works at any moment. What a
+    killed command has left undone, the next one does. At the very end the planned piece of the run is removed, if it
+    is complete.
+
+    Args:
+        file: gives the name of the run and the data sets to measure on; what was trained is taken from the run.
+        path: of the option file, for the card.
+        root: folder of all runs.
+        folder: of the zoo; made if it is not there.
+        notes: on data and licences, for the card; empty: those of the student that is there, if it has seen the same
+            photographs.
+        on_image: called with the number of enlarged images that are done, and of all.
+
+    Raises:
+        InputError: the run has no selected weights, was selected on a set that results are reported on, or cannot be
+            compared with the student that is there; or a file cannot be read or written.
+    """
+    place = RunFolder(root / file.name)
+    run = open_run(file, place)
+    target = folder / f"{file.name}{SUFFIX_OF_MODELS}"
+    check_folder(target)
+    there = {each: zoo.record(each) for each in _models(folder)}
+    measured = _measure(file, run, on_image)
+    before = there.get(target)
+    history = earlier_runs(run.first_weights, target, before)
+    record, stored = describe(file, path, run, measured, history), measured.by[measured.stored]
+    record["notes"] = notes or _notes_on(record, before)
+    if before is not None:
+        _check_comparable(target, before, record)
+    replaced = before is None or _rank(before) < _rank(record)
+    remove_leftovers(folder, deep=False)
+    if before is not None and not replaced and notes and notes != before.get("notes"):
+        _annotate(target, before, notes)
+    if replaced:
+        model = ModelFile(run.model.network, run.model.value_range, record, card(record))
+        save_model(target, model, dtype=torch.float16 if measured.stored == "fp16" else None)
+    # Also where the student is kept: a command that was killed may have left these undone.
+    _write_text(target.with_suffix(".md"), zoo.card(target))
+    _write_text(folder / "index.json", _index(folder))
+    piece = read_piece(place.piece)
+    if piece is not None and piece.total_iter == run.state.step and is_complete(run.state):
+        place.piece.unlink(missing_ok=True)
+    return Published(
+        target,
+        replaced,
+        " and ".join(run.selected_on),
+        selection_psnr(record),
+        None if before is None else selection_psnr(before),
+        (*measured.by["bicubic"].values(), *(dataclasses.replace(each, model=file.name) for each in stored.values())),
+    )
+
+
+def _measure(file: TrainOptions, run: FinishedRun, on_image: Callable[[int, int], None]) -> Measured:
+    """Score the selected weights, as they are and rounded, and bicubic."""
+    tested, validated = (file.datasets.measured(phase) for phase in ("test", "val"))
+    chosen = [dataset for dataset in validated if dataset.name in run.selected_on]
+    for name in run.selected_on:
+        if name not in [dataset.name for dataset in chosen]:
+            raise InputError(f"datasets.val: has no {name}, on which the weights were selected; say where it is")
+    if not tested:
+        raise InputError("datasets.test: there is nothing to report on; give data sets")
+    models = {"fp32": run.model} | ({} if (rounded := _rounded(run.model)) is None else {"fp16": rounded})
+    device = "cpu" if file.num_gpu == 0 else "auto"
+    contestants: list[Contestant] = [bicubic(file.scale)]
+    contestants += [
+        contestant(Upscaler(model, device=device, precision="fp32"), kind, file.scale) for kind, model in models.items()
+    ]
+    tasks = plan(contestants, [dataset.source() for dataset in (*tested, *chosen)])
+    sets = [task.images for task in tasks if task.contestant is contestants[0]]
+    for images in sets[len(tested) :]:
+        if reported_on(images, sets[: len(tested)]):
+            raise InputError(
+                f"val.select_on: {images.name} is a data set that results are reported on, and weights selected on it "
+                "would flatter them; train with a selection on other photographs"
+            )
+    done, total = 0, sum(len(task.images.pairs) for task in tasks)
+
+    def count(_: int) -> None:
+        nonlocal done
+        done += 1
+        on_image(done, total)
+
+    by: dict[str, dict[str, SetScore]] = {each.name: {} for each in contestants}
+    for task in tasks:
+        by[task.contestant.name][task.images.name] = score(task, on_image=count)
+    costs = [by["fp32"][data].psnr - figures.psnr for data, figures in by.get("fp16", {}).items()]
+    return Measured(by, "fp16" if costs and max(costs) <= TOLERANCE else "fp32")
+
+
+def _rounded(model: ModelFile) -> ModelFile | None:
+    """The weights as fp16 holds them; None if it cannot hold them."""
+    network = copy.deepcopy(model.network)
+    for value in network.state_dict().values():
+        if value.is_floating_point():
+            value.copy_(value.half())
+    if not all(value.isfinite().all() for value in network.state_dict().values()):
+        return None
+    return dataclasses.replace(model, network=network)
+
+
+def _rank(record: Mapping[str, Any]) -> tuple[float, int]:
+    """What makes a student the better one; of the same weights, those of more updates count."""
+    return selection_psnr(record), record["updates"]
+
+
+def selection_psnr(record: Mapping[str, Any]) -> float:
+    """The mean PSNR of a student over the sets that its weights were selected on, dB."""
+    chosen = [record["selection"], *record["selection"].get("also", ())]
+    mean: float = sum(each["psnr"] for each in chosen) / len(chosen)
+    return mean
+
+
+def _notes_on(record: Mapping[str, Any], before: Mapping[str, Any] | None) -> str:
+    """The notes of the student that was there, if they are on the same photographs."""
+    same = before is not None and before["data"] == record["data"]
+    return str(before.get("notes", "")) if before is not None and same else ""
+
+
+def _annotate(path: Path, record: Mapping[str, Any], notes: str) -> None:
+    """Write a student again, with other notes; runs that began with it know it by the former checksum."""
+    model = load_model(path)
+    dtype = torch.float16 if record["weights"] == "fp16" else None
+    told = {**record, "notes": notes, FORMERLY: [*record.get(FORMERLY, ()), sha256(path)]}
+    save_model(path, dataclasses.replace(model, training=told, card=card(told)), dtype=dtype)
+
+
+def _check_comparable(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    for key, sort in (("set", "selected on"), ("images", "selected on a set with a number of images of")):
+        old, new = (
+            ", ".join(sorted(str(each[key]) for each in (record["selection"], *record["selection"].get("also", ()))))
+            for record in (before, now)
+        )
+        if old != new:
+            raise InputError(
+                f"{path}: was {sort} {old}, the run {new}, so that they cannot be compared; select on the same "
+                "photographs, or move that file away"
+            )
+    if before["scale"] != now["scale"]:
+        raise InputError(f"{path}: enlarges by {before['scale']}, the run by {now['scale']}; give the run another name")
+
+
+def _write_text(path: Path, text: str) -> None:
+    if not path.is_file() or path.read_bytes() != text.encode():
+        with atomic_path(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def _models(folder: Path) -> Sequence[Path]:
+    """The students in the folder of a zoo; not what a killed command has left."""
+    return sorted(path for path in folder.glob(f"*{SUFFIX_OF_MODELS}") if not path.name.startswith("."))
+
+
+def _index(folder: Path) -> str:
+    """The index of all students: by scale, and the best on its first set for selection first."""
+    records = [(path, zoo.record(path)) for path in _models(folder)]
+    records.sort(key=lambda each: (each[1]["scale"], -each[1]["selection"]["psnr"]))
+    smallest: dict[int, int] = {}
+    for _, record in records:
+        scale, parameters = record["scale"], record["parameters"]
+        smallest[scale] = min(parameters, smallest.get(scale, parameters))
+    entries, fast = [], set()
+    for path, record in records:
+        scale = record["scale"]
+        first = scale not in fast and record["parameters"] == smallest[scale]
+        fast |= {scale} if first else set()
+        entries.append({"name": path.stem, "file": path.name, "scale": scale, "fast": first})
+    return json.dumps(entries, indent=2) + "\n"

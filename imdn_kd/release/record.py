@@ -1,0 +1,155 @@
+"""What the file of a student says of it: its network, its figures, and how it was trained."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from imdn_kd import zoo
+from imdn_kd.config.options import check_options
+from imdn_kd.evaluation.benchmark import SetScore
+from imdn_kd.evaluation.profile import profile
+from imdn_kd.evaluation.report import report_scores
+from imdn_kd.release.finished_run import FinishedRun, tidy_options, without_none
+from imdn_kd.release.pieces import pieces
+from imdn_kd.training.history import EarlierRun, updates_of
+from imdn_kd.training.run_folder import beginning
+from imdn_kd.training.schema import TrainOptions
+
+OUTPUT_SIZE = (720, 1280)
+"""(height, width) of the result for which multi-adds are counted, px."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Scores by contestant (`bicubic`, `fp32`, `fp16`) and data set; and in which type the weights are stored."""
+
+    by: Mapping[str, Mapping[str, SetScore]]
+    stored: str
+
+
+def describe(
+    file: TrainOptions, path: Path, run: FinishedRun, measured: Measured, history: Sequence[EarlierRun] = ()
+) -> dict[str, Any]:
+    """Describe a student in plain values, which `imdn_kd.release.card` lists.
+
+    Args:
+        file: names the run and the teachers.
+        path: of the option file.
+        run: what was trained.
+        measured: its scores.
+        history: the earlier runs of the student; see `earlier_runs`.
+    """
+    options, trained = check_options(without_none(tidy_options(run, file)), TrainOptions, "state"), run.model.training
+    last = run.entries[-1]
+    train, data, made = options.train, options.datasets.train, last["data"]["train"]
+    scores, network = measured.by[measured.stored], run.model.network
+    counts = profile({file.name: network}, output_sizes=[OUTPUT_SIZE], runs=0)[0].counts
+    together = last["processes"] * train.accumulation
+    stages = [
+        {"start": stage.start, "gt_size": stage.gt_size, "batch": together * stage.batch_size}
+        for stage in data.stages()
+    ]
+    updates = run.updates
+    objectives = {} if options.distill is None else options.distill.objectives
+    # What would have counted later has done nothing.
+    objectives = {name: each for name, each in objectives.items() if each.start_iter < updates}
+    selected, *also = (scores[name] for name in run.selected_on)
+    versions = last["versions"]
+    return {
+        "name": file.name,
+        "scale": file.scale,
+        "network": network.spec,
+        "parameters": counts.parameters,
+        "multi_adds": counts.multi_adds,
+        "updates": updates_of(history) + updates,
+        "run_updates": updates,
+        "history": list(history),
+        "pieces": pieces(run.entries, updates),
+        "seed": options.manual_seed,
+        "stages": stages,
+        "start": _first_weights(options, run.entries),
+        "data": {"name": data.name, "images": made["images"], "store": data.dataroot, "sha256": made.get("sha256")},
+        "teachers": _teachers(file, run.options) if objectives else [],
+        "losses": {name: loss.model_dump(exclude={"reduction"}) for name, loss in train.losses().items()},
+        "objectives": {
+            name: {"loss_weight": each.loss_weight, **each.model_dump(exclude_defaults=True)}
+            for name, each in objectives.items()
+        },
+        "optimizer": train.optim_g.model_dump(),
+        "schedule": {
+            **({} if train.scheduler is None else train.scheduler.model_dump()),
+            "warmup_iter": train.warmup_iter,
+            "total_iter": train.total_iter,
+        },
+        "ema_decay": train.ema_decay,
+        "reparam": None if train.reparam is None else train.reparam.model_dump(),
+        "selection": {
+            "set": selected.data,
+            **_figures(selected),
+            "update": trained["updates"],
+            "validations": run.validations,
+            **({"also": [{"set": each.data, **_figures(each)} for each in also]} if also else {}),
+        },
+        "figures": {name: _figures(each) for name, each in scores.items() if name not in run.selected_on},
+        "bicubic": {name: _figures(each) for name, each in measured.by["bicubic"].items()},
+        "protocol": list(report_scores([*scores.values()]).tables[0].notes),
+        "weights": measured.stored,
+        "rounding": {name: {kind: _psnr(measured, kind, name) for kind in ("fp32", "fp16")} for name in scores},
+        "options": path.name if path.is_absolute() else path.as_posix(),
+        "versions": {name: versions[name] for name in ("python", "torch", "imdn_kd") if name in versions},
+    }
+
+
+def _first_weights(options: TrainOptions, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """What the run began with, whatever its options say since."""
+    begun = beginning(entries)
+    path = options.path.pretrained if begun is None else begun["options"]["path"].get("pretrain_network_g")
+    if path is None:
+        return None
+    name = Path(path).name if Path(path).is_absolute() else str(path)
+    return {"file": name, "sha256": None if begun is None else begun.get("first_weights")}
+
+
+def _figures(score: SetScore) -> dict[str, Any]:
+    return {
+        "images": len(score.images),
+        "lr": score.lr_source,
+        "psnr": round(score.psnr, 3),
+        "ssim": round(score.ssim, 4),
+    }
+
+
+def _psnr(measured: Measured, kind: str, data: str) -> float | None:
+    return round(measured.by[kind][data].psnr, 4) if kind in measured.by else None
+
+
+def _teachers(file: TrainOptions, options: TrainOptions) -> list[dict[str, Any]]:
+    """The teachers of a run; their files are looked for where the run found them, and where the option file says."""
+    if options.distill is None:
+        return []
+    elsewhere = {Path(each.weights).name: each.weights for each in file.teachers()}
+    return [
+        {
+            "file": (name := Path(each.weights).name),
+            "sha256": _checksum(each.weights, elsewhere.get(name)),
+            "type": each.type,
+            "self_ensemble": each.self_ensemble,
+            "weight": each.weight,
+        }
+        for each in options.teachers()
+    ]
+
+
+def _checksum(*places: str | None) -> str | None:
+    """SHA-256 of the first file that is there; a place is a path, or the name of a student."""
+    for place in filter(None, places):
+        path = Path(place)
+        if not path.is_file() and (student := zoo.find(place)) is not None:
+            path = student.path
+        if path.is_file():
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+    return None

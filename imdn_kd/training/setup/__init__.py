@@ -1,0 +1,1 @@
+"""From options to everything a training run is made of."""

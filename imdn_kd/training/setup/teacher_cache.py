@@ -1,0 +1,154 @@
+"""What teachers do before training: show that they are worth learning from, and write down their results."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+
+import torch
+
+from imdn_kd.archs.base import SRNetwork
+from imdn_kd.data.benchmark_sets import ImageSet
+from imdn_kd.data.store import Store
+from imdn_kd.data.store_writer import add_plane
+from imdn_kd.distill.schema import TeacherOptions
+from imdn_kd.distill.teacher import Teacher, mean_of
+from imdn_kd.errors import InputError
+from imdn_kd.evaluation.benchmark import Contestant, Task, bicubic, contestant, score
+from imdn_kd.evaluation.metrics import Protocol
+from imdn_kd.image.rgb import Pixels
+from imdn_kd.inference.upscaler import Upscaler
+
+logger = logging.getLogger(__name__)
+
+
+class Cache:
+    """The results of teachers for all images of a store, as a plane of it.
+
+    Args:
+        store: the store.
+        scale: the factor.
+        teachers: in the order of `options`.
+        options: which teachers these are.
+
+    Attributes:
+        plane: its name, which stands for weights and settings of the teachers: others make another plane.
+    """
+
+    def __init__(
+        self, store: Store, scale: int, teachers: Sequence[Teacher], options: Sequence[TeacherOptions]
+    ) -> None:
+        self._store, self._teachers = store, teachers
+        self._source = store.lq_plane(Fraction(scale))
+        self._description = {
+            "scale": str(scale),
+            "teachers": [
+                {
+                    "network": teacher.network.spec,
+                    "weights": _checksum(teacher.network),
+                    "value_range": teacher.value_range,
+                    "mean": each.mean,
+                    "self_ensemble": each.self_ensemble,
+                    "weight": each.weight,
+                    "precision": str(teacher.precision).removeprefix("torch."),
+                }
+                for each, teacher in zip(options, teachers, strict=True)
+            ],
+        }
+        stamp = hashlib.sha256(json.dumps(self._description, sort_keys=True).encode()).hexdigest()
+        self.plane = f"sr_x{scale}_{stamp[:12]}"
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it is complete."""
+        return Store(self._store.path).has(self.plane)
+
+    def fill(self, device: torch.device, on_image: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """Compute what is missing; can be interrupted and gone on with.
+
+        Args:
+            device: where.
+            on_image: called with the number of images that are done, and of all.
+
+        Raises:
+            InputError: the store cannot be written.
+        """
+        for teacher in self._teachers:
+            teacher.to(device)
+        total = len(self._store)
+
+        def make(index: int) -> Pixels:
+            on_image(index, total)
+            return _enlarge(self._teachers, self._store.image(index, self._source))
+
+        try:
+            add_plane(self._store.path, self.plane, make, description=self._description)
+        except OSError as error:
+            advice = "see to it, and do the same again, which goes on from here"
+            raise InputError(f"{self._store.path}: cannot be written ({error.strerror}); {advice}") from error
+        on_image(total, total)
+
+
+def check_teachers(
+    teachers: Sequence[Teacher],
+    student: SRNetwork | None,
+    images: ImageSet,
+    *,
+    count: int,
+    protocol: Protocol,
+    device: torch.device,
+) -> float:
+    """Make sure that there is something to learn; return the PSNR of the teachers in dB.
+
+    Args:
+        teachers: asked on `device`.
+        student: as it is now, if it is trained already.
+        images: the first set for selection, for the factor of the teachers.
+        count: how many images of it are enlarged.
+        protocol: how they are measured.
+        device: where.
+
+    Raises:
+        InputError: bicubic interpolation or the student does better.
+    """
+    for teacher in teachers:
+        teacher.to(device)
+    few = dataclasses.replace(images, pairs=images.pairs[:count])
+    scale = int(images.scale)
+    asked = Contestant("the teacher", scale, lambda lr: _enlarge(teachers, lr))
+    rivals = [bicubic(scale)]
+    if student is not None:
+        rivals.append(contestant(Upscaler(student, device=device, precision="fp32"), "the student", scale))
+    psnr = score(Task(asked, few), protocol=protocol).psnr
+    for rival in rivals:
+        other = score(Task(rival, few), protocol=protocol).psnr
+        if not psnr > other:
+            raise InputError(
+                f"the teacher has {psnr:.2f} dB on {len(few.pairs)} images of {images.name}, {rival.name} {other:.2f}: "
+                "there is nothing to learn; check its weights, value_range and scale, or set distill.check_images: 0"
+            )
+    return psnr
+
+
+def _enlarge(teachers: Sequence[Teacher], lr: Pixels) -> Pixels:
+    lq = torch.from_numpy(lr.copy()).permute(2, 0, 1)[None].to(teachers[0].mean.device).float() / 255
+    sr = mean_of(teachers, [teacher(lq) for teacher in teachers])
+    if not sr.isfinite().all():
+        names = ", ".join(teacher.name for teacher in teachers)
+        raise InputError(f"{names}: gives values that are not finite; check weights, value_range and precision")
+    sr = sr.clamp(0, 1).mul(255).round().byte()
+    pixels: Pixels = sr[0].permute(1, 2, 0).contiguous().cpu().numpy()
+    return pixels
+
+
+def _checksum(network: SRNetwork) -> str:
+    """SHA-256 over the names and the values of all weights."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,168 @@
+"""Options that do nothing, or not quite what they do in BasicSR: said before training, never silently passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from imdn_kd.data.schema import TrainDataOptions
+from imdn_kd.distill.distiller import ADAPTERS, CRITIC, Lesson
+from imdn_kd.training.schema import CosineOptions, MultiStepOptions, TrainOptions
+
+
+def notes(options: TrainOptions, processes: int = 1) -> list[str]:
+    """One line for each option whose meaning differs from BasicSR's or which has no effect in this file.
+
+    Args:
+        options: of the run.
+        processes: how many train together.
+    """
+    parts = (
+        _without_partner(options),
+        _old_names(options),
+        _data(options.datasets.train),
+        _course(options),
+        _measuring(options),
+    )
+    return [*_run(options, processes), *(line for part in parts for line in part)]
+
+
+def lesson_notes(options: TrainOptions, lesson: Lesson) -> Iterator[str]:
+    """One line for each option about teachers, and what is learned from them, that has no effect.
+
+    Args:
+        options: of the run.
+        lesson: made of these.
+    """
+    given, learners = options.train.model_fields_set, lesson.learners()
+    if options.distill is None:
+        if options.teachers():
+            yield "network_t: no effect, since there is no section distill"
+    else:
+        looked_at = options.val is not None and options.val.select_on is not None
+        if "check_images" in options.distill.model_fields_set and options.distill.check_images and not looked_at:
+            yield "distill.check_images: the teacher is not looked at, since there is no val.select_on"
+        for name, objective in options.distill.objectives.items():
+            if objective.start_iter >= options.train.total_iter:
+                yield f"distill.objectives.{name}.start_iter: after total_iter, so it never counts"
+            elif objective.stop_iter is not None and objective.stop_iter > options.train.total_iter:
+                yield f"distill.objectives.{name}.stop_iter: after total_iter, so it counts to the end"
+        if options.distill.cache and not any(term.objective.uses_result for term in lesson.terms):
+            yield "distill.cache: no effect on training, since no objective uses the teacher's result"
+        if options.train.compile:
+            yield "train.compile: the norms of the gradients of single losses are not logged"
+    if "optim_a" in given and ADAPTERS not in learners:
+        yield "train.optim_a: no effect, since there are no adapters: only MimicLoss has them, for unequal widths"
+    for key in ("optim_d", "scheduler_d"):
+        if key in given and CRITIC not in learners:
+            yield f"train.{key}: no effect, since there is no objective Holistic"
+
+
+def _run(options: TrainOptions, processes: int) -> Iterator[str]:
+    if "debug" in options.name:
+        yield "name: 'debug' in it has no effect; BasicSR would validate and save every 8 updates"
+    if isinstance(options.num_gpu, int) and options.num_gpu > 1 and processes == 1:
+        yield (
+            f"num_gpu: {options.num_gpu} GPUs need as many processes, and batches are those of one GPU; start with "
+            f"torchrun --nproc_per_node {options.num_gpu} -m imdn_kd train ..."
+        )
+    for key in ("backend", "port"):
+        if key in options.dist_params.model_fields_set:
+            yield f"dist_params.{key}: no effect; the launcher says how processes find each other"
+    if options.model_type == "SwinIRModel":
+        yield "model_type: SwinIRModel is trained as SRModel; images are padded to its windows by repeating their edges"
+
+
+def _old_names(options: TrainOptions) -> Iterator[str]:
+    sections = (
+        ("datasets.train", options.datasets.train, {"use_flip": "use_hflip"}),
+        ("path", options.path, {"pretrain_model_g": "pretrain_network_g", "strict_load": "strict_load_g"}),
+    )
+    for place, section, names in sections:
+        for old, new in names.items():
+            if old in section.model_fields_set:
+                yield f"{place}.{old}: read as {new}, as BasicSR calls it now"
+    start = options.path.pretrained
+    if start is not None and options.path.param_key_g is None and not start.endswith(".safetensors"):
+        yield "path.param_key_g: not given, so params_ema is taken if it is there; BasicSR takes params"
+
+
+def _without_partner(options: TrainOptions) -> Iterator[str]:
+    """Options that only mean something beside another one."""
+    val, wandb = options.val, options.logger.wandb
+    if wandb.resume_id is not None and wandb.project is None:
+        yield "logger.wandb.resume_id: no effect without project"
+    if val is not None and val.select_on_benchmark and val.select_on is None:
+        yield "val.select_on_benchmark: no effect without select_on"
+    for name, metric in {} if val is None else val.metrics.items():
+        if metric.better == "lower" and metric.type != "calculate_niqe":
+            yield f"val.metrics.{name}.better: no effect; higher is better"
+
+
+def _data(data: TrainDataOptions) -> Iterator[str]:
+    given = data.model_fields_set
+    for key in ("dataset_enlarge_ratio", "use_shuffle"):
+        if key in given:
+            yield f"datasets.train.{key}: no effect; there are no epochs, every update draws its patches at random"
+    for key in ("prefetch_mode", "persistent_workers"):
+        if getattr(data, key) is not None:
+            yield f"datasets.train.{key}: no effect; threads cut patches ahead, for as long as the run lasts"
+    if "num_worker_per_gpu" in given:
+        yield "datasets.train.num_worker_per_gpu: threads rather than processes; which patches are cut is the same"
+    if "num_prefetch_queue" in given and data.num_worker_per_gpu == 0:
+        yield "datasets.train.num_prefetch_queue: no effect, since num_worker_per_gpu is 0"
+    elsewhere = {
+        "StoreDataset": ("dataroot_gt", "dataroot_lq", "meta_info_file", "filename_tmpl", "io_backend"),
+        "PairedImageDataset": ("dataroot",),
+    }
+    for key in elsewhere[data.type]:
+        if key in given:
+            yield f"datasets.train.{key}: no effect with {data.type}"
+    if data.type == "PairedImageDataset" and data.io_backend.type == "lmdb":
+        for key in ("meta_info_file", "filename_tmpl"):
+            if key in given:
+                yield f"datasets.train.{key}: no effect with LMDB, whose two sides have the same keys, all of them used"
+    if data.gt_sizes:
+        yield "datasets.train.gt_size and batch_size_per_gpu: no effect beside gt_sizes and mini_batch_sizes"
+
+
+def _course(options: TrainOptions) -> Iterator[str]:
+    train = options.train
+    total = train.total_iter
+    if isinstance(train.scheduler, MultiStepOptions):
+        late = [step for step in (*train.scheduler.milestones, *train.scheduler.restarts) if step >= total]
+        if late:
+            yield f"train.scheduler: what is to happen at {', '.join(map(str, late))} comes after total_iter, {total}"
+    if isinstance(train.scheduler, CosineOptions):
+        covered = sum(train.scheduler.periods)
+        if covered < total:
+            yield f"train.scheduler.periods: end at {covered}; the rate stays at its last value until {total}"
+        elif covered > total:
+            yield f"train.scheduler.periods: end at {covered}, after total_iter, {total}"
+    if train.warmup_iter >= total:
+        yield f"train.warmup_iter: {train.warmup_iter} updates, so training ends while the rate still rises"
+    for stage in options.datasets.train.stages():
+        if stage.start >= total:
+            yield f"datasets.train.gt_sizes: patches of {stage.gt_size} px would come at {stage.start}, after the end"
+
+
+def _measuring(options: TrainOptions) -> Iterator[str]:
+    val, measured = options.val, options.datasets.measured("val")
+    if val is None:
+        if measured:
+            yield "datasets.val: never scored, since there is no section val; give val.val_freq"
+        return
+    if not measured:
+        yield "val: nothing is scored during training, since datasets has no val"
+    for key in ("pbar", "suffix"):
+        if key in val.model_fields_set:
+            yield f"val.{key}: no effect"
+    for name in val.ignored():
+        yield f"val.metrics.{name}: not measured; there are PSNR and SSIM"
+    if measured and val.select_on is None:
+        yield "val.select_on: not given, so no weights are kept as the best ones; name a data set that is not reported"
+    if val.select_on is not None and val.select_on_benchmark:
+        yield "val.select_on_benchmark: figures of the set that weights are selected on look better than they are"
+    if val.val_freq > options.train.total_iter:
+        yield f"val.val_freq: {val.val_freq} is more than total_iter, so there are no scores before the end"
+    if any(dataset.color for dataset in options.datasets.measured("val")):
+        yield "datasets.val.color: no effect; a network of one channel enlarges R, G and B one after the other"

@@ -1,0 +1,1 @@
+"""Helpers without a domain: atomic files, threads, journals."""

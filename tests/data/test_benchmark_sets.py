@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from imdn_kd.data.benchmark_sets import MADE, DataSource, find_set
+from imdn_kd.errors import InputError
+from imdn_kd.image.io import Picture, write_image
+from imdn_kd.image.resize import imresize
+from imdn_kd.image.rgb import read_rgb
+from tests.fake_set import make_set, picture
+
+
+def test_published_names_beside_the_originals(tmp_path):
+    make_set(tmp_path / "Set5", lr="LRbicx2", lr_suffix="x2.bmp")
+    images = find_set("Set5", 2, root=tmp_path)
+    assert (images.name, images.scale, images.lr_source) == ("Set5", 2, "LRbicx2 (files)")
+    assert [pair.name for pair in images.pairs] == ["baby", "bird"]
+    hr, lr = images.load(images.pairs[0])
+    assert hr.shape == (36, 40, 3)
+    assert np.array_equal(lr, imresize(hr, 1 / 2))
+
+
+def test_basicsr_layout(tmp_path):
+    make_set(tmp_path / "Set5", hr="GTmod12", lr="LRbicx4", lr_suffix=".png", scale=4, size=(36, 48))
+    images = find_set(tmp_path / "Set5", 4)
+    assert images.lr == tmp_path / "Set5" / "LRbicx4"
+    direct = find_set(DataSource(tmp_path / "Set5" / "GTmod12", tmp_path / "Set5" / "LRbicx4"), 4)
+    assert (direct.pairs, direct.name) == (images.pairs, "Set5")
+
+
+def test_edsr_layout(tmp_path):
+    make_set(tmp_path / "B100", lr="LR_bicubic/X2", lr_suffix="x2.png")
+    assert find_set(tmp_path / "B100", 2).lr == tmp_path / "B100" / "LR_bicubic" / "X2"
+
+
+def test_name_of_lr_files_as_asked(tmp_path):
+    make_set(tmp_path, lr="small", lr_suffix="_low.png")
+    source = DataSource(tmp_path, lr=tmp_path / "small", name="mine", lr_name="{}_low")
+    images = find_set(source, 2)
+    assert (images.name, images.pairs[1].lr) == ("mine", tmp_path / "small" / "bird_low.png")
+
+
+@pytest.mark.parametrize("hr", ["HR", "."])
+def test_lr_is_made_where_there_is_none(tmp_path, hr):
+    make_set(tmp_path, hr=hr)
+    images = find_set(tmp_path, 3)
+    hr_pixels, lr = images.load(images.pairs[0])
+    assert images.lr_source == MADE
+    assert hr_pixels.shape == (36, 39, 3)
+    assert np.array_equal(lr, imresize(hr_pixels, 1 / 3))
+
+
+def test_lr_of_another_factor_is_not_taken(tmp_path):
+    make_set(tmp_path, lr="LRbicx2", lr_suffix="x2.png")
+    assert find_set(tmp_path, 4).lr is None
+
+
+def save(path: Path, pixels: np.ndarray) -> Path:
+    write_image(path, Picture(pixels))
+    return path
+
+
+def test_kinds_of_images_become_rgb(tmp_path):
+    colour = np.minimum(picture((8, 9), seed=1), 254)  # so that no 16-bit sample overflows below
+    grey = np.ascontiguousarray(colour[..., 0])
+    opaque = np.dstack((colour, np.full((8, 9), 255, np.uint8)))
+    deep = colour.astype(np.uint16) * 257
+    assert np.array_equal(read_rgb(save(tmp_path / "grey.png", grey)), np.dstack([grey] * 3))
+    assert np.array_equal(read_rgb(save(tmp_path / "opaque.png", opaque)), colour)
+    assert np.array_equal(read_rgb(save(tmp_path / "deep.png", deep + 128)), colour)
+    assert np.array_equal(read_rgb(save(tmp_path / "deeper.png", deep + 129)), colour + 1)
+
+
+def test_transparent_pixels_are_refused(tmp_path):
+    pixels = np.dstack((picture((8, 9)), np.full((8, 9), 254, np.uint8)))
+    with pytest.raises(InputError, match=r"a\.png: has transparent pixels"):
+        read_rgb(save(tmp_path / "a.png", pixels))
+
+
+def error_of(source: object, scale: int = 2, root: Path = Path("nowhere")) -> str:
+    with pytest.raises(InputError) as caught:
+        images = find_set(source, scale, root=root)
+        for pair in images.pairs:
+            images.load(pair)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_unknown_set_lists_what_there_is(tmp_path):
+    (tmp_path / "Set5").mkdir()
+    assert "Set6: no such folder" in error_of("Set6", root=tmp_path)
+    assert "(there: Set5)" in error_of("Set6", root=tmp_path)
+    assert "(there: none)" in error_of("Set6")
+
+
+def test_a_file_is_no_set(tmp_path):
+    assert "is not a folder" in error_of(save(tmp_path / "a.png", picture((8, 8))))
+
+
+def test_no_images(tmp_path):
+    (tmp_path / "readme.txt").write_text("nothing")
+    assert "has no images" in error_of(tmp_path)
+
+
+def test_missing_partner(tmp_path):
+    make_set(tmp_path, lr="LRbicx2", lr_suffix="x2.png")
+    (tmp_path / "LRbicx2" / "birdx2.png").unlink()
+    assert "no LR image of bird.png (it would be called birdx2 or bird)" in error_of(tmp_path)
+
+
+def test_size_mismatch(tmp_path):
+    make_set(tmp_path, lr="LRbicx3", lr_suffix="x3.png", scale=2)
+    assert "babyx3.png: is 20x18 px; x3 of baby.png needs 13x12" in error_of(tmp_path, 3).replace(", but", ";")
+
+
+def test_too_small_for_the_factor(tmp_path):
+    save(tmp_path / "dot.png", picture((3, 3)))
+    assert "3x3 px are too few for factor 4" in error_of(tmp_path, 4)
+
+
+def test_not_an_image(tmp_path):
+    (tmp_path / "a.png").write_text("no picture")
+    assert "a.png: is not an image" in error_of(tmp_path)
+
+
+def test_two_originals_of_one_name(tmp_path):
+    save(tmp_path / "a.png", picture((8, 8)))
+    save(tmp_path / "a.bmp", picture((8, 8)))
+    assert "has 2 images called a" in error_of(tmp_path)
+
+
+def test_missing_lr_folder(tmp_path):
+    make_set(tmp_path)
+    assert "gone: is not a folder" in error_of(DataSource(tmp_path, lr=tmp_path / "gone"))

@@ -1,0 +1,405 @@
+"""From options to losses: what each objective compares, who learns from it, and what is refused."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from imdn_kd.archs.base import Facts, SRNetwork
+from imdn_kd.config.options import check_options
+from imdn_kd.distill.builder import make_lesson
+from imdn_kd.distill.distiller import ADAPTERS, CRITIC, STUDENT, Distiller, Lesson
+from imdn_kd.distill.schema import DistillOptions
+from imdn_kd.distill.teacher import Teacher
+from imdn_kd.distill.terms import Fidelity, Likeness, Term
+from imdn_kd.distill.weighting import course
+from imdn_kd.errors import InputError
+from imdn_kd.losses import L1Loss
+from imdn_kd.losses.affinity import PairwiseLoss
+from imdn_kd.registry import ARCHS
+
+SIDE = 12
+
+
+def imdn(num_feat, num_block, seed):
+    torch.manual_seed(seed)
+    return ARCHS.build({"type": "IMDN", "upscale": 2, "num_feat": num_feat, "num_block": num_block})
+
+
+@pytest.fixture
+def student():
+    return imdn(8, 2, 0)
+
+
+@pytest.fixture
+def teacher():
+    return Teacher(imdn(16, 4, 1))
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    gt = torch.rand(2, 3, 2 * SIDE, 2 * SIDE, generator=generator)
+    return {"lq": functional.avg_pool2d(gt, 2), "gt": gt}
+
+
+def lesson_of(objectives, student, *teachers, **keywords):
+    options = check_options({"objectives": objectives}, DistillOptions, "test")
+    return make_lesson(options, student, teachers, **{"total": 10, "sides": [SIDE], **keywords})
+
+
+def losses_of(lesson, student, batch, step=0):
+    distiller = Distiller(student, lesson, student)
+    return distiller.losses(distiller.look(batch), step)
+
+
+def features(network, lq):
+    """What the blocks of an IMDN make of an input, by hand."""
+    found = [network.fea_conv(lq)]
+    for number in range(1, 9):
+        block = getattr(network, f"IMDB{number}", None)
+        if block is not None:
+            found.append(block(found[-1]))
+    return found
+
+
+def test_without_a_teacher_a_student_learns_from_the_originals(student, batch):
+    lesson = Lesson([Term("l_pix", Fidelity(L1Loss()), course(2.0, total=10))])
+    losses = losses_of(lesson, student, batch)
+    assert set(losses) == {"l_pix"}
+    torch.testing.assert_close(losses["l_pix"], 2 * functional.l1_loss(student(batch["lq"]), batch["gt"]))
+
+
+def test_a_loss_between_images_compares_the_results_of_both(student, teacher, batch):
+    lesson = lesson_of({"l_kd": {"type": "L1Loss", "loss_weight": 0.5}}, student, teacher)
+    expected = 0.5 * functional.l1_loss(student(batch["lq"]), teacher(batch["lq"]))
+    torch.testing.assert_close(losses_of(lesson, student, batch)["l_kd"], expected)
+
+
+def test_a_loss_between_features_compares_taps_in_proportion_to_the_depth(student, teacher, batch):
+    taps = {"taps": ["block.1", "block.2"], "tap_weights": [0.25, 0.75]}
+    lesson = lesson_of({"l_pair": {"type": "PairwiseLoss", "loss_weight": 10, **taps}}, student, teacher)
+    mine, theirs = features(student, batch["lq"]), features(teacher.network, batch["lq"])
+    loss = PairwiseLoss()
+
+    expected = 10 * (0.25 * loss(mine[1], theirs[2]) + 0.75 * loss(mine[2], theirs[4]))
+
+    torch.testing.assert_close(losses_of(lesson, student, batch)["l_pair"], expected)
+
+
+def test_paths_of_modules_can_be_paired_by_hand(student, teacher, batch):
+    lesson = lesson_of({"l": {"type": "PairwiseLoss", "taps": [{"IMDB1": "IMDB3"}, "fea_conv"]}}, student, teacher)
+    mine, theirs = features(student, batch["lq"]), features(teacher.network, batch["lq"])
+    expected = (PairwiseLoss()(mine[1], theirs[3]) + PairwiseLoss()(mine[0], theirs[0])) / 2
+    torch.testing.assert_close(losses_of(lesson, student, batch)["l"], expected)
+
+
+def test_without_taps_a_loss_between_features_compares_the_results(student, teacher, batch):
+    lesson = lesson_of({"l_pair": {"type": "PairwiseLoss"}}, student, teacher)
+    expected = PairwiseLoss()(student(batch["lq"]), teacher(batch["lq"]))
+    torch.testing.assert_close(losses_of(lesson, student, batch)["l_pair"], expected)
+    assert lesson.taps is None
+
+
+def test_a_known_result_is_not_asked_for_again(student, teacher, batch, monkeypatch):
+    objectives = {"l_kd": {"type": "L1Loss"}, "l_pair": {"type": "PairwiseLoss"}, "l_cd": {"type": "ContrastiveLoss"}}
+    lesson = lesson_of(
+        {**objectives, "l_adv": {"type": "Holistic", "critic": {"num_feat": 4, "stages": 2}}},
+        student,
+        teacher,
+        plane="t",
+    )
+    known = torch.rand_like(batch["gt"])
+    monkeypatch.setattr(teacher.network, "forward", None)  # fails if it is called
+
+    losses = losses_of(lesson, student, {**batch, "t": known})
+
+    assert not lesson.asks_teachers
+    torch.testing.assert_close(losses["l_kd"], functional.l1_loss(student(batch["lq"]), known))
+    torch.testing.assert_close(losses["l_pair"], PairwiseLoss()(student(batch["lq"]), known))
+
+
+def test_a_known_result_is_not_enough_where_features_or_other_inputs_are_compared(student, teacher):
+    assert lesson_of({"l": {"type": "Upcycling"}}, student, teacher, plane="t").asks_teachers
+    assert lesson_of({"l": {"type": "PairwiseLoss", "taps": ["head"]}}, student, teacher, plane="t").asks_teachers
+    assert not lesson_of({"l": {"type": "L1Loss"}}, student, teacher, plane="t").asks_teachers
+
+
+def test_the_known_mean_of_several_teachers_is_enough_for_losses_between_results(student, teacher, batch):
+    objectives = {"l_pair": {"type": "PairwiseLoss"}, "l_kd": {"type": "L1Loss"}}
+    lesson = lesson_of(objectives, student, teacher, Teacher(imdn(8, 1, 4)), plane="t")
+    known = torch.rand_like(batch["gt"])
+    for each in lesson.teachers:
+        each.network.forward = None  # fails if it is called
+    losses = losses_of(lesson, student, {**batch, "t": known})
+    assert not lesson.asks_teachers
+    torch.testing.assert_close(losses["l_pair"], PairwiseLoss()(student(batch["lq"]), known))
+
+
+def test_several_teachers_count_by_their_weights(student, batch):
+    teachers = Teacher(imdn(16, 2, 1), weight=1.0), Teacher(imdn(12, 4, 2), weight=3.0)
+    objectives = {"l_kd": {"type": "MSELoss"}, "l_pair": {"type": "PairwiseLoss", "taps": ["block.2"]}}
+    losses = losses_of(lesson_of(objectives, student, *teachers), student, batch)
+
+    lq = batch["lq"]
+    sr = teachers[0](lq) / 4 + teachers[1](lq) * 3 / 4
+    torch.testing.assert_close(losses["l_kd"], functional.mse_loss(student(lq), sr))
+    mine = features(student, lq)[2]
+    parts = [PairwiseLoss()(mine, features(t.network, lq)[n]) for t, n in zip(teachers, (2, 4), strict=True)]
+    torch.testing.assert_close(losses["l_pair"], parts[0] / 4 + parts[1] * 3 / 4)
+
+
+def test_an_adapter_brings_the_student_to_the_width_of_the_teacher(student, teacher, batch):
+    lesson = lesson_of({"l_mimic": {"type": "MimicLoss", "taps": ["block.2"]}}, student, teacher)
+    (adapter,) = lesson.learners()[ADAPTERS]["of_l_mimic"].values()
+    before = copy.deepcopy(student.state_dict())
+
+    mine, theirs = features(student, batch["lq"])[2], features(teacher.network, batch["lq"])[4]
+    expected = functional.mse_loss(functional.conv2d(mine, adapter.weight, adapter.bias), theirs)
+
+    loss = losses_of(lesson, student, batch)["l_mimic"]
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    assert adapter.weight.grad.abs().sum() > 0
+    assert student.fea_conv.weight.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    assert student.state_dict().keys() == before.keys()
+    assert (
+        lesson_of({"l": {"type": "MimicLoss", "taps": ["block.2"]}}, student, Teacher(imdn(8, 2, 3))).learners() == {}
+    )
+
+
+def test_every_term_has_its_own_course(student, teacher, batch):
+    objectives = {"a": {"type": "L1Loss", "start_iter": 2}, "b": {"type": "L1Loss", "stop_iter": 4, "decay_iter": 3}}
+    lesson = lesson_of(objectives, student, teacher)
+    names = [set(losses_of(lesson, student, batch, step)) for step in (0, 2, 4)]
+    assert names == [{"b"}, {"a", "b"}, {"a"}]
+    losses = losses_of(lesson, student, batch, 3)
+    torch.testing.assert_close(losses["b"], losses["a"] / 4)
+
+
+def test_the_critic_learns_after_the_student_from_what_that_has_made(student, teacher, batch):
+    critic = {"num_feat": 4, "stages": 2}
+    lesson = lesson_of({"l_adv": {"type": "Holistic", "critic": critic, "n_critic": 3}}, student, teacher)
+    distiller = Distiller(student, lesson, student)
+    turns = distiller.turns(0)
+    assert [turn.learners for turn in turns] == [(STUDENT,), *[(CRITIC,)] * 3]
+
+    scene = distiller.look(batch)
+    sum(turns[0].losses(scene).values()).backward()
+    module = lesson.learners()[CRITIC]
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in module.parameters())
+    assert student.fea_conv.weight.grad.abs().sum() > 0
+
+    student.zero_grad()
+    sum(turns[1].losses(scene.let_go()).values()).backward()
+    assert all(parameter.grad is None for parameter in student.parameters())
+    assert all(parameter.grad is not None for parameter in module.parameters())
+
+
+def test_there_is_no_critic_while_its_weight_is_zero(student, teacher):
+    objective = {"type": "Holistic", "critic": {"stages": 2}, "start_iter": 5}
+    lesson = lesson_of({"l_adv": objective, "l_kd": {"type": "L1Loss"}}, student, teacher)
+    distiller = Distiller(student, lesson, student)
+    assert [len(distiller.turns(step)) for step in (4, 5)] == [1, 2]
+
+
+def test_the_critic_cannot_tell_by_the_rounding_of_known_results(student, teacher, batch):
+    """The teacher's results are of 8 bit where they were computed before: the student's are shown like that too."""
+    objective = {"type": "Holistic", "critic": {"num_feat": 4, "stages": 2}, "gradient_penalty": 0}
+    lesson = lesson_of({"l_adv": objective}, student, teacher, plane="t")
+    distiller = Distiller(student, lesson, student)
+    scene = distiller.look({**batch, "t": torch.rand_like(batch["gt"])})
+    scene.sr = scene.sr + 0.3
+    seen = []
+    lesson.learners()[CRITIC].register_forward_pre_hook(lambda _, given: seen.append(given[1]))
+
+    sum(distiller.turns(0)[0].losses(scene).values()).backward()
+    distiller.turns(0)[1].losses(scene.let_go())
+
+    for image in (seen[0], seen[2]):
+        levels = image.detach() * 255
+        torch.testing.assert_close(levels, levels.round().clamp(0, 255), rtol=0, atol=1e-3)
+    assert student.fea_conv.weight.grad.abs().sum() > 0
+
+
+def test_zoomed_inputs_are_labelled_by_the_teacher(student, teacher, batch):
+    whole = {"type": "Upcycling", "zoom": ["out"], "consistency": False, "loss": "MSELoss"}
+    lesson = lesson_of({"l_up": whole}, student, teacher)
+    small = functional.interpolate(batch["lq"], scale_factor=0.5, mode="bicubic", antialias=True).clamp(0, 1)
+    expected = functional.mse_loss(student(small), teacher(small))
+    torch.testing.assert_close(losses_of(lesson, student, batch)["l_up"], expected)
+
+
+def test_consistency_undoes_what_the_student_was_shown(student, batch):
+    """A student that commutes with turns and negatives has no loss against itself."""
+    lesson = lesson_of({"l_up": {"type": "Upcycling"}}, Nearest(), Teacher(Nearest()))
+    nearest = Nearest()
+    torch.manual_seed(0)
+    assert losses_of(lesson, nearest, batch)["l_up"] < 1e-6
+    lesson = lesson_of({"l_up": {"type": "Upcycling"}}, student, Teacher(Nearest()))
+    assert losses_of(lesson, student, batch)["l_up"] > 1e-2
+
+
+class Nearest(SRNetwork):
+    """Every pixel four times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    @property
+    def facts(self):
+        return Facts(scale=2)
+
+    def forward(self, x):
+        return x.repeat_interleave(2, 2).repeat_interleave(2, 3) + 0 * self.unused
+
+
+def test_the_student_is_left_as_it_was(student, teacher, batch):
+    student.train()
+    before = copy.deepcopy(student.state_dict())
+    state = torch.get_rng_state()
+    lesson_of({"l": {"type": "PairwiseLoss", "taps": ["block.1"]}, "u": {"type": "Upcycling"}}, student, teacher)
+    assert student.training
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(value, before[key]) for key, value in student.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("objectives", "line"),
+    [
+        (
+            {"l": {"type": "Pairwise"}},
+            r"objectives\.l: no objective or loss is called 'Pairwise'; did you mean 'PairwiseLoss'",
+        ),
+        ({"l": {"type": "holistic"}}, r"objectives\.l: .*did you mean 'Holistic'"),
+        ({"l": {"type": "PairwiseLoss", "bta": 1}}, r"objectives\.l: the loss 'PairwiseLoss' has no option 'bta'"),
+        (
+            {"l": {"type": "Holistic", "critic": {"width": 4}}},
+            r"objectives\.l: the critic 'Critic' has no option 'width'",
+        ),
+        ({"l": {"type": "Holistic", "n_critic": 0}}, r"objectives\.l: n_critic is 0"),
+        ({"l": {"type": "Holistic", "n_critic": 1.5}}, r"objectives\.l: n_critic is 1\.5"),
+        ({"l": {"type": "Holistic", "critic": {"type": "L1Loss"}}}, r"objectives\.l: no critic is called 'L1Loss'"),
+        ({"l": {"type": "Upcycling", "consistency": "maybe"}}, r"objectives\.l: consistency of Upcycling is maybe"),
+        ({"l": {"type": "Upcycling", "zoom": ["up"]}}, r"objectives\.l: zoom of Upcycling"),
+        ({"l": {"type": "Upcycling", "loss": "PairwiseLoss"}}, r"objectives\.l: loss of Upcycling is PairwiseLoss"),
+        ({"l": {"type": "L1Loss", "taps": ["head"]}}, r"objectives\.l: L1Loss compares no features"),
+        ({"l": {"type": "PairwiseLoss", "taps": ["blok.1"]}}, r"objectives\.l: .*blok\.1"),
+        ({"l": {"type": "PairwiseLoss", "taps": ["block.7"]}}, r"objectives\.l: .*block\.7"),
+        ({"l": {"type": "PairwiseLoss", "taps": ["IMDB*"]}}, r"objectives\.l: IMDB\*: stands for 2 .* and 4"),
+        (
+            {"l": {"type": "PairwiseLoss", "taps": [{"head": "sr"}]}},
+            r"objectives\.l: .* differ in size: 24x12 and 48x24",
+        ),
+        ({"l": {"type": "ChannelAffinityLoss", "taps": ["head"]}}, r"objectives\.l: .* have 8 and 16 channels"),
+        ({"l_pix": {"type": "L1Loss"}}, r"objectives\.l_pix: another loss is logged as l_pix"),
+        ({"a": {"type": "Holistic"}, "b": {"type": "Holistic"}}, r"objectives: there is more than one Holistic"),
+        (
+            {"l": {"type": "Holistic", "critic": {"stages": 7}}},
+            r"objectives\.l: Critic: images of 24x24 px are too small",
+        ),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(objectives, line, student, teacher):
+    terms = [Term("l_pix", Fidelity(L1Loss()), course(1.0, total=10))]
+    with pytest.raises(InputError, match="^" + line) as caught:
+        lesson_of(objectives, student, teacher, terms=terms)
+    assert len(caught.value.lines) == 1
+
+
+def test_a_teacher_whose_results_are_not_finite_is_refused(student):
+    network = imdn(8, 2, 1)
+    network.upsampler[0].bias.data.fill_(float("inf"))
+    with pytest.raises(InputError, match=r"^objectives\.l: is not finite for a patch of noise"):
+        lesson_of({"l": {"type": "L1Loss"}}, student, Teacher(network))
+
+
+def swinir():
+    torch.manual_seed(0)
+    spec = {"type": "SwinIR", "upscale": 2, "window_size": 8, "depths": [1], "num_heads": [1], "embed_dim": 6}
+    return Teacher(ARCHS.build({**spec, "upsampler": "pixelshuffle"}))
+
+
+def test_a_teacher_of_windows_is_compared_at_any_size_of_patches(student):
+    """12 px are filled up to 16."""
+    lesson = lesson_of({"l": {"type": "PairwiseLoss", "taps": ["body_out"]}}, student, swinir(), sides=[12, 16, 10])
+    for side in (10, 12, 16):
+        gt = torch.rand(2, 3, 2 * side, 2 * side)
+        losses = losses_of(lesson, student, {"lq": functional.avg_pool2d(gt, 2), "gt": gt})
+        assert losses["l"].isfinite()
+
+
+def test_windows_are_no_maps_even_where_a_patch_is_one(student):
+    with pytest.raises(InputError, match="no map"):
+        tap = {"IMDB1": "layers.0.residual_group.blocks.0.attn"}
+        lesson_of({"l": {"type": "PairwiseLoss", "taps": [tap]}}, student, swinir(), sides=[8])
+
+
+def test_a_size_of_patches_that_cannot_be_is_found_before_training(student, teacher):
+    with pytest.raises(InputError, match="give 2 px a side or more"):
+        lesson_of({"l": {"type": "Upcycling", "zoom": ["out"]}}, student, teacher, sides=[8, 1])
+
+
+def test_the_critic_has_the_channels_of_the_student():
+    torch.manual_seed(0)
+    one, two = (
+        ARCHS.build({"type": "IMDN", "upscale": 2, "num_feat": 8, "num_block": 1, "num_in_ch": 1}) for _ in "ab"
+    )
+    lesson = lesson_of({"l": {"type": "Holistic", "critic": {"stages": 2}}}, one, Teacher(two))
+    assert lesson.learners()[CRITIC].num_in_ch == 1
+
+
+@pytest.mark.parametrize(("objective", "step"), [({"start_iter": 3}, 0), ({"stop_iter": 4}, 4)])
+def test_there_is_always_something_to_learn(objective, step, student, teacher):
+    with pytest.raises(InputError, match=f"^objectives: nothing is to be learned after {step} updates"):
+        lesson_of({"l": {"type": "L1Loss", **objective}}, student, teacher)
+    whole = {"l": {"type": "L1Loss", **objective}, "m": {"type": "L1Loss"}}
+    assert len(lesson_of(whole, student, teacher).terms) == 2
+
+
+def test_all_that_is_wrong_is_said_at_once(student, teacher):
+    with pytest.raises(InputError) as caught:
+        lesson_of({"a": {"type": "x"}, "b": {"type": "L1Loss"}, "c": {"type": "y"}}, student, teacher)
+    assert [line.split(":")[0] for line in caught.value.lines] == ["objectives.a", "objectives.c"]
+
+
+@pytest.mark.parametrize(
+    ("objective", "line"),
+    [
+        ({"taps": []}, "taps: give a list of names"),
+        ({"taps": [{"a": "b", "c": "d"}]}, "taps: give a list of names"),
+        ({"taps": ["a", "b"], "tap_weights": [1]}, "tap_weights must be as many as taps"),
+        ({"taps": ["a"], "tap_weights": [-1]}, "tap_weights must be 0 or more"),
+        ({"start_iter": 5, "stop_iter": 5}, "stop_iter must be later than start_iter"),
+        ({"loss_weight": 0}, "loss_weight"),
+        ({"loss_weight": float("inf")}, "loss_weight: Input should be a finite number"),
+        ({"tap_weights": [float("nan")]}, "tap_weights"),
+        ({"loss_wieght": 1.0}, "no option is called 'loss_wieght'; did you mean 'loss_weight'"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(objective, line):
+    with pytest.raises(InputError, match=line) as caught:
+        check_options({"objectives": {"l": {"type": "PairwiseLoss", **objective}}}, DistillOptions, "test")
+    assert len(caught.value.lines) == 1
+
+
+@pytest.mark.parametrize("name", ["keys", "type", "forward", "training"])
+def test_any_word_is_a_name(name, student, teacher):
+    assert lesson_of({name: {"type": "MimicLoss", "taps": ["head"]}}, student, teacher).learners()
+
+
+@pytest.mark.parametrize("name", ["a.b", "a b", "", "1", "_x", "é", "d_score"])
+def test_names_that_cannot_be_logged_are_refused(name):
+    with pytest.raises(InputError, match=r"give a name of letters, digits and _|give another") as caught:
+        check_options({"objectives": {name: {"type": "L1Loss"}}}, DistillOptions, "test")
+    assert len(caught.value.lines) == 1
+
+
+def test_a_likeness_of_one_teacher_is_its_loss(student, teacher):
+    lesson = lesson_of({"l": {"type": "PairwiseLoss", "taps": ["head"]}}, student, teacher)
+    (term,) = lesson.terms
+    assert isinstance(term.objective, Likeness)
