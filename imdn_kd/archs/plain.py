@@ -70,8 +70,8 @@ class Plain(SRNetwork):
 
     def forward(self, image: Tensor) -> Tensor:
         """Enlarge images N x C x H x W."""
-        detail = self.tail(self.body(self.head(image)))
-        sr: Tensor = self.shuffle(detail + image.repeat_interleave(self.upscale**2, 1))
+        detail = self.tail(self.body(self.head(image))).unflatten(1, (self.num_in_ch, self.upscale**2))
+        sr: Tensor = self.shuffle((detail + image.unsqueeze(2)).flatten(1, 2))
         return sr
 
     @torch.no_grad()
