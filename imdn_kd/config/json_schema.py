@@ -13,7 +13,7 @@ from imdn_kd.config.options import Options, keys_of
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
-# What pydantic calls limits of a number that it checks in Python, as it does for `Count`.
+# What pydantic calls limits of a number that it checks in Python, as it does for `Integer`.
 _LIMITS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
 
 

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from imdn_kd.config.overrides import carry_out, named_by, parse_overrides
-from imdn_kd.config.problems import UNKNOWN, Problem, problems_of
+from imdn_kd.config.overrides import apply_overrides, named_by, parse_overrides
+from imdn_kd.config.problems import UNKNOWN, ConfigError, config_errors
 from imdn_kd.config.yaml import Document
 from imdn_kd.errors import InputError
 
@@ -23,8 +32,11 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Count = Annotated[int, BeforeValidator(_whole)]
-"""A whole number, which an option file may also write as `5e3` or `!!float 5e3`."""
+Integer = Annotated[int, BeforeValidator(_whole)]
+"""An integer, which an option file may also write as `5e3` or `!!float 5e3`."""
+
+UserPath = Annotated[str, AfterValidator(os.path.expanduser)]
+"""A path, in which `~/` is the user's home folder, as in BasicSR."""
 
 
 class Options(BaseModel):
@@ -103,9 +115,9 @@ def read_options(path: Path | str, schema: type[Schema], overrides: Sequence[str
         document = _read(path)
     except InputError as error:
         raise InputError(*error.lines, *wrong) from error
-    content, done, impossible = carry_out(given, document.content)
+    content, done, impossible = apply_overrides(given, document.content)
     wrong += impossible
-    in_file = [(twin.line, f"{twin.key!r} is given twice; keep one") for twin in document.twins]
+    in_file = [(key.line, f"{key.key!r} is given twice; keep one") for key in document.duplicate_keys]
     options, problems = _validated(content, schema)
     for problem in problems:
         line, depth = document.find(problem.keys)
@@ -145,8 +157,8 @@ def _read(path: Path) -> Document:
     return document
 
 
-def _validated(content: Mapping[str, Any], schema: type[Schema]) -> tuple[Schema | None, list[Problem]]:
+def _validated(content: Mapping[str, Any], schema: type[Schema]) -> tuple[Schema | None, list[ConfigError]]:
     try:
         return schema.model_validate(content), []
     except ValidationError as error:
-        return None, problems_of(content, error.errors(include_url=False))
+        return None, config_errors(content, error.errors(include_url=False))

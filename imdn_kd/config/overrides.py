@@ -38,8 +38,8 @@ def parse_override(text: str) -> Override:
     if not all(keys):
         raise InputError(f"--set {path}=: has an empty key; write KEY=VALUE, as in train.optim_g.lr=1e-4")
     document = Document(value, lambda _: f"--set {path}")
-    if document.twins:
-        raise InputError(*(f"--set {path}: {twin.key!r} is given twice; keep one" for twin in document.twins))
+    if document.duplicate_keys:
+        raise InputError(*(f"--set {path}: {key.key!r} is given twice; keep one" for key in document.duplicate_keys))
     return Override(keys, document.content)
 
 
@@ -55,7 +55,7 @@ def parse_overrides(texts: Sequence[str]) -> tuple[list[Override], list[str]]:
     return overrides, wrong
 
 
-def carry_out(overrides: Sequence[Override], content: Any) -> tuple[Any, list[Override], list[str]]:  # noqa: ANN401
+def apply_overrides(overrides: Sequence[Override], content: Any) -> tuple[Any, list[Override], list[str]]:  # noqa: ANN401
     """Replace options; sections that are not there are made. `content` itself is not changed.
 
     Returns:

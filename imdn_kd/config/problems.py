@@ -11,7 +11,7 @@ UNKNOWN = "unknown_option"
 
 
 @dataclass(frozen=True)
-class Problem:
+class ConfigError:
     """Something wrong with options.
 
     Attributes:
@@ -29,7 +29,7 @@ class Problem:
         return f"{section}: {self.reason}" if section else self.reason
 
 
-def problems_of(content: Any, errors: Sequence[Any]) -> list[Problem]:  # noqa: ANN401 - whatever YAML holds
+def config_errors(content: Any, errors: Sequence[Any]) -> list[ConfigError]:  # noqa: ANN401 - whatever YAML holds
     """Sort out what `ValidationError.errors()` gives.
 
     The place that pydantic names for an error has the keys of the file in it, and between them the kinds that it has
@@ -43,15 +43,15 @@ def problems_of(content: Any, errors: Sequence[Any]) -> list[Problem]:  # noqa: 
     return _sorted_out(content, [(tuple(error["loc"]), error) for error in errors], ())
 
 
-def _sorted_out(content: Any, found: list[tuple[Any, Any]], keys: tuple[Any, ...]) -> list[Problem]:  # noqa: ANN401
+def _sorted_out(content: Any, found: list[tuple[Any, Any]], keys: tuple[Any, ...]) -> list[ConfigError]:  # noqa: ANN401
     problems = []
     inside: dict[Any, list[tuple[Any, Any]]] = {}
     kinds: dict[Any, list[tuple[Any, Any]]] = {}
     for place, error in found:
         if not place:
-            problems.append(_problem(keys, error))
+            problems.append(_config_error(keys, error))
         elif len(place) == 1 and error["type"] == "missing":
-            problems.append(_problem((*keys, place[0]), error))
+            problems.append(_config_error((*keys, place[0]), error))
         else:
             groups = kinds if _key(content, place[0]) is None else inside
             groups.setdefault(place[0], []).append((place[1:], error))
@@ -73,11 +73,11 @@ _WORDS = {
 """What pydantic says in terms of classes, in those of a file, by the type of the error."""
 
 
-def _problem(keys: tuple[Any, ...], error: Any) -> Problem:  # noqa: ANN401 - a private type of pydantic
+def _config_error(keys: tuple[Any, ...], error: Any) -> ConfigError:  # noqa: ANN401 - a private type of pydantic
     said = _WORDS.get(error["type"], error["msg"])
     if error["type"] == "too_short":
         said = said.partition(" after validation")[0].replace("Dictionary should have", "needs")
-    return Problem(keys, keys[:-1] if error["type"] == UNKNOWN else keys, " ".join(said.split()))
+    return ConfigError(keys, keys[:-1] if error["type"] == UNKNOWN else keys, " ".join(said.split()))
 
 
 def _key(content: Any, part: str | int) -> tuple[Any] | None:  # noqa: ANN401

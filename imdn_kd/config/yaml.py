@@ -53,7 +53,7 @@ _Loader.add_implicit_resolver(
 _Loader.add_constructor(_INT, _Loader.int_of)
 
 
-class Twin(NamedTuple):
+class DuplicateKey(NamedTuple):
     """A key that its section has already: the name, and the line of the second one from 1."""
 
     key: str
@@ -69,7 +69,7 @@ class Document:
 
     Attributes:
         content: what it holds; None if it is empty.
-        twins: keys that are given again in the same section, of which the last one counts.
+        duplicate_keys: keys that are given again in the same section, of which the last one counts.
 
     Raises:
         InputError: the text is not YAML, or asks for more than plain values.
@@ -81,10 +81,10 @@ class Document:
             loader = _Loader(text)
             try:
                 self._root = loader.get_single_node()
-                knot = _knot(self._root, set(), set())
-                if knot is not None:
-                    raise InputError(f"{where(_line(knot))}: holds itself; correct it")
-                self.twins = list(_twins(self._root, set()))
+                inside_itself = _self_reference(self._root, set(), set())
+                if inside_itself is not None:
+                    raise InputError(f"{where(_line(inside_itself))}: holds itself; correct it")
+                self.duplicate_keys = list(_duplicate_keys(self._root, set()))
                 # Merges (`<<`) become part of the nodes here, so that their lines are found as well.
                 self.content: Any = None if self._root is None else loader.construct_document(self._root)
             finally:
@@ -106,7 +106,7 @@ class Document:
                 node = node.value[key]
                 line = _line(node)
             elif isinstance(node, yaml.MappingNode):
-                # Of twins, and of what is merged and given as well, the last one counts.
+                # Of duplicate keys, and of what is merged and given as well, the last one counts.
                 found = next((pair for pair in reversed(node.value) if pair[0].value == str(key)), None)
                 if found is None:
                     return line, depth
@@ -127,20 +127,20 @@ def _inside(node: yaml.Node | None) -> Iterator[yaml.Node]:
         yield from node.value
 
 
-def _knot(node: yaml.Node | None, around: set[int], done: set[int]) -> yaml.Node | None:
+def _self_reference(node: yaml.Node | None, around: set[int], done: set[int]) -> yaml.Node | None:
     """A node that lies in itself, by an anchor."""
     if id(node) in around:
         return node
     if id(node) not in done:
         for each in _inside(node):
-            found = _knot(each, {*around, id(node)}, done)
+            found = _self_reference(each, {*around, id(node)}, done)
             if found is not None:
                 return found
         done.add(id(node))
     return None
 
 
-def _twins(node: yaml.Node | None, done: set[int]) -> Iterator[Twin]:
+def _duplicate_keys(node: yaml.Node | None, done: set[int]) -> Iterator[DuplicateKey]:
     # What an anchor names is looked at once, however often it is used.
     if id(node) in done:
         return
@@ -150,7 +150,7 @@ def _twins(node: yaml.Node | None, done: set[int]) -> Iterator[Twin]:
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
-                    yield Twin(key.value, _line(key))
+                    yield DuplicateKey(key.value, _line(key))
                 seen.add(key.value)
     for each in _inside(node):
-        yield from _twins(each, done)
+        yield from _duplicate_keys(each, done)

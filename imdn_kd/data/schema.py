@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import os
 from fractions import Fraction
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from imdn_kd.config.options import Count, Options
+from imdn_kd.config.options import Integer, Options, UserPath
 from imdn_kd.data.base import ImagePairs, exact_scale
 from imdn_kd.data.patches import Patches
 from imdn_kd.data.preparation.degradations import Bicubic, Step
@@ -31,10 +30,6 @@ def _check_scale(scale: float) -> float:
 
 
 Scale = Annotated[float, AfterValidator(_check_scale)]
-
-
-Place = Annotated[str, AfterValidator(os.path.expanduser)]
-"""A path, in which `~/` is the home of the user, as BasicSR reads it too."""
 
 PATH_SOURCES = ("folder", "lmdb", "store")
 
@@ -67,7 +62,7 @@ class PrepareOptions(Options):
     format: Format | None = None
     name: str | None = None
     output: str | None = None
-    manual_seed: Count = Field(0, ge=0)
+    manual_seed: Integer = Field(0, ge=0)
 
     @model_validator(mode="after")
     def _fits_together(self) -> PrepareOptions:
@@ -163,32 +158,32 @@ class TrainDataOptions(Options):
 
     name: str = "train"
     type: Literal["PairedImageDataset", "StoreDataset"]
-    dataroot: Place | None = None
-    dataroot_gt: Place | None = None
-    dataroot_lq: Place | None = None
-    meta_info_file: Place | None = None
+    dataroot: UserPath | None = None
+    dataroot_gt: UserPath | None = None
+    dataroot_lq: UserPath | None = None
+    meta_info_file: UserPath | None = None
     filename_tmpl: str | None = None
     io_backend: IoBackend = IoBackend()
-    gt_size: Count = Field(ge=1)
-    gt_sizes: list[Count] = Field(default_factory=list)
-    mini_batch_sizes: list[Count] = Field(default_factory=list)
-    iters: list[Count] = Field(default_factory=list)
+    gt_size: Integer = Field(ge=1)
+    gt_sizes: list[Integer] = Field(default_factory=list)
+    mini_batch_sizes: list[Integer] = Field(default_factory=list)
+    iters: list[Integer] = Field(default_factory=list)
     use_hflip: bool = True
     use_flip: bool | None = None
     use_rot: bool = True
     use_channel_shuffle: bool = False
     use_inversion: bool = False
     sampling: Literal["image", "area"] = "image"
-    sharpness: Count = Field(1, ge=1)
+    sharpness: Integer = Field(1, ge=1)
     augment_on: Literal["worker", "device"] = "worker"
     color: Literal["y"] | None = None
-    batch_size_per_gpu: Count = Field(ge=1)
-    num_worker_per_gpu: Count | None = Field(None, ge=0)
+    batch_size_per_gpu: Integer = Field(ge=1)
+    num_worker_per_gpu: Integer | None = Field(None, ge=0)
     pin_memory: bool = True
-    dataset_enlarge_ratio: Count | Literal["auto"] = 1
+    dataset_enlarge_ratio: Integer | Literal["auto"] = 1
     use_shuffle: Literal[True] = True
     prefetch_mode: Literal["cpu", "cuda"] | None = None
-    num_prefetch_queue: Count = Field(2, ge=1)
+    num_prefetch_queue: Integer = Field(2, ge=1)
     persistent_workers: bool | None = None
 
     @model_validator(mode="after")

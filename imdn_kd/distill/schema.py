@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from imdn_kd.config.options import Count, Options
-
-Place = Annotated[str, AfterValidator(os.path.expanduser)]
-"""A path, in which `~/` is the home of the user."""
-
+from imdn_kd.config.options import Integer, Options, UserPath
 
 CRITIC_OPTIM = {"type": "Adam", "lr": 1e-4, "betas": [0.0, 0.9]}
 """The optimiser of the critic where `train.optim_d` is not given."""
@@ -45,7 +40,7 @@ class TeacherOptions(Options):
     model_config = ConfigDict(extra="allow")
 
     type: str | None = None
-    weights: Place
+    weights: UserPath
     param_key: Literal["params", "params_ema"] | None = None
     value_range: float | None = Field(None, gt=0)
     mean: list[float] | None = None
@@ -91,10 +86,10 @@ class ObjectiveOptions(Options):
     loss_weight: float = Field(1.0, gt=0)
     taps: list[str | dict[str, str]] | None = None
     tap_weights: list[float] | None = None
-    start_iter: Count = Field(0, ge=0)
-    stop_iter: Count | None = Field(None, ge=1)
-    ramp_iter: Count = Field(0, ge=0)
-    decay_iter: Count = Field(0, ge=0)
+    start_iter: Integer = Field(0, ge=0)
+    stop_iter: Integer | None = Field(None, ge=1)
+    ramp_iter: Integer = Field(0, ge=0)
+    decay_iter: Integer = Field(0, ge=0)
 
     @field_validator("taps")
     @classmethod
@@ -145,7 +140,7 @@ class DistillOptions(Options):
 
     objectives: dict[str, ObjectiveOptions] = Field(min_length=1)
     cache: bool = False
-    check_images: Count = Field(4, ge=0)
+    check_images: Integer = Field(4, ge=0)
 
     @field_validator("objectives")
     @classmethod

@@ -7,9 +7,8 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from imdn_kd.config.options import Count, Options
+from imdn_kd.config.options import Integer, Options, UserPath
 from imdn_kd.data.benchmark_sets import DataSource
-from imdn_kd.data.schema import Place
 from imdn_kd.evaluation.metrics import Protocol
 
 
@@ -34,8 +33,8 @@ class DatasetOptions(Options):
 
     name: str
     type: Literal["PairedImageDataset"] = "PairedImageDataset"
-    dataroot_gt: Place | None = None
-    dataroot_lq: Place | None = None
+    dataroot_gt: UserPath | None = None
+    dataroot_lq: UserPath | None = None
     filename_tmpl: str | None = None
     io_backend: IoBackend = IoBackend()
     color: Literal["y"] | None = None
@@ -61,7 +60,7 @@ class PathOptions(Options):
         strict_load_g: weights always have to fit.
     """
 
-    pretrain_network_g: Place | None = None
+    pretrain_network_g: UserPath | None = None
     strict_load_g: Literal[True] = True
 
 
@@ -76,7 +75,7 @@ class MetricOptions(Options):
     """
 
     type: Literal["calculate_psnr", "calculate_ssim", "calculate_niqe"]
-    crop_border: Count = Field(ge=0)
+    crop_border: Integer = Field(ge=0)
     test_y_channel: bool = False
     better: Literal["higher", "lower"] = "higher"
 
@@ -133,14 +132,14 @@ class BenchmarkOptions(Options):
     """
 
     name: str
-    scale: Count = Field(ge=2)
+    scale: Integer = Field(ge=2)
     datasets: dict[str, DatasetOptions] = Field(min_length=1)
     network_g: dict[str, Any] | None = None
     path: PathOptions = PathOptions()
     val: ValOptions = ValOptions()
     model_type: Literal["SRModel"] = "SRModel"
-    num_gpu: Count | Literal["auto"] = "auto"
-    manual_seed: Count | None = None
+    num_gpu: Integer | Literal["auto"] = "auto"
+    manual_seed: Integer | None = None
 
     @model_validator(mode="after")
     def _has_weights(self) -> BenchmarkOptions:

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from imdn_kd.config.options import Count, Options
+from imdn_kd.config.options import Integer, Options, UserPath
 from imdn_kd.config.problems import UNKNOWN
-from imdn_kd.data.schema import Place, TrainDataOptions
+from imdn_kd.data.schema import TrainDataOptions
 from imdn_kd.distill.schema import CRITIC_OPTIM, FIDELITY_OPTIONS, DistillOptions, TeacherOptions
 from imdn_kd.evaluation.metrics import Protocol
 from imdn_kd.evaluation.schema import DatasetOptions, ValOptions
@@ -90,11 +90,11 @@ class PathOptions(Options):
         strict_load: older name of `strict_load_g`.
     """
 
-    pretrain_network_g: Place | None = None
+    pretrain_network_g: UserPath | None = None
     param_key_g: Literal["params", "params_ema"] | None = None
     strict_load_g: bool = True
-    resume_state: Place | None = None
-    pretrain_model_g: Place | None = None
+    resume_state: UserPath | None = None
+    pretrain_model_g: UserPath | None = None
     strict_load: bool | None = None
 
     @model_validator(mode="after")
@@ -146,9 +146,9 @@ class MultiStepOptions(Options):
     """
 
     type: Literal["MultiStepLR", "MultiStepRestartLR"]
-    milestones: list[Count]
+    milestones: list[Integer]
     gamma: float = Field(0.1, gt=0)
-    restarts: list[Count] = Field(default_factory=lambda: [0])
+    restarts: list[Integer] = Field(default_factory=lambda: [0])
     restart_weights: list[float] = Field(default_factory=lambda: [1.0])
 
 
@@ -163,7 +163,7 @@ class CosineOptions(Options):
     """
 
     type: Literal["CosineAnnealingRestartLR"]
-    periods: list[Count]
+    periods: list[Integer]
     restart_weights: list[float] = Field(default_factory=lambda: [1.0])
     eta_min: float = Field(0, ge=0)
 
@@ -200,7 +200,7 @@ class ReparamOptions(Options):
         width: hidden channels of a block per channel of its convolution.
     """
 
-    width: Count = Field(4, ge=1)
+    width: Integer = Field(4, ge=1)
 
 
 class TrainingOptions(Options):
@@ -227,8 +227,8 @@ class TrainingOptions(Options):
         max_skipped: updates are skipped where the gradient is not finite; so many in a row end the training.
     """
 
-    total_iter: Count = Field(ge=1)
-    warmup_iter: Count = Field(-1, ge=-1)
+    total_iter: Integer = Field(ge=1)
+    warmup_iter: Integer = Field(-1, ge=-1)
     optim_g: OptimOptions
     scheduler: Scheduler | None = None
     optim_a: OptimOptions | None = None
@@ -242,8 +242,8 @@ class TrainingOptions(Options):
     channels_last: bool = True
     compile: bool = False
     grad_clip: float | None = Field(None, gt=0)
-    accumulation: Count = Field(1, ge=1)
-    max_skipped: Count = Field(20, ge=1)
+    accumulation: Integer = Field(1, ge=1)
+    max_skipped: Integer = Field(20, ge=1)
 
     @field_validator("scheduler", "scheduler_d", mode="before")
     @classmethod
@@ -273,7 +273,7 @@ class ValidationOptions(ValOptions):
             they are.
     """
 
-    val_freq: Count = Field(ge=1)
+    val_freq: Integer = Field(ge=1)
     pbar: bool | None = None
     suffix: str | None = None
     select_on: str | list[str] | None = None
@@ -317,9 +317,9 @@ class LoggerOptions(Options):
         wandb: Weights & Biases.
     """
 
-    print_freq: Count = Field(default=100, ge=1)
-    save_checkpoint_freq: Count = Field(default=5000, ge=1)
-    keep_last: Count = Field(default=3, ge=0)
+    print_freq: Integer = Field(default=100, ge=1)
+    save_checkpoint_freq: Integer = Field(default=5000, ge=1)
+    keep_last: Integer = Field(default=3, ge=0)
     use_tb_logger: bool = True
     wandb: WandbOptions = WandbOptions()
 
@@ -333,7 +333,7 @@ class DistOptions(Options):
     """
 
     backend: str | None = None
-    port: Count | None = None
+    port: Integer | None = None
 
 
 class TrainOptions(Options):
@@ -358,7 +358,7 @@ class TrainOptions(Options):
     """
 
     name: str
-    scale: Count = Field(ge=1)
+    scale: Integer = Field(ge=1)
     datasets: DatasetsOptions
     network_g: NetworkOptions
     train: TrainingOptions
@@ -367,8 +367,8 @@ class TrainOptions(Options):
     path: PathOptions = PathOptions()
     val: ValidationOptions | None = None
     logger: LoggerOptions = LoggerOptions()
-    manual_seed: Count = Field(0, ge=0, le=2**63)
-    num_gpu: Count | Literal["auto"] = "auto"
+    manual_seed: Integer = Field(0, ge=0, le=2**63)
+    num_gpu: Integer | Literal["auto"] = "auto"
     model_type: Literal["SRModel", "SwinIRModel"] = "SRModel"
     find_unused_parameters: bool = False
     dist_params: DistOptions = DistOptions()

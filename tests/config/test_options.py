@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from imdn_kd.config.json_schema import descriptions, json_schema
-from imdn_kd.config.options import Count, Options, check_options, read_options
+from imdn_kd.config.options import Integer, Options, check_options, read_options
 from imdn_kd.config.reference import reference
 from imdn_kd.config.yaml import Document
 from imdn_kd.data.schema import PrepareOptions
@@ -90,11 +90,11 @@ class Run(Options):
     """
 
     name: str = Field(min_length=1)
-    scale: Count = Field(ge=2)
-    steps: Annotated[Count, Field(ge=1)] | Literal["all"] = "all"
+    scale: Integer = Field(ge=2)
+    steps: Annotated[Integer, Field(ge=1)] | Literal["all"] = "all"
     optim: Annotated[Sgd | Adam, Field(discriminator="type")] | None = None
     stages: list[Sgd] = Field(default_factory=list)
-    limits: dict[str, Count] = Field(default_factory=dict)
+    limits: dict[str, Integer] = Field(default_factory=dict)
     network: Network = Network(type="imdn")
     mode: Literal["fast", "slow"] | list[Annotated[Sgd | Adam, Field(discriminator="type")]] = "fast"
     share: float | None = Field(None, ge=0, lt=1)
