@@ -33,15 +33,6 @@ TRAIN = [
     "tensorboard>=2.17",
     "spandrel>=0.4",
 ]
-DEPLOY = [
-    "onnx>=1.16",
-    "onnxruntime>=1.18",
-]
-WEB = [
-    "fastapi>=0.112",
-    "uvicorn>=0.30",
-    "python-multipart>=0.0.9",
-]
 DEV = [
     "pytest>=8.2",
     "pytest-xdist>=3.6.1",
@@ -63,7 +54,7 @@ setup(
     packages=find_packages(include=["imdn_kd", "imdn_kd.*"]),
     package_data={"imdn_kd": ["py.typed", "zoo/*"]},
     install_requires=CORE,
-    extras_require={"train": TRAIN, "deploy": DEPLOY, "web": WEB, "dev": DEV},
+    extras_require={"train": TRAIN, "dev": DEV},
     entry_points={"console_scripts": ["imdn-kd=imdn_kd.cli:main"]},
     classifiers=[
         "Development Status :: 3 - Alpha",

@@ -37,14 +37,10 @@ DISTRIBUTIONS = {
     "PIL": "pillow",
     "skimage": "scikit-image",
     "yaml": "pyyaml",
-    "multipart": "python-multipart",
     "pydantic_core": "pydantic",
 }
 
-EXTRAS = (
-    *("basicsr", "torchvision", "cv2", "accelerate", "tensorboard", "spandrel", "matplotlib"),
-    *("lmdb", "onnx", "onnxruntime", "fastapi", "uvicorn", "multipart"),
-)
+EXTRAS = ("basicsr", "torchvision", "cv2", "accelerate", "tensorboard", "spandrel", "matplotlib", "lmdb")
 
 
 def module_name(path: Path) -> str:
