@@ -94,8 +94,9 @@ def undo(images: Tensor, codes: Tensor, *, white: float = 1.0) -> Tensor:
     Exactly so, but for `INVERSION` of floating images, which rounds where white less the value is not a number of their
     type.
     """
-    kinds = _kinds(images, codes)
-    return _change(images, torch.tensor(_INVERSES).to(codes.device, non_blocking=True)[codes], kinds, white)
+    _kinds(images, codes)  # checks what was given
+    inverses = torch.tensor(_INVERSES).to(codes.device, non_blocking=True)[codes]
+    return _change(images, inverses, _kinds(images, inverses), white)
 
 
 def _kinds(images: Tensor, codes: Tensor) -> set[int]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import re
 
 import numpy as np
@@ -59,6 +60,17 @@ def test_every_code_is_as_the_reference_and_undone(dtype, white, memory_format, 
     for output in (result, back):
         assert (output.dtype, output.device) == (images.dtype, images.device)
         assert output.stride() == images.stride()
+
+
+@pytest.mark.parametrize(("device", "codes_device"), [(device, of) for device in DEVICES for of in {"cpu", device}])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64])
+def test_small_batches_of_every_code_alone_and_of_every_pair_of_turns_are_undone(dtype, codes_device, device):
+    turns = range(INVERSION * 2)
+    batches = [[code] for code in range(CODES)] + [list(pair) for pair in itertools.product(turns, turns)]
+    for batch in batches:
+        codes = torch.tensor(batch).to(codes_device)
+        images = noise(len(batch), 6, 6, dtype=dtype).to(device)
+        assert torch.equal(undo(apply(images, codes), codes), images), batch
 
 
 @given(st.lists(st.integers(0, CODES - 1), max_size=9), st.integers(1, 9), st.sampled_from(FORMATS))
