@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from imdn_kd.data.patches import Patches, to_training
 from imdn_kd.data.preparation.job import open_source, write
-from imdn_kd.data.schema import PrepareOptions
+from imdn_kd.data.preparation.schema import PrepareOptions
 from imdn_kd.data.store import StoreDataset
 from imdn_kd.image.io import Picture, write_image
 from imdn_kd.image.resize import imresize

@@ -13,7 +13,7 @@ from PIL import Image
 from imdn_kd.archs import IMDN
 from imdn_kd.config.options import check_options
 from imdn_kd.data.preparation.job import open_source, write
-from imdn_kd.data.schema import PrepareOptions
+from imdn_kd.data.preparation.schema import PrepareOptions
 from imdn_kd.distill.schema import DistillOptions, TeacherOptions
 from imdn_kd.inference.model_file import ModelFile, save_model
 from tests.cli.run import run

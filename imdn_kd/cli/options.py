@@ -71,6 +71,6 @@ def _schema(kind: Kind) -> type[Options]:
         from imdn_kd.evaluation.schema import BenchmarkOptions
 
         return BenchmarkOptions
-    from imdn_kd.data.schema import PrepareOptions
+    from imdn_kd.data.preparation.schema import PrepareOptions
 
     return PrepareOptions

@@ -15,7 +15,7 @@ from imdn_kd.errors import InputError
 
 if TYPE_CHECKING:
     from imdn_kd.data.preparation.pipeline import Report
-    from imdn_kd.data.schema import PrepareOptions
+    from imdn_kd.data.preparation.schema import PrepareOptions
 
 _NAMED = 5  # how many images a line of the report names
 
@@ -111,7 +111,7 @@ def prepare(
 def _requests(what: list[str], flags: Mapping[str, Any], file: Path | None) -> list[PrepareOptions]:
     """One request for each data set that is asked for, by words or by an option file."""
     from imdn_kd.config.options import check_options, read_options
-    from imdn_kd.data.schema import PATH_SOURCES, PrepareOptions
+    from imdn_kd.data.preparation.schema import PATH_SOURCES, PrepareOptions
 
     if file is not None:
         if what:

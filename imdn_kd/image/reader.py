@@ -22,6 +22,7 @@ from PIL import ExifTags, Image, ImageCms, TiffImagePlugin, UnidentifiedImageErr
 
 from imdn_kd.errors import InputError
 from imdn_kd.image.picture import Picture, Pixels, exif_dpi, fitting_profile, portable_exif, sane_dpi
+from imdn_kd.utils.text import one_line
 
 MAX_PIXELS = 2**30
 _FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "AVIF")
@@ -100,11 +101,6 @@ def _naming(path: Path | str) -> Iterator[None]:
 def _decode(file: BinaryIO) -> Picture:
     with _quiet:
         return _read_deep_tiff(file) or _read_with_pillow(file)
-
-
-def one_line(message: str) -> str:
-    """Return `message` without line breaks, which file names and library errors may hold."""
-    return " ".join(message.splitlines())
 
 
 def _require_file(path: Path | str) -> None:

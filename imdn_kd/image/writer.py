@@ -18,8 +18,8 @@ from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin, TiffTags
 
 from imdn_kd.errors import InputError
 from imdn_kd.image.picture import DESCRIPTIVE_TAGS, EXIF_SUB_FOLDERS, Picture, exif_for, fitting_profile, sub_folder
-from imdn_kd.image.reader import one_line
 from imdn_kd.utils.files import atomic_path
+from imdn_kd.utils.text import one_line
 
 # PNG allows more, but libpng, and so nearly every program, does not read it.
 _LARGEST_SIDE = {"JPEG": 65500, "WebP": 16383, "PNG": 10**6, "TIFF": 2**32 - 1, "BMP": 2**31 - 1}

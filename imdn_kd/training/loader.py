@@ -5,14 +5,55 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
 from imdn_kd.data.base import ImagePairs
 from imdn_kd.data.patches import Batch, Patches, to_luma, to_training
 from imdn_kd.data.schema import PatchStage, TrainDataOptions
+from imdn_kd.registry import DATASETS
 
 DECODING_THREADS = 4
+
+
+def open_images(options: TrainDataOptions, scale: float, planes: tuple[str, ...] = ()) -> ImagePairs:
+    """Open the training images for a scale.
+
+    Args:
+        options: where the images are.
+        scale: the factor.
+        planes: further planes of a store, such as a teacher's output.
+
+    Raises:
+        InputError: the images are not there, or not for this scale.
+    """
+    spec: dict[str, Any] = {"type": options.type, "scale": scale}
+    if options.type == "StoreDataset":
+        spec |= {"dataroot": options.dataroot, "planes": planes}
+    else:
+        spec |= {"dataroot_gt": options.dataroot_gt, "dataroot_lq": options.dataroot_lq}
+        spec |= {"meta_info_file": options.meta_info_file, "io_backend": {"type": options.io_backend.type}}
+        spec |= {} if options.filename_tmpl is None else {"filename_tmpl": options.filename_tmpl}
+    images: ImagePairs = DATASETS.build(spec)
+    return images
+
+
+def cut_patches(options: TrainDataOptions, images: ImagePairs, stage: PatchStage, *, seed: int) -> Patches:
+    """Return the patches that the options ask for in one stage of progressive training."""
+    return Patches(
+        images,
+        gt_size=stage.gt_size,
+        batch_size=stage.batch_size,
+        seed=seed,
+        sampling=options.sampling,
+        sharpness=options.sharpness,
+        use_hflip=options.use_hflip if options.use_flip is None else options.use_flip,
+        use_rot=options.use_rot,
+        use_channel_shuffle=options.use_channel_shuffle,
+        use_inversion=options.use_inversion,
+        augment_on=options.augment_on,
+    )
 
 
 class Batches:
@@ -40,7 +81,7 @@ class Batches:
         self._options = options
         self._accumulation = accumulation
         self._stages: list[tuple[PatchStage, Patches]] = [
-            (stage, options.patches(images, stage, seed=seed)) for stage in options.stages()
+            (stage, cut_patches(options, images, stage, seed=seed)) for stage in options.stages()
         ]
 
     def share(self, rank: int, world_size: int) -> Batches:

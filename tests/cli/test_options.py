@@ -12,7 +12,7 @@ import pytest
 
 from imdn_kd.config.json_schema import json_schema
 from imdn_kd.config.reference import reference
-from imdn_kd.data.schema import PrepareOptions
+from imdn_kd.data.preparation.schema import PrepareOptions
 from imdn_kd.evaluation.schema import BenchmarkOptions
 from imdn_kd.registry import LOSSES, OBJECTIVES
 from tests.cli.run import run

@@ -9,7 +9,7 @@ import pytest
 
 from imdn_kd.config.options import read_options
 from imdn_kd.data.benchmark_sets import find_set
-from imdn_kd.data.schema import PrepareOptions
+from imdn_kd.data.preparation.schema import PrepareOptions
 from imdn_kd.data.store import Store
 from imdn_kd.image.io import Picture, write_image
 from tests.cli.run import run

@@ -19,7 +19,7 @@ from imdn_kd.config.json_schema import descriptions, json_schema
 from imdn_kd.config.options import Integer, Options, check_options, read_options
 from imdn_kd.config.reference import reference
 from imdn_kd.config.yaml import Document
-from imdn_kd.data.schema import PrepareOptions
+from imdn_kd.data.preparation.schema import PrepareOptions
 from imdn_kd.errors import InputError
 from imdn_kd.evaluation.schema import BenchmarkOptions
 

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imdn_kd.data import lmdb_writer
-from imdn_kd.data.lmdb_environment import open_to_read
-from imdn_kd.data.lmdb_io import LmdbImages, LmdbWriter, check_key, common_keys
+from imdn_kd.data import lmdb_io
+from imdn_kd.data.lmdb_io import LmdbImages, LmdbWriter, check_key, common_keys, open_to_read
 from imdn_kd.errors import InputError
 from imdn_kd.image.io import Picture, write_image
 from tests.basicsr_compat import import_basicsr
@@ -173,7 +172,7 @@ def test_leaving_in_peace_commits(tmp_path):
 
 
 def test_the_map_grows_and_groups_are_committed(tmp_path, monkeypatch):
-    monkeypatch.setattr(lmdb_writer, "_GROUP_BYTES", 50_000)
+    monkeypatch.setattr(lmdb_io, "_GROUP_BYTES", 50_000)
     noise = np.random.default_rng(0).integers(0, 256, (12, 64, 64, 3), dtype=np.uint8)
     with LmdbWriter(tmp_path / "gt.lmdb", map_size=2**16) as writer:
         for number, pixels in enumerate(noise):

@@ -8,9 +8,11 @@ import yaml
 
 from imdn_kd.config.options import check_options
 from imdn_kd.data.preparation.job import open_source, write
-from imdn_kd.data.schema import PrepareOptions, TrainDataOptions
+from imdn_kd.data.preparation.schema import PrepareOptions
+from imdn_kd.data.schema import TrainDataOptions
 from imdn_kd.errors import InputError
 from imdn_kd.image.io import Picture, write_image
+from imdn_kd.training.loader import cut_patches, open_images
 from tests.fake_set import picture
 
 # The part `datasets.train` of BasicSR's options for MSRResNet x4, as documented there.
@@ -70,7 +72,7 @@ def test_every_kind_of_data_gives_the_same_batches():
         read(**lmdb, meta_info_file=None),
         read(type="StoreDataset", dataroot="in.store", dataroot_gt=None, dataroot_lq=None, meta_info_file=None),
     )
-    batches = [options.patches(options.open(4), options.stages()[0], seed=5)[3] for options in kinds]
+    batches = [cut_patches(options, open_images(options, 4), options.stages()[0], seed=5)[3] for options in kinds]
     assert batches[0]["gt"].shape == (4, 3, 32, 32)
     assert batches[0]["lq"].shape == (4, 3, 8, 8)
     for batch in batches[1:]:
@@ -81,8 +83,8 @@ def test_every_kind_of_data_gives_the_same_batches():
 @pytest.mark.usefixtures("places")
 def test_options_reach_the_patches():
     options = read(sampling="area", sharpness=3, use_rot=False, use_inversion=True, augment_on="device")
-    patches = options.patches(options.open(4), options.stages()[0], seed=1, rank=1, world_size=2)
-    assert (patches.sampling, patches.sharpness, patches.rank, patches.world_size) == ("area", 3, 1, 2)
+    patches = cut_patches(options, open_images(options, 4), options.stages()[0], seed=1)
+    assert (patches.sampling, patches.sharpness, patches.seed) == ("area", 3, 1)
     assert (patches.use_hflip, patches.use_rot, patches.use_inversion) == (True, False, True)
     assert "codes" in patches[0]
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from imdn_kd.config.options import check_options
 from imdn_kd.data.preparation.job import open_source, write
-from imdn_kd.data.schema import PrepareOptions
+from imdn_kd.data.preparation.schema import PrepareOptions
 from imdn_kd.image.io import Picture, write_image
 from imdn_kd.registry import ARCHS
 from imdn_kd.training.loader import Batches

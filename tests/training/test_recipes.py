@@ -10,7 +10,7 @@ import yaml
 
 from imdn_kd.config.options import read_options
 from imdn_kd.data.preparation.job import default_output, open_source, write
-from imdn_kd.data.schema import PrepareOptions
+from imdn_kd.data.preparation.schema import PrepareOptions
 from imdn_kd.evaluation.profile import count
 from imdn_kd.image.io import Picture, write_image
 from imdn_kd.inference.model_file import ModelFile, load_model, save_model

@@ -10,8 +10,9 @@ from pathlib import Path
 from imdn_kd.data.preparation.leak_check import Benchmarks
 from imdn_kd.data.preparation.pipeline import Report, prepare
 from imdn_kd.data.preparation.recipe import Recipe
+from imdn_kd.data.preparation.schema import PrepareOptions
 from imdn_kd.data.preparation.sources.catalogue import NAMED_SETS, Archive
-from imdn_kd.data.preparation.sources.download import download
+from imdn_kd.data.preparation.sources.download import Progress, download
 from imdn_kd.data.preparation.sources.sources import (
     SAMPLE,
     Source,
@@ -21,9 +22,7 @@ from imdn_kd.data.preparation.sources.sources import (
     sample_source,
     store_source,
 )
-from imdn_kd.data.preparation.sources.transfer import Progress
 from imdn_kd.data.preparation.writers import Format
-from imdn_kd.data.schema import PrepareOptions
 from imdn_kd.data.store import Store
 from imdn_kd.errors import InputError
 

@@ -22,7 +22,7 @@ from imdn_kd.data.base import lq_plane
 from imdn_kd.data.lmdb_io import check_key
 from imdn_kd.data.preparation.degradations import describe
 from imdn_kd.data.preparation.recipe import Made, Maker, Recipe
-from imdn_kd.data.preparation.sources.originals import DiskFile, Original
+from imdn_kd.data.preparation.sources.layouts import DiskFile, Original
 from imdn_kd.data.preparation.sources.sources import Source
 from imdn_kd.data.preparation.writers import open_sink
 from imdn_kd.data.store import MANIFEST

@@ -13,7 +13,7 @@ import numpy as np
 from imdn_kd.data.base import lq_plane
 from imdn_kd.data.preparation.degradations import Step, degrade
 from imdn_kd.data.preparation.leak_check import Benchmarks
-from imdn_kd.data.preparation.sources.originals import Original
+from imdn_kd.data.preparation.sources.layouts import Original
 from imdn_kd.data.preparation.writers import Format
 from imdn_kd.errors import InputError
 from imdn_kd.image.io import Picture, decode_image

@@ -33,7 +33,7 @@ from imdn_kd.integrations.teachers import open_teacher
 from imdn_kd.registry import ARCHS, LOSSES
 from imdn_kd.training import distributed as launch
 from imdn_kd.training.checkpoint import State
-from imdn_kd.training.loader import Batches
+from imdn_kd.training.loader import Batches, open_images
 from imdn_kd.training.log import missing_trackers
 from imdn_kd.training.run_folder import RunFolder
 from imdn_kd.training.schedule import (
@@ -194,7 +194,7 @@ def _network(options: TrainOptions) -> SRNetwork:
 def open_batches(options: TrainOptions, planes: tuple[str, ...] = ()) -> Batches:
     """Open what is trained on, with further planes of the store."""
     data = options.datasets.train
-    images = data.open(options.scale, planes)
+    images = open_images(data, options.scale, planes)
     return Batches(data, images, seed=options.manual_seed, accumulation=options.train.accumulation)
 
 

@@ -129,7 +129,7 @@ def test_a_damaged_benchmark_image(tmp_path):
 
 
 def test_torch_is_not_needed(folder):
-    modules = ("sources.originals", "sources.locations", "sources.download", "leak_check")
+    modules = ("sources.layouts", "sources.locations", "sources.download", "leak_check")
     code = (
         f"import sys, {', '.join(f'imdn_kd.data.preparation.{name}' for name in modules)}\n"
         f"imdn_kd.data.preparation.leak_check.Benchmarks([{str(folder)!r}])\n"

@@ -347,7 +347,7 @@ _KILLING = """
 import os, random, signal, sys, time
 from pathlib import Path
 from imdn_kd.data.preparation.job import open_source, write
-from imdn_kd.data.schema import PrepareOptions
+from imdn_kd.data.preparation.schema import PrepareOptions
 from imdn_kd.data.store import is_store
 
 folder, out = map(Path, sys.argv[1:])

@@ -15,7 +15,7 @@ from threading import Lock
 from typing import BinaryIO
 
 from imdn_kd.errors import InputError
-from imdn_kd.image.reader import one_line
+from imdn_kd.utils.text import one_line
 
 _GZIP = b"\x1f\x8b"
 

@@ -11,7 +11,7 @@ from typing import Protocol
 from imdn_kd.data.preparation.sources.archives import members, naming
 from imdn_kd.errors import InputError
 from imdn_kd.image.io import is_image_name
-from imdn_kd.image.reader import one_line
+from imdn_kd.utils.text import one_line
 
 
 class ImageFile(Protocol):

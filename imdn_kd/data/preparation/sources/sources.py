@@ -15,8 +15,8 @@ from PIL import Image
 from imdn_kd.data.lmdb_io import LmdbImages, common_keys
 from imdn_kd.data.preparation.degradations import Bicubic, describe
 from imdn_kd.data.preparation.sources.catalogue import Archive, NamedSet
+from imdn_kd.data.preparation.sources.layouts import Original, Skip, find_originals, open_tree
 from imdn_kd.data.preparation.sources.locations import Located, locate
-from imdn_kd.data.preparation.sources.originals import Original, Skip, find_originals, open_tree
 from imdn_kd.data.store import Store
 from imdn_kd.errors import InputError
 from imdn_kd.image.rgb import Pixels

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from imdn_kd.data.preparation.sources.catalogue import NAMED_SETS
+from imdn_kd.data.preparation.sources.layouts import find_originals
 from imdn_kd.data.preparation.sources.locations import Located, locate
-from imdn_kd.data.preparation.sources.originals import find_originals
 from imdn_kd.errors import InputError
 from tests.data.preparation.sources.test_layouts import archive, files
 from tests.shared_data import SHARED, needs_shared

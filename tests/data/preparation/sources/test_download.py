@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from imdn_kd.data.preparation.sources import transfer
+from imdn_kd.data.preparation.sources import download as download_module
 from imdn_kd.data.preparation.sources.download import download
 from imdn_kd.errors import InputError
 
@@ -95,8 +95,8 @@ class Server:
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(transfer, "_PAUSES", (0.0, 0.0, 0.0))
-    monkeypatch.setattr(transfer, "_TIMEOUT", 5.0)
+    monkeypatch.setattr(download_module, "_PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(download_module, "_TIMEOUT", 5.0)
     with Http(("127.0.0.1", 0), Handler) as http:
         http.behaviour = Behaviour()
         thread = threading.Thread(target=http.serve_forever, args=(0.01,))
@@ -331,7 +331,7 @@ def test_a_page_to_log_in(server, tmp_path):
 
 def test_no_room(server, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(transfer.shutil, "disk_usage", lambda _: usage(0, 0, 2_000_000))
+    monkeypatch.setattr(download_module.shutil, "disk_usage", lambda _: usage(0, 0, 2_000_000))
     assert "a.zip: needs 0.00 GB, but 0.00 GB are free there; make room" in error_of(server, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -339,7 +339,7 @@ def test_no_room(server, tmp_path, monkeypatch):
 def test_room_for_the_rest_is_enough(server, tmp_path, monkeypatch):
     interrupt(server, tmp_path)
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(transfer.shutil, "disk_usage", lambda _: usage(0, 0, 2_000_000))
+    monkeypatch.setattr(download_module.shutil, "disk_usage", lambda _: usage(0, 0, 2_000_000))
     fetch(server, tmp_path)
 
 
@@ -347,7 +347,7 @@ def test_a_full_disk(server, tmp_path, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(transfer.PartFile, "begin", full)
+    monkeypatch.setattr(download_module.PartFile, "begin", full)
     assert "a.zip: cannot write it (No space left on device); make room" in error_of(server, tmp_path)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from imdn_kd.data.preparation.sources.originals import Finds, find_originals, open_tree
+from imdn_kd.data.preparation.sources.layouts import Finds, find_originals, open_tree
 from imdn_kd.errors import InputError
 
 X2, X4, X8 = Fraction(2), Fraction(4), Fraction(8)

@@ -1,0 +1,103 @@
+"""Options of `imdn-kd prepare`."""
+
+from __future__ import annotations
+
+import difflib
+from fractions import Fraction
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from imdn_kd.config.options import Integer, Options
+from imdn_kd.data.base import exact_scale
+from imdn_kd.data.preparation.degradations import Bicubic, Step
+from imdn_kd.data.preparation.sources.catalogue import NAMED_SETS
+from imdn_kd.data.preparation.sources.sources import SAMPLE
+from imdn_kd.data.preparation.writers import Format
+from imdn_kd.errors import InputError
+
+
+def _check_scale(scale: float) -> float:
+    try:
+        exact_scale(scale)
+    except InputError as error:
+        raise PydanticCustomError("scale", str(error)) from error
+    return scale
+
+
+Scale = Annotated[float, AfterValidator(_check_scale)]
+
+PATH_SOURCES = ("folder", "lmdb", "store")
+
+
+class PrepareOptions(Options):
+    """What `imdn-kd prepare` is to make.
+
+    Attributes:
+        source: a data set by name, or the kind of what is at `path`: `folder` (or archive) of images, `lmdb`, `store`.
+        path: of that folder, archive, LMDB or store.
+        places: folders where the files of a named data set are looked for first.
+        scale: factors; those of the given images if these are taken, otherwise by default 2, 3 and 4.
+        degradation: `bicubic` (MATLAB's), `given` (images that come with the originals), or a list of steps; by default
+            `bicubic`, but with `lr` and for a store `given`.
+        lr: folder, archive or LMDB of the given images of a factor.
+        exclude_like: folders of benchmarks whose images must not be trained on.
+        format: `store`, `folder` or `lmdb`; by default what suits the data set.
+        name: of the data set; by default that of the source.
+        output: where it goes, instead of `NAME.store`, `NAME` or `NAME_lmdb` in the folder of all data sets.
+        manual_seed: of the random numbers in the steps.
+    """
+
+    source: str
+    path: str | None = None
+    places: list[str] = Field(default_factory=list)
+    scale: list[Scale] = Field(default_factory=list)
+    degradation: Literal["bicubic", "given"] | list[Annotated[Step, Field(discriminator="type")]] | None = None
+    lr: dict[Scale, str] = Field(default_factory=dict)
+    exclude_like: list[str] = Field(default_factory=list)
+    format: Format | None = None
+    name: str | None = None
+    output: str | None = None
+    manual_seed: Integer = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> PrepareOptions:
+        if isinstance(self.degradation, list):
+            shrinks = sum(isinstance(step, Bicubic) for step in self.degradation)
+            if shrinks > 1 or (not shrinks and self.scales() != (Fraction(1),)):
+                raise PydanticCustomError(
+                    "steps", "degradation needs one step of type bicubic (none if the scale is 1), where it shrinks"
+                )
+        known = (*PATH_SOURCES, *SAMPLE, *NAMED_SETS)
+        if self.source not in known:
+            near = difflib.get_close_matches(self.source, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise PydanticCustomError("source", f"no data set is called {self.source!r}; {hint}")
+        if (self.source in PATH_SOURCES) != (self.path is not None):
+            raise PydanticCustomError("path", f"path is for the sources {', '.join(PATH_SOURCES)}, and these need one")
+        if self.lr and self.source not in ("folder", "lmdb"):
+            raise PydanticCustomError("lr", "lr is for the sources folder and lmdb")
+        if self.places and self.source not in NAMED_SETS:
+            raise PydanticCustomError("places", "places (--from) is for data sets with a name, and not for this source")
+        if self.name is not None and (not self.name or self.name in (".", "..") or set(self.name) & set("/\\\0")):
+            raise PydanticCustomError("name", "name is to be that of a folder, without slashes")
+        if self.degradation == "given" and self.source in SAMPLE:
+            raise PydanticCustomError("given", f"{self.source} has no low-quality images of its own; have them made")
+        if self.lr and self.degradation not in (None, "given"):
+            raise PydanticCustomError("lr", "lr names given images, so degradation must be `given`, or left out")
+        return self
+
+    def given_places(self) -> dict[Fraction, str]:
+        """Where the given images of a factor lie, if it is said."""
+        return {exact_scale(scale): place for scale, place in self.lr.items()}
+
+    def scales(self) -> tuple[Fraction, ...]:
+        """The factors as fractions, without repetition."""
+        return tuple(sorted({exact_scale(scale) for scale in (*self.scale, *self.lr)}))
+
+    def steps(self) -> tuple[Step, ...] | None:
+        """The steps that make the low-quality images; None if these are given."""
+        if self.lr or self.degradation == "given" or (self.degradation is None and self.source == "store"):
+            return None
+        return tuple(self.degradation) if isinstance(self.degradation, list) else (Bicubic(),)
