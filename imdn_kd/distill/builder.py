@@ -20,9 +20,8 @@ from imdn_kd.distill.teacher import Teacher
 from imdn_kd.distill.terms import Contrast, Imitation, Likeness, Objective, TapPair, Term
 from imdn_kd.distill.weighting import Weight, course
 from imdn_kd.errors import InputError
-from imdn_kd.losses.base import FeatureLoss
+from imdn_kd.losses.base import FeatureLoss, PixelLoss
 from imdn_kd.losses.contrastive import ContrastiveLoss
-from imdn_kd.losses.pixel import PixelLoss
 from imdn_kd.registry import LOSSES, OBJECTIVES
 
 Names = list[tuple[str, str]]
@@ -177,7 +176,7 @@ def _paired(given: ObjectiveOptions, loss: FeatureLoss, names: Names, mine: Shap
             sizes = f"{_size(mine[one])} and {_size(theirs[other])}"
             raise InputError(f"{one} of the student and {other} of the teacher differ in size: {sizes}; choose others")
         adapts = narrow != wide and loss.adapts
-        if narrow != wide and loss.same_width and not adapts:
+        if narrow != wide and loss.requires_same_channels and not adapts:
             widths = f"{narrow} and {wide} channels"
             raise InputError(
                 f"{one} of the student and {other} of the teacher have {widths}, which {given.type} cannot compare; "

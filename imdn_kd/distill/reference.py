@@ -7,8 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from imdn_kd.losses.base import FeatureLoss
-from imdn_kd.losses.pixel import PixelLoss
+from imdn_kd.losses.base import FeatureLoss, PixelLoss
 from imdn_kd.registry import LOSSES, OBJECTIVES, Registry
 
 _SECTIONS = ("Args", "Raises", "Attributes", "Returns")

@@ -11,7 +11,7 @@ from imdn_kd.distill.step_context import Scene
 from imdn_kd.distill.terms import Objective
 from imdn_kd.distill.upcycling import draw_augmentation, zoom_in, zoom_out
 from imdn_kd.errors import InputError
-from imdn_kd.losses.pixel import PixelLoss
+from imdn_kd.losses.base import PixelLoss
 from imdn_kd.registry import LOSSES, OBJECTIVES
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from imdn_kd.errors import InputError
+from imdn_kd.losses.base import upcast
 
 Scorer = Callable[[Tensor, Tensor], Tensor]
 """From a condition and an image, N x C x H x W each, to scores, N: `imdn_kd.archs.critic.Critic`, for one."""
@@ -53,7 +54,7 @@ def gradient_penalty(critic: Scorer, condition: Tensor, real: Tensor, fake: Tens
     if real.shape != fake.shape:
         shapes = f"{tuple(real.shape)} and {tuple(fake.shape)}"
         raise InputError(f"results of teacher and student must be alike in shape, but are {shapes}")
-    condition, real, fake = (_widened(images.detach()) for images in (condition, real, fake))
+    condition, real, fake = (upcast(images.detach()) for images in (condition, real, fake))
     with torch.autocast(real.device.type, enabled=False):
         share = torch.rand((len(real), 1, 1, 1), dtype=real.dtype, device=real.device)
         between = torch.lerp(real, fake, share).requires_grad_()
@@ -61,7 +62,3 @@ def gradient_penalty(critic: Scorer, condition: Tensor, real: Tensor, fake: Tens
         (gradient,) = torch.autograd.grad(critic(condition, between).sum(), between, create_graph=True)
         penalty: Tensor = (gradient.flatten(1).norm(dim=1) - 1).square().mean()
     return penalty
-
-
-def _widened(images: Tensor) -> Tensor:
-    return images.float() if images.dtype in (torch.float16, torch.bfloat16) else images

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from imdn_kd.errors import InputError
 from imdn_kd.losses.base import FeatureLoss
-from imdn_kd.losses.pairwise_ops import all_pairs, checked_distance, unit, window
+from imdn_kd.losses.pairwise_ops import all_pairs, checked_distance, l2_normalize, local_pairs
 from imdn_kd.registry import LOSSES
 
 PRESETS = ("paper", "skd_code", "fakd")
@@ -77,13 +77,13 @@ class PairwiseLoss(FeatureLoss):
         self.pooling = pooling or ("max" if preset == "skd_code" else "avg")
         self.distance = checked_distance("PairwiseLoss", distance or ("l1" if preset == "fakd" else "l2"))
 
-    def between(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def compute(self, student: Tensor, teacher: Tensor) -> Tensor:
         """As in `FeatureLoss`."""
         # In one memory format, that equal features have exactly equal affinities.
         student, teacher = self._nodes(student.contiguous()), self._nodes(teacher.contiguous())
         if self.alpha is None or self.alpha >= max(student.shape[2:]) - 1:
             return all_pairs(student.flatten(2), teacher.flatten(2), self.distance)
-        return window(student, teacher, self.distance, alpha=self.alpha, own=True)
+        return local_pairs(student, teacher, self.distance, alpha=self.alpha, include_self=True)
 
     def _nodes(self, features: Tensor) -> Tensor:
         """Unit vectors of the nodes, N x C x rows x columns."""
@@ -93,7 +93,7 @@ class PairwiseLoss(FeatureLoss):
         if side != (1, 1):
             pool = functional.max_pool2d if self.pooling == "max" else functional.avg_pool2d
             features = pool(features, side, ceil_mode=True)
-        return _almost_unit(features) if half else unit(features)
+        return _almost_unit(features) if half else l2_normalize(features)
 
 
 @LOSSES.register
@@ -122,13 +122,13 @@ class ChannelAffinityLoss(FeatureLoss):
         InputError: another `distance`.
     """
 
-    same_width = True
+    requires_same_channels = True
 
     def __init__(self, *, distance: str = "l1") -> None:
         super().__init__()
         self.distance = checked_distance("ChannelAffinityLoss", distance)
 
-    def between(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def compute(self, student: Tensor, teacher: Tensor) -> Tensor:
         """As in `FeatureLoss`."""
         return all_pairs(_channels(student), _channels(teacher), self.distance)
 
@@ -156,7 +156,7 @@ class InstanceAffinityLoss(FeatureLoss):
         super().__init__()
         self.distance = checked_distance("InstanceAffinityLoss", distance)
 
-    def between(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def compute(self, student: Tensor, teacher: Tensor) -> Tensor:
         """As in `FeatureLoss`."""
         return all_pairs(_samples(student), _samples(teacher), self.distance)
 
@@ -167,8 +167,8 @@ def _almost_unit(features: Tensor) -> Tensor:
 
 
 def _channels(features: Tensor) -> Tensor:
-    return unit(features.contiguous().flatten(2).mT)
+    return l2_normalize(features.contiguous().flatten(2).mT)
 
 
 def _samples(features: Tensor) -> Tensor:
-    return unit(features.contiguous().flatten(1).mT[None])
+    return l2_normalize(features.contiguous().flatten(1).mT[None])

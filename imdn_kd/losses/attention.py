@@ -40,7 +40,7 @@ class AttentionLoss(FeatureLoss):
         self.p = p
         self.form = form
 
-    def between(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def compute(self, student: Tensor, teacher: Tensor) -> Tensor:
         """As in `FeatureLoss`."""
         squares = (self._map(student) - self._map(teacher)).square()
         return squares.mean() if self.form == "code" else squares.sum(1).mean()

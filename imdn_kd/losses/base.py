@@ -1,4 +1,4 @@
-"""What losses between feature maps of a student and a teacher have in common."""
+"""Base classes of the losses: between images, and between feature maps of a student and a teacher."""
 
 from __future__ import annotations
 
@@ -9,21 +9,55 @@ from torch import Tensor, nn
 
 from imdn_kd.errors import InputError
 
+SHAPES_DIFFER = "loss.shapes-differ"
+"""Code of the error about inputs whose shapes do not fit each other."""
+
+
+class PixelLoss(nn.Module, ABC):
+    """A loss between two batches of images of the same shape.
+
+    Every such loss is a mean over all values, so neither the batch size nor the image size changes its scale, and is
+    computed in float32 or better whatever the precision of the images.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def forward(self, sr: Tensor, gt: Tensor) -> Tensor:
+        """Return the loss, a scalar, at least float32.
+
+        Args:
+            sr: N x C x H x W, the output of a network, floating.
+            gt: the target, of the same shape.
+
+        Raises:
+            InputError: the shapes differ.
+        """
+        if sr.shape != gt.shape:
+            shapes = f"{tuple(sr.shape)} and {tuple(gt.shape)}"
+            raise InputError(
+                f"output and target differ in shape: {shapes}; does the scale fit the images?", code=SHAPES_DIFFER
+            )
+        return self.compute(upcast(sr), upcast(gt))
+
+    @abstractmethod
+    def compute(self, sr: Tensor, gt: Tensor) -> Tensor:
+        """Return the loss of images of the same shape that are at least float32."""
+
 
 class FeatureLoss(nn.Module, ABC):
     """A loss between two batches of feature maps, or of images.
 
-    All are means over the samples, so that the size of the batch does not change what they are worth; all are computed
-    in float32 or better, whatever the precision of the maps and whether there is autocast; none has a gradient for the
-    teacher.
+    Every such loss is a mean over the samples, so the batch size does not change its scale; it is computed in float32
+    or better whatever the precision of the maps, also under autocast; the teacher gets no gradient.
 
     Attributes:
-        same_width: whether student and teacher must have as many channels.
-        adapts: whether a 1x1 convolution is to be learned for the student where they have not.
+        requires_same_channels: whether student and teacher must have the same number of channels.
+        adapts: whether a 1x1 convolution is trained for the student where they do not.
         compares_samples: whether samples are compared with each other, so that the loss depends on the batch.
     """
 
-    same_width = False
+    requires_same_channels = False
     adapts = False
     compares_samples = False
 
@@ -35,27 +69,31 @@ class FeatureLoss(nn.Module, ABC):
 
         Args:
             student: N x C x H x W, floating.
-            teacher: N x D x H x W; D may differ from C unless `same_width` says otherwise.
+            teacher: N x D x H x W; D may differ from C unless `requires_same_channels`.
 
         Raises:
             InputError: the shapes do not fit.
         """
-        first = 1 if self.same_width else 2
+        first = 1 if self.requires_same_channels else 2
         if student.ndim != 4 or teacher.ndim != 4 or _sizes(student, first) != _sizes(teacher, first):
             shapes = f"{tuple(student.shape)} and {tuple(teacher.shape)}"
-            what = "be alike in shape" if self.same_width else "be alike in batch, height and width"
-            raise InputError(f"{type(self).__name__}: features of student and teacher must {what}, but are {shapes}")
+            what = "the same shape" if self.requires_same_channels else "the same batch size, height and width"
+            raise InputError(
+                f"{type(self).__name__}: features of student and teacher must have {what}, but are {shapes}",
+                code=SHAPES_DIFFER,
+            )
         with torch.autocast(student.device.type, enabled=False):
-            return self.between(_widened(student), _widened(teacher.detach()))
+            return self.compute(upcast(student), upcast(teacher.detach()))
 
     @abstractmethod
-    def between(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The loss of maps that fit and are at least float32; the teacher's have no gradient."""
+    def compute(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return the loss of maps that fit and are at least float32; the teacher's have no gradient."""
+
+
+def upcast(tensor: Tensor) -> Tensor:
+    """Half precision as float32; anything else as it is."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def _sizes(features: Tensor, first: int) -> tuple[int, ...]:
     return (features.shape[0], *features.shape[first:])
-
-
-def _widened(features: Tensor) -> Tensor:
-    return features.float() if features.dtype in (torch.float16, torch.bfloat16) else features

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from imdn_kd.errors import InputError
-from imdn_kd.losses.pixel import PixelLoss
+from imdn_kd.losses.base import PixelLoss
 from imdn_kd.registry import LOSSES
 
 
@@ -37,7 +37,7 @@ class FrequencyBandLoss(PixelLoss):
             raise InputError(f"bands of FrequencyBandLoss is {bands}; give weights of 0 or more, as [1, 1, 2]")
         self.bands = tuple(bands)
 
-    def between(self, sr: Tensor, gt: Tensor) -> Tensor:
+    def compute(self, sr: Tensor, gt: Tensor) -> Tensor:
         """As in `PixelLoss`."""
         parts = torch.view_as_real(torch.fft.rfft2(sr - gt, norm="ortho"))
         magnitudes = parts.abs().mean((0, 1, 4))
@@ -88,7 +88,7 @@ class WaveletLoss(PixelLoss):
         self.low = low
         self.high = high
 
-    def between(self, sr: Tensor, gt: Tensor) -> Tensor:
+    def compute(self, sr: Tensor, gt: Tensor) -> Tensor:
         """As in `PixelLoss`."""
         rest = sr - gt  # the transform is linear
         loss = rest.new_zeros(())

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from imdn_kd.errors import InputError
 from imdn_kd.losses.base import FeatureLoss
-from imdn_kd.losses.pairwise_ops import checked_distance, neighbours, unit, window
+from imdn_kd.losses.pairwise_ops import checked_distance, l2_normalize, local_pairs, neighbours
 from imdn_kd.registry import LOSSES
 
 KINDS = ("cosine", "distance")
@@ -39,11 +39,11 @@ class LocalSimilarityLoss(FeatureLoss):
         self.kind = kind
         self.distance = checked_distance("LocalSimilarityLoss", distance)
 
-    def between(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def compute(self, student: Tensor, teacher: Tensor) -> Tensor:
         """As in `FeatureLoss`."""
         student, teacher = student.contiguous(), teacher.contiguous()
         if self.kind == "cosine":
-            return window(unit(student), unit(teacher), self.distance, alpha=1, own=False)
+            return local_pairs(l2_normalize(student), l2_normalize(teacher), self.distance, alpha=1, include_self=False)
         cost = functional.l1_loss if self.distance == "l1" else functional.mse_loss
         total, count = student[..., :0].sum(), 0
         for here, there in neighbours(student.shape[2], student.shape[3], 1):

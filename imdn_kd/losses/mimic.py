@@ -31,7 +31,7 @@ class MimicLoss(FeatureLoss):
         InputError: another `distance`.
     """
 
-    same_width = True
+    requires_same_channels = True
     adapts = True
 
     def __init__(self, *, distance: str = "l2") -> None:
@@ -40,6 +40,6 @@ class MimicLoss(FeatureLoss):
             raise InputError(f"distance of MimicLoss is {distance!r}; choose from {', '.join(DISTANCES)}")
         self.distance = distance
 
-    def between(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def compute(self, student: Tensor, teacher: Tensor) -> Tensor:
         """As in `FeatureLoss`."""
         return DISTANCES[self.distance](student, teacher)

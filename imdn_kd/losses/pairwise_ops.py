@@ -33,7 +33,7 @@ def checked_distance(loss: str, distance: str) -> str:
     return distance
 
 
-def unit(vectors: Tensor, dim: int = 1) -> Tensor:
+def l2_normalize(vectors: Tensor, dim: int = 1) -> Tensor:
     """Scale vectors along `dim` to length 1.
 
     A vector shorter than 1e-12 has no direction that means anything: it becomes 0 and gets no gradient.
@@ -64,7 +64,7 @@ def all_pairs(student: Tensor, teacher: Tensor, distance: str) -> Tensor:
     return _mean(student, total, gradient, student.shape[0] * n**2)
 
 
-def window(student: Tensor, teacher: Tensor, distance: str, *, alpha: int, own: bool) -> Tensor:
+def local_pairs(student: Tensor, teacher: Tensor, distance: str, *, alpha: int, include_self: bool) -> Tensor:
     """Mean over the samples and the ordered pairs of vectors that are at most `alpha` rows and columns apart.
 
     Args:
@@ -72,14 +72,14 @@ def window(student: Tensor, teacher: Tensor, distance: str, *, alpha: int, own: 
         teacher: B x D x H x W, without a gradient.
         distance: one of `DISTANCES`.
         alpha: 1 or more.
-        own: whether a vector is paired with itself, too. Without, a map of 1 x 1 has no pairs; the mean is then 0.
+        include_self: pair each vector with itself, too. Without, a map of 1 x 1 has no pairs and the mean is 0.
     """
     s, t = student.detach(), teacher
     total, count = s.new_zeros(()), 0
     gradient = torch.zeros_like(s) if _wants_gradient(student) else None
     with torch.no_grad():
         for here, there in neighbours(s.shape[2], s.shape[3], alpha):
-            if here == there and not own:
+            if here == there and not include_self:
                 continue
             difference = (s[here] * s[there]).sum(1) - (t[here] * t[there]).sum(1)
             times = 1 if here == there else 2
@@ -161,11 +161,11 @@ def _mean(student: Tensor, total: Tensor, gradient: Tensor | None, count: int) -
     mean = (total / count).to(student.dtype)
     if gradient is None:
         return mean
-    joined: Tensor = _Joined.apply(student, mean, gradient.div_(count))
-    return joined
+    loss: Tensor = _PrecomputedGrad.apply(student, mean, gradient.div_(count))
+    return loss
 
 
-class _Joined(torch.autograd.Function):
+class _PrecomputedGrad(torch.autograd.Function):
     """A value, with a gradient for `student` that is known already."""
 
     @staticmethod

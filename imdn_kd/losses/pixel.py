@@ -7,54 +7,24 @@ all are computed in float32 or better, whatever the precision of the images.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from imdn_kd.errors import InputError
+from imdn_kd.losses.base import PixelLoss
 from imdn_kd.registry import LOSSES
 
 NORMS = ("backward", "ortho", "forward")
 """Scales of a spectrum, in the words of `torch.fft`."""
 
 
-class PixelLoss(nn.Module, ABC):
-    """A loss between two batches of images of the same shape."""
-
-    def __init__(self) -> None:
-        super().__init__()
-
-    def forward(self, sr: Tensor, gt: Tensor) -> Tensor:
-        """Return the loss, a scalar, at least float32.
-
-        Args:
-            sr: N x C x H x W, the result, floating.
-            gt: the original, of the same shape.
-
-        Raises:
-            InputError: the shapes differ.
-        """
-        if sr.shape != gt.shape:
-            shapes = f"{tuple(sr.shape)} and {tuple(gt.shape)}"
-            raise InputError(f"result and original differ in shape: {shapes}; is the scale that of the images?")
-        return self.between(_widened(sr), _widened(gt))
-
-    @abstractmethod
-    def between(self, sr: Tensor, gt: Tensor) -> Tensor:
-        """The loss of images that are alike in shape and at least float32."""
-
-
-def _widened(images: Tensor) -> Tensor:
-    return images.float() if images.dtype in (torch.float16, torch.bfloat16) else images
-
-
 @LOSSES.register
 class L1Loss(PixelLoss):
     """Mean of |sr - gt|."""
 
-    def between(self, sr: Tensor, gt: Tensor) -> Tensor:
+    def compute(self, sr: Tensor, gt: Tensor) -> Tensor:
         """As in `PixelLoss`."""
         # The gradient of a mean has the size of the images; that of a sum is one number.
         return functional.l1_loss(sr, gt, reduction="sum") / sr.numel()
@@ -64,7 +34,7 @@ class L1Loss(PixelLoss):
 class MSELoss(PixelLoss):
     """Mean of (sr - gt)^2."""
 
-    def between(self, sr: Tensor, gt: Tensor) -> Tensor:
+    def compute(self, sr: Tensor, gt: Tensor) -> Tensor:
         """As in `PixelLoss`."""
         return functional.mse_loss(sr, gt)
 
@@ -89,7 +59,7 @@ class CharbonnierLoss(PixelLoss):
             raise InputError(f"eps of CharbonnierLoss is {eps}; give a positive number, as 1e-12")
         self.eps = eps
 
-    def between(self, sr: Tensor, gt: Tensor) -> Tensor:
+    def compute(self, sr: Tensor, gt: Tensor) -> Tensor:
         """As in `PixelLoss`."""
         return ((sr - gt).square() + self.eps).sqrt().mean()
 
@@ -115,7 +85,7 @@ class FFTLoss(PixelLoss):
             raise InputError(f"norm of FFTLoss is {norm!r}; choose from {', '.join(NORMS)}")
         self.norm = norm
 
-    def between(self, sr: Tensor, gt: Tensor) -> Tensor:
+    def compute(self, sr: Tensor, gt: Tensor) -> Tensor:
         """As in `PixelLoss`."""
         # The transform is linear: that of the difference is the difference of both, at half the cost.
         return torch.view_as_real(torch.fft.rfft2(sr - gt, norm=self.norm)).abs().mean()

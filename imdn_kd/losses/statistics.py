@@ -72,9 +72,9 @@ class StatisticsLoss(FeatureLoss):
         self.p = p
         self.over = over
         self.distance = distance
-        self.same_width = over == "space"
+        self.requires_same_channels = over == "space"
 
-    def between(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def compute(self, student: Tensor, teacher: Tensor) -> Tensor:
         """As in `FeatureLoss`."""
         statistic, dims = STATISTICS[self.statistic], DIMENSIONS[self.over]
         return DISTANCES[self.distance](statistic(student, dims, self.p), statistic(teacher, dims, self.p))

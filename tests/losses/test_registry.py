@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imdn_kd.errors import InputError
-from imdn_kd.losses.base import FeatureLoss
-from imdn_kd.losses.pixel import PixelLoss
+from imdn_kd.losses.base import FeatureLoss, PixelLoss
 from imdn_kd.registry import LOSSES
 
 SHAPE = (4, 3, 12, 10)
@@ -44,8 +43,8 @@ def roles(loss):
     return getattr(loss, "inputs", ("student", "teacher"))
 
 
-def same_width(loss):
-    return getattr(loss, "same_width", True)
+def requires_same_channels(loss):
+    return getattr(loss, "requires_same_channels", True)
 
 
 def compares_samples(loss):
@@ -151,7 +150,7 @@ def test_it_does_not_depend_on_the_memory_format(spec):
 @pytest.mark.parametrize("channels", [1, 5])
 def test_a_teacher_of_another_width_is_welcome_where_widths_need_not_be_the_same(spec, channels):
     loss = LOSSES.build(spec)
-    if same_width(loss):
+    if requires_same_channels(loss):
         pytest.skip("it needs the same width")
     student = maps(loss).requires_grad_()
     value, gradient = with_gradient(loss, student, maps(loss, (4, channels, 12, 10), seed=1))
@@ -230,7 +229,7 @@ def test_its_gradient_is_that_of_its_formula(spec):
 def test_maps_of_any_size(spec, shape, channels):
     loss = LOSSES.build(spec)
     student, *others = arguments(loss, shape)
-    if not same_width(loss):
+    if not requires_same_channels(loss):
         others = [maps(loss, (shape[0], channels, *shape[2:]), seed=1)]
 
     assert_finite(*with_gradient(loss, student, *others))
@@ -240,7 +239,7 @@ def test_maps_of_any_size(spec, shape, channels):
 @pytest.mark.parametrize("shape", [(4, 3, 12, 9), (4, 3, 11, 10), (1, 3, 12, 10), (4, 1, 12, 10), (3, 12, 10)])
 def test_shapes_that_differ_are_refused(spec, shape):
     loss = LOSSES.build(spec)
-    if shape == (4, 1, 12, 10) and not same_width(loss):
+    if shape == (4, 1, 12, 10) and not requires_same_channels(loss):
         pytest.skip("widths may differ")
     given = arguments(loss)
     for wrong in range(len(given)):

@@ -38,12 +38,12 @@ def cost(difference: float, distance: str) -> float:
     return abs(difference) if distance == "l1" else difference**2
 
 
-def connected(features: np.ndarray, alpha: int | None, own: bool) -> Iterator[tuple[Place, Place]]:
+def connected(features: np.ndarray, alpha: int | None, include_self: bool) -> Iterator[tuple[Place, Place]]:
     """Ordered pairs of places of a map."""
     places = list(np.ndindex(*features.shape[2:]))
     for a, b in itertools.product(places, places):
         near = alpha is None or max(abs(a[0] - b[0]), abs(a[1] - b[1])) <= alpha
-        if near and (own or a != b):
+        if near and (include_self or a != b):
             yield a, b
 
 
@@ -72,7 +72,7 @@ def pairwise(
     distance: str = "l2",
 ) -> float:
     s, t = (nodes(features, (beta, beta), pooling) for features in (student, teacher))
-    return mean_over_pairs(s, t, list(connected(s, alpha, own=True)), cosine, distance)
+    return mean_over_pairs(s, t, list(connected(s, alpha, include_self=True)), cosine, distance)
 
 
 def skd_code(student: np.ndarray, teacher: np.ndarray) -> float:
@@ -88,7 +88,7 @@ def skd_code(student: np.ndarray, teacher: np.ndarray) -> float:
 
 
 def local(student: np.ndarray, teacher: np.ndarray, kind: str, distance: str) -> float:
-    pairs = list(connected(student, 1, own=False))
+    pairs = list(connected(student, 1, include_self=False))
     return mean_over_pairs(student, teacher, pairs, cosine if kind == "cosine" else euclidean, distance)
 
 
