@@ -1,6 +1,6 @@
 """Networks. Importing this package fills `imdn_kd.registry.ARCHS`."""
 
-from imdn_kd.archs.base import Facts, SRNetwork, Stage, Statistics
+from imdn_kd.archs.base import ModelInfo, Segment, SRNetwork, Statistics
 from imdn_kd.archs.imdn import CCA, IMDB, IMDN, IMDN_AS, IMDN_RTC, IMDN_RTE
 from imdn_kd.archs.plain import Plain
 
@@ -11,9 +11,9 @@ __all__ = [
     "IMDN_AS",
     "IMDN_RTC",
     "IMDN_RTE",
-    "Facts",
+    "ModelInfo",
     "Plain",
     "SRNetwork",
-    "Stage",
+    "Segment",
     "Statistics",
 ]

@@ -1,4 +1,4 @@
-"""What every super-resolution network of the toolkit is: a module that knows its own facts."""
+"""The base class of all super-resolution networks, and what a network states about itself."""
 
 from __future__ import annotations
 
@@ -21,44 +21,45 @@ class Statistics(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a caller must know to run a network on part of an image.
+class ModelInfo:
+    """What a network states about itself, so that it can be run on any image and on parts of one.
 
     Attributes:
         scale: output side / input side.
         size_multiple: input sides must be multiples of this.
         min_size: smallest input side, px.
-        radius: receptive-field radius in input px (a multiple of `size_multiple`), statistics of global poolings held
-            fixed: an output pixel depends on no input pixel further away. None: unknown, so that only the whole image
-            gives the exact result.
-        pools_globally: paths of the modules that use statistics of the whole map.
+        receptive_radius: radius of the receptive field in input px (a multiple of `size_multiple`), with the statistics
+            of global poolings held fixed: no output pixel depends on an input pixel further away. None: unknown, so
+            only the whole image gives the exact result.
+        global_pool_modules: paths of the modules that pool over the whole map.
         num_in_ch: channels of the input and of the output.
     """
 
     scale: int
     size_multiple: int = 1
     min_size: int = 1
-    radius: int | None = 0
-    pools_globally: tuple[str, ...] = ()
+    receptive_radius: int | None = 0
+    global_pool_modules: tuple[str, ...] = ()
     num_in_ch: int = 3
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One stretch of a network between two global poolings: within it, an output depends on near input only.
+class Segment:
+    """The part of a network between two global poolings: in it, an output depends on nearby input only.
 
     Attributes:
         reads: names of the features needed. `image` is the input of the network.
-        run: takes these features (N x C x h x w each) and the statistics asked for by the stage before; returns the
-            features it makes. The last stage of a network makes `sr`.
-        radius: how far, in px of the input image (a multiple of `size_multiple`), the outputs depend on what is read.
-        pools: the feature made here whose statistics over the whole map the next stage needs.
+        run: takes these features (N x C x h x w each) and the statistics asked for by the segment before; returns the
+            features it makes. The last segment of a network makes `sr`.
+        receptive_radius: radius of the receptive field of this part, in px of the input image (a multiple of
+            `size_multiple`).
+        global_stat: the feature made here whose statistics over the whole map the next segment needs.
     """
 
     reads: tuple[str, ...]
     run: Callable[[Mapping[str, Tensor], Statistics | None], dict[str, Tensor]]
-    radius: int
-    pools: str | None = None
+    receptive_radius: int
+    global_stat: str | None = None
 
 
 class SRNetwork(nn.Module, ABC):
@@ -84,17 +85,17 @@ class SRNetwork(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def facts(self) -> Facts:
+    def info(self) -> ModelInfo:
         """Scale, sizes, receptive field and global poolings of this network."""
 
-    def stages(self) -> list[Stage]:
+    def segments(self) -> list[Segment]:
         """Cut the network at its global poolings, so that it can be run over crops of an image with the exact result.
 
-        A network without global pooling is one stage, which is what this default returns. One whose receptive field is
-        unknown has no stages, since it cannot be run over crops.
+        By default the whole network is one segment, as fits a network without global pooling. A network whose receptive
+        field is unknown has no segments: it cannot be run over crops.
         """
-        radius = self.facts.radius
-        return [] if radius is None else one_stage(self, radius)
+        receptive_radius = self.info.receptive_radius
+        return [] if receptive_radius is None else one_segment(self, receptive_radius)
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
@@ -103,9 +104,15 @@ def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
     return torch.autocast(device.type, enabled=False) if available else nullcontext()
 
 
-def one_stage(network: nn.Module, radius: int) -> list[Stage]:
-    """A whole network as a single stage; `radius` as in `Stage`."""
-    return [Stage(reads=("image",), run=lambda features, _: {"sr": network(features["image"])}, radius=radius)]
+def one_segment(network: nn.Module, receptive_radius: int) -> list[Segment]:
+    """A whole network as a single segment; `receptive_radius` as in `Segment`."""
+    return [
+        Segment(
+            reads=("image",),
+            run=lambda features, _: {"sr": network(features["image"])},
+            receptive_radius=receptive_radius,
+        )
+    ]
 
 
 def _listed(value: Any) -> Any:  # noqa: ANN401 - numbers, strings, and lists of these

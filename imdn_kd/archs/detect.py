@@ -12,7 +12,7 @@ from torch import Tensor
 Spec = dict[str, Any]
 
 
-def recognise(weights: Mapping[str, Tensor]) -> Spec | None:
+def detect(weights: Mapping[str, Tensor]) -> Spec | None:
     """Return the spec (`{"type": ..., **keywords}`) of the network that `weights` fit, or None if there is none.
 
     Keys are those of the official checkpoints, without `module.`.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from imdn_kd.archs.base import Facts, SRNetwork, Stage, Statistics
+from imdn_kd.archs.base import ModelInfo, Segment, SRNetwork, Statistics
 from imdn_kd.errors import InputError
 from imdn_kd.registry import ARCHS
 
@@ -63,7 +63,7 @@ class IMDB(nn.Module):
     """
 
     RADIUS = 4
-    """Receptive-field radius in px, with the statistics of CCA held fixed: four 3x3 convolutions in a row."""
+    """Receptive-field receptive_radius in px, with the statistics of CCA held fixed: four 3x3 convolutions in a row."""
 
     def __init__(self, num_feat: int = 64, distillation_rate: float = 0.25, *, attention: bool = True) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class _IMDNBody(SRNetwork):
         return [self.get_submodule(f"IMDB{k}") for k in range(1, self.num_block + 1)]  # type: ignore[misc]
 
     def forward(self, image: Tensor) -> Tensor:
-        """Enlarge images N x C x H x W, sides multiples of `facts.size_multiple`."""
+        """Enlarge images N x C x H x W, sides multiples of `info.size_multiple`."""
         head = x = self.fea_conv(image)
         outputs = [x := block(x) for block in self.blocks]
         return self._tail(head, outputs)
@@ -133,8 +133,8 @@ class _IMDNBody(SRNetwork):
         sr: Tensor = self.upsampler(self.LR_conv(self.c(torch.cat(outputs, 1))) + head)
         return sr
 
-    def _cut(self, head_radius: int, step: int) -> list[Stage]:
-        """The stages; `head_radius` in px of the image, `step` px of the image per px of the features."""
+    def _cut(self, head_radius: int, step: int) -> list[Segment]:
+        """The segments; `head_radius` in px of the image, `step` px of the image per px of the features."""
         blocks = self.blocks
         last = len(blocks)
         names = ["head", *(f"block{k}" for k in range(1, last))]
@@ -143,12 +143,12 @@ class _IMDNBody(SRNetwork):
             head = self.fea_conv(features["image"])
             return {"head": head, "distilled1": blocks[0].distil(head)}
 
-        def between(k: int) -> Stage:
+        def between(k: int) -> Segment:
             def run(features: Mapping[str, Tensor], statistics: Statistics | None) -> dict[str, Tensor]:
                 x = blocks[k - 1].fuse(features[names[k - 1]], features[f"distilled{k}"], statistics)
                 return {names[k]: x, f"distilled{k + 1}": blocks[k].distil(x)}
 
-            return Stage((names[k - 1], f"distilled{k}"), run, IMDB.RADIUS * step, pools=f"distilled{k + 1}")
+            return Segment((names[k - 1], f"distilled{k}"), run, IMDB.RADIUS * step, global_stat=f"distilled{k + 1}")
 
         def leave(features: Mapping[str, Tensor], statistics: Statistics | None) -> dict[str, Tensor]:
             inputs = [features[name] for name in names]
@@ -156,9 +156,9 @@ class _IMDNBody(SRNetwork):
             return {"sr": self._tail(inputs[0], [*inputs[1:], final])}
 
         return [
-            Stage(("image",), enter, head_radius + IMDB.RADIUS * step, pools="distilled1"),
+            Segment(("image",), enter, head_radius + IMDB.RADIUS * step, global_stat="distilled1"),
             *(between(k) for k in range(1, last)),
-            Stage((*names, f"distilled{last}"), leave, 2 * step),
+            Segment((*names, f"distilled{last}"), leave, 2 * step),
         ]
 
 
@@ -188,17 +188,17 @@ class IMDN(_IMDNBody):
         self.fea_conv = _conv3x3(num_in_ch, num_feat)
 
     @property
-    def facts(self) -> Facts:
-        """See `SRNetwork.facts`."""
-        return Facts(
+    def info(self) -> ModelInfo:
+        """See `SRNetwork.info`."""
+        return ModelInfo(
             scale=self.upscale,
-            radius=1 + IMDB.RADIUS * self.num_block + 2,
-            pools_globally=tuple(f"IMDB{k}.cca" for k in range(1, self.num_block + 1)),
+            receptive_radius=1 + IMDB.RADIUS * self.num_block + 2,
+            global_pool_modules=tuple(f"IMDB{k}.cca" for k in range(1, self.num_block + 1)),
             num_in_ch=self.num_in_ch,
         )
 
-    def stages(self) -> list[Stage]:
-        """See `SRNetwork.stages`."""
+    def segments(self) -> list[Segment]:
+        """See `SRNetwork.segments`."""
         return self._cut(head_radius=1, step=1)
 
 
@@ -223,19 +223,19 @@ class IMDN_AS(_IMDNBody):  # noqa: N801 - the name of the paper
         )
 
     @property
-    def facts(self) -> Facts:
-        """See `SRNetwork.facts`."""
-        return Facts(
+    def info(self) -> ModelInfo:
+        """See `SRNetwork.info`."""
+        return ModelInfo(
             scale=1,
             size_multiple=self.STEP,
             min_size=self.STEP,
-            radius=self.STEP * (1 + IMDB.RADIUS * self.num_block + 2),
-            pools_globally=tuple(f"IMDB{k}.cca" for k in range(1, self.num_block + 1)),
+            receptive_radius=self.STEP * (1 + IMDB.RADIUS * self.num_block + 2),
+            global_pool_modules=tuple(f"IMDB{k}.cca" for k in range(1, self.num_block + 1)),
             num_in_ch=self.num_in_ch,
         )
 
-    def stages(self) -> list[Stage]:
-        """See `SRNetwork.stages`."""
+    def segments(self) -> list[Segment]:
+        """See `SRNetwork.segments`."""
         # The head reaches 3 px beyond the 4 px of a feature pixel: one step, since crops are cut in whole steps.
         return self._cut(head_radius=self.STEP, step=self.STEP)
 
@@ -278,9 +278,11 @@ class IMDN_RTC(SRNetwork):  # noqa: N801 - the name of the authors
         self.upscale, self.num_block, self.num_in_ch = upscale, num_block, num_in_ch
 
     @property
-    def facts(self) -> Facts:
-        """See `SRNetwork.facts`."""
-        return Facts(scale=self.upscale, radius=1 + IMDB.RADIUS * self.num_block + 1, num_in_ch=self.num_in_ch)
+    def info(self) -> ModelInfo:
+        """See `SRNetwork.info`."""
+        return ModelInfo(
+            scale=self.upscale, receptive_radius=1 + IMDB.RADIUS * self.num_block + 1, num_in_ch=self.num_in_ch
+        )
 
     def forward(self, image: Tensor) -> Tensor:
         """Enlarge images N x C x H x W."""
@@ -343,11 +345,13 @@ class IMDN_RTE(SRNetwork):  # noqa: N801 - the name of the authors
         self.num_block, self.num_in_ch = num_block, num_in_ch
 
     @property
-    def facts(self) -> Facts:
-        """See `SRNetwork.facts`."""
+    def info(self) -> ModelInfo:
+        """See `SRNetwork.info`."""
         # The head reaches 2 px beyond a feature pixel, the blocks and the tail count in feature pixels of 2 px.
-        radius = 2 + 2 * (_SixWayBlock.RADIUS * self.num_block + 1)
-        return Facts(scale=2, size_multiple=2, min_size=2, radius=radius, num_in_ch=self.num_in_ch)
+        receptive_radius = 2 + 2 * (_SixWayBlock.RADIUS * self.num_block + 1)
+        return ModelInfo(
+            scale=2, size_multiple=2, min_size=2, receptive_radius=receptive_radius, num_in_ch=self.num_in_ch
+        )
 
     def forward(self, image: Tensor) -> Tensor:
         """Enlarge images N x C x H x W by 2, sides even."""

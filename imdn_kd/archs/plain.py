@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from imdn_kd.archs.base import Facts, SRNetwork, without_autocast
+from imdn_kd.archs.base import ModelInfo, SRNetwork, without_autocast
 from imdn_kd.errors import InputError
 from imdn_kd.registry import ARCHS
 
@@ -64,9 +64,9 @@ class Plain(SRNetwork):
         self._initialise()
 
     @property
-    def facts(self) -> Facts:
-        """See `SRNetwork.facts`."""
-        return Facts(scale=self.upscale, radius=self.num_block + 2, num_in_ch=self.num_in_ch)
+    def info(self) -> ModelInfo:
+        """See `SRNetwork.info`."""
+        return ModelInfo(scale=self.upscale, receptive_radius=self.num_block + 2, num_in_ch=self.num_in_ch)
 
     def forward(self, image: Tensor) -> Tensor:
         """Enlarge images N x C x H x W."""

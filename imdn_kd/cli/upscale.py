@@ -73,7 +73,7 @@ def upscale(
         self_ensemble=self_ensemble,
         fast=fast,
     )
-    outcomes = []
+    results = []
     stopped = False
     with FileProgress(total=len(jobs)) as progress:
 
@@ -82,21 +82,21 @@ def upscale(
             return dataclasses.replace(picture, pixels=pixels)
 
         try:
-            for outcome in run_jobs(jobs, enlarge, skip_existing=skip_existing, overwrite=overwrite, quality=quality):
-                outcomes.append(outcome)
-                progress.file_done(outcome.width * outcome.height)
+            for result in run_jobs(jobs, enlarge, skip_existing=skip_existing, overwrite=overwrite, quality=quality):
+                results.append(result)
+                progress.file_done(result.width * result.height)
         except KeyboardInterrupt:
             stopped = True
-    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    failed = [result for result in results if result.status == "failed"]
     if as_json:
-        print(json.dumps(as_report(outcomes), indent=2))
+        print(json.dumps(as_report(results), indent=2))
     else:
-        counts = Counter(outcome.status for outcome in outcomes)
+        counts = Counter(result.status for result in results)
         print(", ".join(f"{count} {status}" for status, count in counts.items()))
-    for outcome in failed:
-        print(f"imdn-kd: {outcome.reason}", file=sys.stderr)
+    for result in failed:
+        print(f"imdn-kd: {result.reason}", file=sys.stderr)
     if stopped:
-        left = len(jobs) - len(outcomes)
+        left = len(jobs) - len(results)
         print(f"imdn-kd: stopped, {left} of {len(jobs)} images left; go on with --skip-existing", file=sys.stderr)
         raise typer.Exit(130)
     if failed:

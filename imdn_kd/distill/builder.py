@@ -62,7 +62,7 @@ def make_lesson(
         with _collected(problems, name):
             if name in taken:
                 raise InputError(f"another loss is logged as {name}; choose another name")
-            built[name] = _build(given, student.facts.num_in_ch)
+            built[name] = _build(given, student.info.num_in_ch)
             if isinstance(built[name], FeatureLoss):
                 names[name] = [_names(given, student, teacher.network) for teacher in teachers]
             elif given.taps is not None or given.tap_weights is not None:
@@ -161,7 +161,7 @@ def _tap(student: SRNetwork, names: Sequence[str], lq: Tensor) -> tuple[Taps | N
 
 
 def _shape_of_sr(network: SRNetwork, lq: Tensor) -> tuple[int, ...]:
-    scale = network.facts.scale
+    scale = network.info.scale
     return (*lq.shape[:2], lq.shape[2] * scale, lq.shape[3] * scale)
 
 
@@ -203,8 +203,8 @@ def _course(given: ObjectiveOptions, total: int) -> Weight:
 
 def _patch(student: SRNetwork, height: int, width: int) -> tuple[Tensor, Tensor]:
     """`lq` and `gt`, of noise."""
-    facts, generator = student.facts, torch.Generator().manual_seed(0)
-    lq = torch.rand(1, facts.num_in_ch, height, width, generator=generator)
+    info, generator = student.info, torch.Generator().manual_seed(0)
+    lq = torch.rand(1, info.num_in_ch, height, width, generator=generator)
     return lq, torch.rand(_shape_of_sr(student, lq), generator=generator)
 
 
@@ -218,7 +218,7 @@ def _try(lesson: Lesson, student: SRNetwork, patch: tuple[Tensor, Tensor]) -> No
         scene = Scene(
             batch,
             student=student.eval(),
-            facts=student.facts,
+            info=student.info,
             taps=lesson.taps,
             teachers=lesson.teachers,
             cached=cached,

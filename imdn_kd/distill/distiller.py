@@ -90,7 +90,7 @@ class Distiller:
 
     def __init__(self, student: nn.Module, lesson: Lesson, network: SRNetwork) -> None:
         self.student, self.lesson = student, lesson
-        self._facts = network.facts
+        self._info = network.info
 
     def look(self, batch: Mapping[str, Tensor]) -> Scene:
         """Run the student on a batch.
@@ -102,7 +102,7 @@ class Distiller:
         lesson = self.lesson
         cached = None if lesson.plane is None else batch[lesson.plane]
         return Scene(
-            batch, student=self.student, facts=self._facts, taps=lesson.taps, teachers=lesson.teachers, cached=cached
+            batch, student=self.student, info=self._info, taps=lesson.taps, teachers=lesson.teachers, cached=cached
         )
 
     def losses(self, scene: Scene, step: int) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from imdn_kd.archs.base import Facts
+from imdn_kd.archs.base import ModelInfo
 from imdn_kd.distill.hooks import SR, Taps
 from imdn_kd.distill.teacher import Teacher, mean_of
 
@@ -21,14 +21,14 @@ class Scene:
     Args:
         batch: `lq`, N x C x H x W, and `gt`, N x C x sH x sW, in [0, 1].
         student: from `lq` to the like of `gt`; perhaps wrapped, for mixed precision or several processes.
-        facts: of the student.
+        info: of the student.
         taps: of the student.
         teachers: asked when an objective needs them.
         cached: what the teachers have made of `lq`, if it is known.
 
     Attributes:
         student: the network itself, for other images.
-        facts: of the student.
+        info: of the student.
         lq: of the batch.
         gt: of the batch.
         sr: the student's result.
@@ -40,12 +40,12 @@ class Scene:
         batch: Mapping[str, Tensor],
         *,
         student: nn.Module,
-        facts: Facts,
+        info: ModelInfo,
         taps: Taps | None = None,
         teachers: Sequence[Teacher] = (),
         cached: Tensor | None = None,
     ) -> None:
-        self.student, self.facts, self._teachers, self._cached = student, facts, teachers, cached
+        self.student, self.info, self._teachers, self._cached = student, info, teachers, cached
         self.lq, self.gt = batch["lq"], batch["gt"]
         with ExitStack() as stack:
             features = {} if taps is None else stack.enter_context(taps.recording())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from imdn_kd.archs.base import Facts, SRNetwork
+from imdn_kd.archs.base import ModelInfo, SRNetwork
 from imdn_kd.data.augment import HFLIP, TRANSPOSE, VFLIP, apply, undo
 from imdn_kd.distill.hooks import SR, Taps
 from imdn_kd.errors import InputError
@@ -48,7 +48,7 @@ class Teacher(nn.Module):
         weight: float = 1.0,
     ) -> None:
         super().__init__()
-        channels = network.facts.num_in_ch
+        channels = network.info.num_in_ch
         if mean is not None and len(mean) != channels:
             raise InputError(f"mean has {len(mean)} values, but {name} takes images of {channels} channels")
         self.network = network.requires_grad_(False)
@@ -105,11 +105,11 @@ class Teacher(nn.Module):
 
     def _filled_up(self, lq: Tensor) -> Tensor:
         """Images with their edges repeated, to a size that the network takes."""
-        below, right = (_to_fit(side, self.network.facts) - side for side in lq.shape[2:])
+        below, right = (_to_fit(side, self.network.info) - side for side in lq.shape[2:])
         return functional.pad(lq, (0, right, 0, below), mode="replicate") if below or right else lq
 
     def _run(self, lq: Tensor) -> Tensor:
-        scale, (height, width) = self.network.facts.scale, lq.shape[2:]
+        scale, (height, width) = self.network.info.scale, lq.shape[2:]
         lq = self._filled_up(lq)
         mixed = self.precision != torch.float32
         with torch.autocast(lq.device.type, self.precision if mixed else None, enabled=mixed):
@@ -125,10 +125,10 @@ class Teacher(nn.Module):
         return sr.transpose(2, 3) if code & TRANSPOSE else sr
 
 
-def _to_fit(side: int, facts: Facts) -> int:
+def _to_fit(side: int, info: ModelInfo) -> int:
     """The next side that a network takes."""
-    multiple = facts.size_multiple
-    return -(-max(side, facts.min_size) // multiple) * multiple
+    multiple = info.size_multiple
+    return -(-max(side, info.min_size) // multiple) * multiple
 
 
 def _cut(feature: Tensor, size: Sequence[int], filled: Sequence[int]) -> Tensor:

@@ -49,7 +49,7 @@ class Upcycling(Objective):
         Raises:
             InputError: at scale 1, or for patches that are too small to be shrunk.
         """
-        if scene.facts.scale == 1:
+        if scene.info.scale == 1:
             raise InputError("Upcycling needs a network that enlarges; leave it out at scale 1")
         parts = [self._part(scene, self._zoomed(scene, kind)) for kind in self.zoom]
         return torch.stack(parts).mean()
@@ -57,8 +57,8 @@ class Upcycling(Objective):
     def _zoomed(self, scene: Scene, kind: str) -> Tensor:
         if kind == "in":
             return zoom_in(scene.gt, scene.lq.shape[2:])
-        facts = scene.facts
-        return zoom_out(scene.lq, facts.scale, min_size=facts.min_size, size_multiple=facts.size_multiple)
+        info = scene.info
+        return zoom_out(scene.lq, info.scale, min_size=info.min_size, size_multiple=info.size_multiple)
 
     def _part(self, scene: Scene, lq: Tensor) -> Tensor:
         if not self.consistency:

@@ -26,7 +26,7 @@ def report_features(student: SRNetwork, teachers: Sequence[Teacher] = ()) -> Rep
         student: run in eval mode; left as it was.
         teachers: each in a table of its own, beside the features of the student that are compared with it.
     """
-    photograph = _photograph(student.facts.num_in_ch)
+    photograph = _photograph(student.info.num_in_ch)
     names = semantic_names(student)
     mine = _probe(student, names.values(), photograph)
     if not teachers:

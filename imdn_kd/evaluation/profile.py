@@ -21,7 +21,7 @@ from imdn_kd.archs.base import SRNetwork
 from imdn_kd.errors import InputError
 from imdn_kd.image.io import MAX_PIXELS
 from imdn_kd.inference.device import Precision, choose_device, choose_dtype
-from imdn_kd.inference.memory import PeakBytes, is_out_of_memory
+from imdn_kd.inference.memory import PeakMemory, is_out_of_memory
 from imdn_kd.inference.sizes import Size
 from imdn_kd.inference.tiles import round_up
 from imdn_kd.registry import ARCHS
@@ -103,15 +103,15 @@ def build_arch(name: str, scale: int | None = None) -> SRNetwork:
     """
     takes_scale = "upscale" in inspect.signature(ARCHS.get(name)).parameters
     network: SRNetwork = ARCHS.build({"type": name, **({"upscale": scale} if scale and takes_scale else {})})
-    if scale is not None and network.facts.scale not in (1, scale):
-        raise InputError(f"{name} enlarges by {network.facts.scale}, not by {scale}; leave the scale out")
+    if scale is not None and network.info.scale not in (1, scale):
+        raise InputError(f"{name} enlarges by {network.info.scale}, not by {scale}; leave the scale out")
     return network
 
 
 def count(network: SRNetwork, input_size: Size) -> Counts:
     """Count on PyTorch's `meta` device, which takes neither time nor memory, whatever the size (height, width)."""
     shadow = copy.deepcopy(network).eval().to("meta")
-    image = torch.empty((1, network.facts.num_in_ch, *input_size), device="meta")
+    image = torch.empty((1, network.info.num_in_ch, *input_size), device="meta")
     convolutions = _Convolutions()
     with torch.no_grad(), FlopCounterMode(display=False) as flops, convolutions:
         shadow(image)
@@ -166,10 +166,10 @@ def profile(
             )
     cases = []
     for name, network in networks.items():
-        facts = network.facts
+        info = network.info
         for size in wanted:
-            sides = size if input_size else tuple(math.ceil(side / facts.scale) for side in size)
-            height, width = (round_up(max(side, facts.min_size), facts.size_multiple) for side in sides)
+            sides = size if input_size else tuple(math.ceil(side / info.scale) for side in size)
+            height, width = (round_up(max(side, info.min_size), info.size_multiple) for side in sides)
             cases.append((name, network, (height, width)))
     timings: list[Timing | None] = [None] * len(cases)
     if runs:
@@ -178,9 +178,9 @@ def profile(
     return [
         Profile(
             name,
-            network.facts.scale,
+            network.info.scale,
             (height, width),
-            (height * network.facts.scale, width * network.facts.scale),
+            (height * network.info.scale, width * network.info.scale),
             count(network, (height, width)),
             timing,
         )
@@ -216,7 +216,7 @@ def _time(
             if id(network) not in prepared:
                 own = copy.deepcopy(network).eval().to(chosen, dtype)
                 prepared[id(network)] = own.to(memory_format=torch.channels_last)
-            image = torch.rand((1, network.facts.num_in_ch, *size), device=chosen, dtype=dtype)
+            image = torch.rand((1, network.info.num_in_ch, *size), device=chosen, dtype=dtype)
             steps.append((prepared[id(network)], image.to(memory_format=torch.channels_last)))
         with torch.no_grad():
             peaks = [_peak_bytes(network, image, on_run) for network, image in steps]
@@ -251,7 +251,7 @@ def _peak_bytes(network: SRNetwork, image: Tensor, on_run: Callable[[], None] | 
         network(image)
         peak = torch.cuda.max_memory_allocated(image.device) - before
     else:
-        with PeakBytes() as counter:
+        with PeakMemory() as counter:
             network(image)
         peak = counter.peak
     if on_run:

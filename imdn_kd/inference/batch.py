@@ -17,7 +17,7 @@ Status = Literal["done", "skipped", "failed"]
 
 
 @dataclass(frozen=True)
-class Job:
+class FileJob:
     """One image file to read and the one to write."""
 
     source: Path
@@ -25,7 +25,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FileResult:
     """What became of a job.
 
     Attributes:
@@ -37,7 +37,7 @@ class Outcome:
         seconds: reading, enlarging and writing.
     """
 
-    job: Job
+    job: FileJob
     status: Status
     reason: str = ""
     width: int = 0
@@ -45,7 +45,9 @@ class Outcome:
     seconds: float = 0.0
 
 
-def plan_jobs(inputs: Sequence[str], output: Path, *, recursive: bool = False, suffix: str | None = None) -> list[Job]:
+def plan_jobs(
+    inputs: Sequence[str], output: Path, *, recursive: bool = False, suffix: str | None = None
+) -> list[FileJob]:
     """Pair the images named by `inputs` with their outputs.
 
     Args:
@@ -73,11 +75,11 @@ def plan_jobs(inputs: Sequence[str], output: Path, *, recursive: bool = False, s
         if output.suffix.lower() not in WRITABLE or (suffix and suffix != output.suffix.lower()):
             kinds = suffix or ", ".join(sorted(WRITABLE))
             raise InputError(f"{output}: would not be written as {kinds}; change its suffix")
-        jobs = [Job(sources[0][0], output)]
+        jobs = [FileJob(sources[0][0], output)]
     else:
         if output.exists() and not output.is_dir():
             raise InputError(f"{output}: is a file, and not an image; give a folder, or the name of an image")
-        jobs = [Job(source, output / _with_suffix(relative, suffix)) for source, relative in sources]
+        jobs = [FileJob(source, output / _with_suffix(relative, suffix)) for source, relative in sources]
     inputs_used = {source.resolve() for source, _ in sources}
     taken: dict[Path, Path] = {}
     for job in jobs:
@@ -90,43 +92,43 @@ def plan_jobs(inputs: Sequence[str], output: Path, *, recursive: bool = False, s
 
 
 def run_jobs(
-    jobs: Iterable[Job],
+    jobs: Iterable[FileJob],
     enlarge: Callable[[Picture], Picture],
     *,
     skip_existing: bool = False,
     overwrite: bool = False,
     quality: int = 95,
-) -> Iterator[Outcome]:
+) -> Iterator[FileResult]:
     """Do the jobs in order and yield what became of each. Only an InputError counts as failed; others are bugs."""
     for job in jobs:
         start = time.perf_counter()
         if skip_existing and job.target.exists():
-            yield Outcome(job, "skipped")
+            yield FileResult(job, "skipped")
             continue
         try:
             _check_target(job, overwrite=overwrite)
-            result = enlarge(read_image(job.source))
-            write_image(job.target, result, overwrite=overwrite, quality=quality)
+            picture = enlarge(read_image(job.source))
+            write_image(job.target, picture, overwrite=overwrite, quality=quality)
         except InputError as error:
-            yield Outcome(job, "failed", reason=str(error), seconds=time.perf_counter() - start)
+            yield FileResult(job, "failed", reason=str(error), seconds=time.perf_counter() - start)
             continue
         seconds = time.perf_counter() - start
-        yield Outcome(job, "done", width=result.width, height=result.height, seconds=seconds)
+        yield FileResult(job, "done", width=picture.width, height=picture.height, seconds=seconds)
 
 
-def as_report(outcomes: Sequence[Outcome]) -> list[dict[str, object]]:
-    """The outcomes as JSON can hold them."""
+def as_report(results: Sequence[FileResult]) -> list[dict[str, object]]:
+    """The results as JSON can hold them."""
     return [
         {
-            "input": str(outcome.job.source),
-            "output": str(outcome.job.target),
-            "status": outcome.status,
-            "reason": outcome.reason,
-            "width": outcome.width,
-            "height": outcome.height,
-            "seconds": round(outcome.seconds, 3),
+            "input": str(result.job.source),
+            "output": str(result.job.target),
+            "status": result.status,
+            "reason": result.reason,
+            "width": result.width,
+            "height": result.height,
+            "seconds": round(result.seconds, 3),
         }
-        for outcome in outcomes
+        for result in results
     ]
 
 
@@ -158,7 +160,7 @@ def _with_suffix(path: Path, suffix: str | None) -> Path:
     return path.with_suffix(suffix)
 
 
-def _check_target(job: Job, *, overwrite: bool) -> None:
+def _check_target(job: FileJob, *, overwrite: bool) -> None:
     """Refuse before the work what could not be written after it."""
     if job.target.exists() and not overwrite:
         raise InputError(f"{job.target}: exists already; use --overwrite, --skip-existing or another output folder")

@@ -20,7 +20,7 @@ from imdn_kd.inference.tiles import Box
 _ROWS = 16  # written at a time: few calls, and little memory where a copy must be made
 
 
-class Canvas(ABC):
+class TileBuffer(ABC):
     """A map of height x width px with channels.
 
     A box on an image may reach beyond the bottom and right edges, where sides were rounded up for a network: reading
@@ -43,7 +43,7 @@ class Canvas(ABC):
         return Box(box.top, box.left, max(box.top, bottom), max(box.left, right))
 
 
-class TensorCanvas(Canvas):
+class TensorBuffer(TileBuffer):
     """A tensor N x C x H x W. Reads are views where the box lies inside."""
 
     def __init__(self, tensor: Tensor) -> None:
@@ -51,19 +51,19 @@ class TensorCanvas(Canvas):
         self.height, self.width = tensor.shape[2:]
 
     def read(self, box: Box) -> Tensor:
-        """See `Canvas.read`."""
+        """See `TileBuffer.read`."""
         clipped = self._clip(box)
         values = self.tensor[:, :, clipped.top : clipped.bottom, clipped.left : clipped.right]
         return _repeat_edges(values, box)
 
     def write(self, box: Box, values: Tensor) -> None:
-        """See `Canvas.write`."""
+        """See `TileBuffer.write`."""
         clipped = self._clip(box)
         target = self.tensor[:, :, clipped.top : clipped.bottom, clipped.left : clipped.right]
         target.copy_(values[:, :, : clipped.height, : clipped.width])
 
 
-class FileCanvas(Canvas):
+class FileBuffer(TileBuffer):
     """A 1 x C x H x W map in an unnamed file, which the system removes however the process ends.
 
     Plain reads and writes rather than a memory map: mapped pages would count as memory of the process.
@@ -75,10 +75,10 @@ class FileCanvas(Canvas):
         self.height, self.width = height, width
         self._channels, self._dtype, self._device = channels, dtype, device
         self._pixel_bytes = channels * dtype.itemsize
-        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed with the canvas
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed with the buffer
 
     def read(self, box: Box) -> Tensor:
-        """See `Canvas.read`."""
+        """See `TileBuffer.read`."""
         values = torch.empty((box.height, box.width, self._channels), dtype=self._dtype)
         for row, piece in self._pieces(box, values):
             self._seek(box.top + row, box.left)
@@ -86,7 +86,7 @@ class FileCanvas(Canvas):
         return _as_batch(values).to(self._device)
 
     def write(self, box: Box, values: Tensor) -> None:
-        """See `Canvas.write`. Raises OSError where the disk is full."""
+        """See `TileBuffer.write`. Raises OSError where the disk is full."""
         rows = values[0].permute(1, 2, 0).to("cpu")
         for row, piece in self._pieces(box, rows if rows.stride(2) == 1 else rows.contiguous()):
             self._seek(box.top + row, box.left)
@@ -103,7 +103,7 @@ class FileCanvas(Canvas):
         self._file.seek((row * self.width + column) * self._pixel_bytes)
 
 
-class PixelCanvas(Canvas):
+class PixelBuffer(TileBuffer):
     """An array H x W x C, as images are stored.
 
     Args:
@@ -127,7 +127,7 @@ class PixelCanvas(Canvas):
         self._top, self._factor = top, np.float32(white / top)
 
     def read(self, box: Box) -> Tensor:
-        """See `Canvas.read`."""
+        """See `TileBuffer.read`."""
         clipped = self._clip(box)
         pixels = self._pixels[clipped.top : clipped.bottom, clipped.left : clipped.right].astype(np.float32)
         pixels *= self._factor
@@ -135,7 +135,7 @@ class PixelCanvas(Canvas):
         return _repeat_edges(values, box)
 
     def write(self, box: Box, values: Tensor) -> None:
-        """See `Canvas.write`: floats are kept as they are, integers are clamped to their range and rounded."""
+        """See `TileBuffer.write`: floats are kept as they are, integers are clamped to their range and rounded."""
         clipped = self._clip(box)
         pixels = values[0, :, : clipped.height, : clipped.width].permute(1, 2, 0).float() / float(self._factor)
         if self._top > 1:

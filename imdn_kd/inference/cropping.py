@@ -1,9 +1,9 @@
 """Adaptive cropping: run a super-resolution network on images of any size within a memory budget.
 
-The adaptive cropping strategy of the IMDN paper is mode `paper`. Mode `exact` gives what the network would give on the
-whole image, also for networks that pool globally: these declare their stages (`SRNetwork.stages`), each stage is run
-over all crops, its features are kept in memory or in scratch files, and the statistics of a pooled feature are merged
-over the crops before the next stage begins (`staged.py`).
+Mode `paper` is the adaptive cropping of the IMDN paper (Hui et al., ACM MM 2019, https://arxiv.org/abs/1909.11856).
+Mode `exact` gives the result of the whole image, also for networks that pool globally: these declare their segments
+(`SRNetwork.segments`). Each segment runs over all tiles, its features are kept in memory or in scratch files, and the
+statistics of a pooled feature are merged over the tiles before the next segment begins (`segmented.py`).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import torch
 from platformdirs import user_cache_path
 from torch import Tensor, nn
 
-from imdn_kd.archs.base import Facts, SRNetwork, Stage, one_stage
+from imdn_kd.archs.base import ModelInfo, Segment, SRNetwork, one_segment
 from imdn_kd.errors import InputError
-from imdn_kd.inference.buffers import Canvas, TensorCanvas
-from imdn_kd.inference.memory import PeakBytes, available_memory, is_out_of_memory
-from imdn_kd.inference.staged import StageCost, StagedRun, measure_stages
+from imdn_kd.inference.buffers import TensorBuffer, TileBuffer
+from imdn_kd.inference.memory import PeakMemory, available_memory, is_out_of_memory
+from imdn_kd.inference.segmented import SegmentCost, SegmentedRun, measure_segments
 from imdn_kd.inference.tiles import Box, round_up
 
 log = logging.getLogger("imdn_kd")
@@ -53,22 +53,22 @@ class AdaptiveCropping(nn.Module):
     A network whose receptive field is unknown (those of BasicSR) is run on the whole image in mode `exact`.
 
     Args:
-        network: an `SRNetwork`, or any module from N x C x H x W to N x C x sH x sW if `facts` is given.
+        network: an `SRNetwork`, or any module from N x C x H x W to N x C x sH x sW if `info` is given.
         mode: `exact`: the whole-image result, run in crops as the budget demands. `local`: crops that know nothing of
             each other; the same as `exact` for networks without global pooling, otherwise with seams possible. It
             needs no scratch files, but more arithmetic: its crops overlap by the whole receptive field, not by that of
-            a stage.
+            a segment.
             `paper`: always the four overlapping corner crops of the paper, as one batch. `whole`: no crops.
         crop_size: side of the crops in px of the input, without overlap, instead of planning from `memory` (`exact`,
             `local`).
         memory: bytes that the process (on a GPU, its part there) may take, images not counted; below 1.2 GB PyTorch
             itself comes on top. By default half of what is free when an image comes.
         scratch: folder for features that do not fit into memory; by default the user's cache folder.
-        facts: what a network says of itself, for one that does not.
+        info: what a network says of itself, for one that does not.
 
     Raises:
-        InputError: an unknown mode, a network without facts, one that pools globally and cannot say at which stages, or
-            mode `local` for one whose receptive field is unknown.
+        InputError: an unknown mode, a network without info, one that pools globally and declares no segments, or mode
+            `local` for a network whose receptive field is unknown.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class AdaptiveCropping(nn.Module):
         crop_size: int | None = None,
         memory: int | None = None,
         scratch: Path | str | None = None,
-        facts: Facts | None = None,
+        info: ModelInfo | None = None,
     ) -> None:
         super().__init__()
         if mode not in get_args(CropMode):
@@ -88,18 +88,18 @@ class AdaptiveCropping(nn.Module):
             raise InputError(f"crop_size {crop_size} is not possible; give at least 1 px")
         if memory is not None and memory < 1:
             raise InputError(f"memory {memory} is not possible; give a number of bytes")
-        if facts is None and not isinstance(network, SRNetwork):
-            raise InputError(f"{type(network).__name__} does not say its scale and receptive field; give `facts`")
+        if info is None and not isinstance(network, SRNetwork):
+            raise InputError(f"{type(network).__name__} does not say its scale and receptive field; give `info`")
         self.network = network
-        self.facts: Facts = facts or network.facts  # type: ignore[assignment]
+        self.info: ModelInfo = info or network.info  # type: ignore[assignment]
         self.mode = mode
         self._crop_size, self._memory = crop_size, memory
         self._scratch = Path(scratch) if scratch is not None else user_cache_path("imdn_kd")
-        self._stages = self._stages_of_mode()
-        if (mode in ("paper", "whole") or not self._stages) and (crop_size, memory) != (None, None):
-            reason = f"crop mode '{mode}'" if self._stages else "a network whose receptive field is unknown"
+        self._segments = self._segments_of_mode()
+        if (mode in ("paper", "whole") or not self._segments) and (crop_size, memory) != (None, None):
+            reason = f"crop mode '{mode}'" if self._segments else "a network whose receptive field is unknown"
             log.warning("crop_size and memory have no effect with %s", reason)
-        self._costs: tuple[list[StageCost], float] | None = None
+        self._costs: tuple[list[SegmentCost], float] | None = None
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:
@@ -107,16 +107,16 @@ class AdaptiveCropping(nn.Module):
         if image.dim() != 4 or 0 in image.shape:
             raise InputError(f"an image batch is N x C x H x W with no side 0, got {tuple(image.shape)}")
         n, c, h, w = image.shape
-        if c != self.facts.num_in_ch:
-            raise InputError(f"the network takes images of {self.facts.num_in_ch} channels, got {c}")
-        sr = image.new_empty((n, c, self.facts.scale * h, self.facts.scale * w))
+        if c != self.info.num_in_ch:
+            raise InputError(f"the network takes images of {self.info.num_in_ch} channels, got {c}")
+        sr = image.new_empty((n, c, self.info.scale * h, self.info.scale * w))
         for k in range(n):
-            self.run(TensorCanvas(image[k : k + 1]), TensorCanvas(sr[k : k + 1]))
+            self.run(TensorBuffer(image[k : k + 1]), TensorBuffer(sr[k : k + 1]))
         return sr
 
     @torch.no_grad()
-    def run(self, image: Canvas, sr: Canvas, on_progress: Callable[[float], None] | None = None) -> None:
-        """Enlarge one image from canvas to canvas, so that neither must be held as a float tensor.
+    def run(self, image: TileBuffer, sr: TileBuffer, on_progress: Callable[[float], None] | None = None) -> None:
+        """Enlarge one image from buffer to buffer, so that neither must be held as a float tensor.
 
         Args:
             image: H x W px.
@@ -130,7 +130,7 @@ class AdaptiveCropping(nn.Module):
             self._run_paper(image, sr)
         elif self.mode == "whole":
             self._run_whole(image, sr)
-        elif not self._stages:
+        elif not self._segments:
             self._run_uncut(image, sr)
         else:
             self._run_planned(image, sr, on_progress)
@@ -138,11 +138,11 @@ class AdaptiveCropping(nn.Module):
         if on_progress:
             on_progress(1.0)
 
-    def _run_whole(self, image: Canvas, sr: Canvas) -> None:
+    def _run_whole(self, image: TileBuffer, sr: TileBuffer) -> None:
         box = self._rounded(image)
-        sr.write(box.times(self.facts.scale), self.network(image.read(box)))
+        sr.write(box.times(self.info.scale), self.network(image.read(box)))
 
-    def _run_uncut(self, image: Canvas, sr: Canvas) -> None:
+    def _run_uncut(self, image: TileBuffer, sr: TileBuffer) -> None:
         """Whole, since there is no other way."""
         try:
             self._run_whole(image, sr)
@@ -154,10 +154,10 @@ class AdaptiveCropping(nn.Module):
                 f"{type(self.network).__name__} is unknown; use crop mode 'paper' or a smaller image"
             ) from error
 
-    def _run_paper(self, image: Canvas, sr: Canvas) -> None:
+    def _run_paper(self, image: TileBuffer, sr: TileBuffer) -> None:
         """Four crops of a little more than half the sides, of which the result takes a quarter each."""
         (height, half_h, crop_h), (width, half_w, crop_w) = (
-            _paper_sides(side, self.facts) for side in (image.height, image.width)
+            _paper_sides(side, self.info) for side in (image.height, image.width)
         )
         corners = [(top, left) for top in (0, height - crop_h) for left in (0, width - crop_w)]
         boxes = [Box(top, left, top + crop_h, left + crop_w) for top, left in corners]
@@ -171,11 +171,11 @@ class AdaptiveCropping(nn.Module):
                 (half_h, half_w, height, width),
             )
         ]
-        for box, core, crop in zip(boxes, kept, crops, strict=True):
-            rows, columns = core.times(self.facts.scale).inside(box.times(self.facts.scale))
-            sr.write(core.times(self.facts.scale), crop[None, :, rows, columns])
+        for box, inner, crop in zip(boxes, kept, crops, strict=True):
+            rows, columns = inner.times(self.info.scale).inside(box.times(self.info.scale))
+            sr.write(inner.times(self.info.scale), crop[None, :, rows, columns])
 
-    def _run_planned(self, image: Canvas, sr: Canvas, on_progress: Callable[[float], None] | None) -> None:
+    def _run_planned(self, image: TileBuffer, sr: TileBuffer, on_progress: Callable[[float], None] | None) -> None:
         costs, whole_cost = self._measure()
         box = self._rounded(image)
         device = self._device()
@@ -193,13 +193,13 @@ class AdaptiveCropping(nn.Module):
                 if on_progress:
                     on_progress(1.0)
                 return
-        StagedRun(
-            self._stages,
+        SegmentedRun(
+            self._segments,
             costs,
             image,
             sr,
             size=(box.height, box.width),
-            multiple=self.facts.size_multiple,
+            multiple=self.info.size_multiple,
             device=device,
             memory=memory,
             crop_size=self._crop_size,
@@ -207,43 +207,43 @@ class AdaptiveCropping(nn.Module):
             on_progress=on_progress,
         ).run()
 
-    def _stages_of_mode(self) -> list[Stage]:
-        """The stages that crops are made of; empty where the network cannot be cut."""
+    def _segments_of_mode(self) -> list[Segment]:
+        """The segments that crops are made of; empty where the network cannot be cut."""
         name = type(self.network).__name__
-        if self.facts.radius is None:
+        if self.info.receptive_radius is None:
             if self.mode == "local":
                 raise InputError(f"the receptive field of {name} is unknown; use crop mode 'exact', 'paper' or 'whole'")
             return []
         if self.mode == "exact":
             if isinstance(self.network, SRNetwork):
-                return self.network.stages()
-            if self.facts.pools_globally:
-                raise InputError(f"{name} pools globally and declares no stages; use crop mode 'local' or 'whole'")
-        return one_stage(self.network, self.facts.radius)
+                return self.network.segments()
+            if self.info.global_pool_modules:
+                raise InputError(f"{name} pools globally and declares no segments; use crop mode 'local' or 'whole'")
+        return one_segment(self.network, self.info.receptive_radius)
 
-    def _measure(self) -> tuple[list[StageCost], float]:
-        """Costs of the stages, and bytes per px of the image when the network runs at once."""
+    def _measure(self) -> tuple[list[SegmentCost], float]:
+        """Costs of the segments, and bytes per px of the image when the network runs at once."""
         if self._costs is None:
             parameter = next(self.network.parameters(), torch.empty(0))
-            side = round_up(max(SAMPLE_SIDE, self.facts.min_size), self.facts.size_multiple)
-            sample = parameter.new_zeros((1, self.facts.num_in_ch, side, side))
-            with PeakBytes() as memory:
+            side = round_up(max(SAMPLE_SIDE, self.info.min_size), self.info.size_multiple)
+            sample = parameter.new_zeros((1, self.info.num_in_ch, side, side))
+            with PeakMemory() as memory:
                 self.network(sample)
-            self._costs = measure_stages(self._stages, sample), memory.peak / side**2
+            self._costs = measure_segments(self._segments, sample), memory.peak / side**2
         return self._costs
 
     def _device(self) -> torch.device:
         return next(self.network.parameters(), torch.empty(0)).device
 
-    def _rounded(self, image: Canvas) -> Box:
+    def _rounded(self, image: TileBuffer) -> Box:
         """The image with its sides rounded up to what the network takes."""
-        smallest, multiple = self.facts.min_size, self.facts.size_multiple
+        smallest, multiple = self.info.min_size, self.info.size_multiple
         return Box(0, 0, *(round_up(max(smallest, side), multiple) for side in (image.height, image.width)))
 
 
-def _paper_sides(side: int, facts: Facts) -> tuple[int, int, int]:
+def _paper_sides(side: int, info: ModelInfo) -> tuple[int, int, int]:
     """The side of the image enlarged so that the crops fit, half of it, and the side of a crop."""
     side = max(PAPER_MIN_SIDE, side)
     half = side // 2
-    crop = round_up(max((half + 32) // 4 * 4, facts.min_size), facts.size_multiple)
+    crop = round_up(max((half + 32) // 4 * 4, info.min_size), info.size_multiple)
     return max(side, crop), half, crop

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from imdn_kd import zoo
 from imdn_kd.archs.base import SRNetwork
-from imdn_kd.archs.detect import recognise
+from imdn_kd.archs.detect import detect
 from imdn_kd.errors import InputError
 from imdn_kd.inference.weights import WeightFile, check_finite, misfits, one_line, read_weight_file
 from imdn_kd.registry import ARCHS
@@ -65,7 +65,7 @@ def save_model(path: Path | str, model: ModelFile, *, dtype: torch.dtype | None 
     metadata = {
         "format": FORMAT,
         "architecture": json.dumps(model.network.spec),
-        "scale": str(model.network.facts.scale),
+        "scale": str(model.network.info.scale),
         "value_range": str(model.value_range),
         "training": json.dumps(model.training),
         "card": model.card,
@@ -148,7 +148,7 @@ def _described(path: Path, file: WeightFile) -> ModelFile:
 
 def _recognised(path: Path, file: WeightFile) -> ModelFile:
     """By the names and shapes of the weights."""
-    spec = recognise(file.weights)
+    spec = detect(file.weights)
     if spec is None:
         found = ", ".join(list(file.weights)[:3])
         raise UnknownModelError(

@@ -1,4 +1,4 @@
-"""Where to cut an image, so that a crop with its overlap fits into a number of pixels."""
+"""Where to cut an image, so that a tile with its overlap fits into a number of pixels."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
 
-SMALLEST_CORE = 16
-"""Side in px below which crops are not cut, however small the budget: almost all work would be overlap."""
+SMALLEST_INNER = 16
+"""Side in px below which tiles are not cut, however small the budget: almost all work would be overlap."""
 
 
 class Box(NamedTuple):
@@ -41,62 +41,62 @@ class Box(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Crop:
-    """One crop: `core` is kept of the result; `padded`, core and overlap, is what the network sees."""
+class Tile:
+    """One tile: `inner` is kept of the result; `outer`, inner and overlap, is what the network sees."""
 
-    core: Box
-    padded: Box
+    inner: Box
+    outer: Box
 
 
-def plan_crops(
-    height: int, width: int, *, multiple: int, radius: int, max_area: int | None = None, side: int | None = None
-) -> list[Crop]:
-    """Cover height x width px (multiples of `multiple`) with crops, row by row.
+def plan_tiles(
+    height: int, width: int, *, multiple: int, overlap: int, max_area: int | None = None, side: int | None = None
+) -> list[Tile]:
+    """Cover height x width px (multiples of `multiple`) with tiles, row by row.
 
     Args:
         height: rows of the image.
         width: columns of the image.
         multiple: the edges of all boxes are multiples of this (or the edges of the image).
-        radius: overlap on each inner side, rounded up to `multiple`.
-        max_area: px that a crop with its overlap may have. Among the grids that fit, the one that computes the fewest
-            px in all is taken. Never cut below cores of `SMALLEST_CORE`.
-        side: cut cores of this side instead of planning from `max_area`.
+        overlap: overlap on each inner side, rounded up to `multiple`.
+        max_area: px that a tile with its overlap may have. Among the grids that fit, the one that computes the fewest
+            px in all is taken. Never cut below inner boxes of `SMALLEST_INNER`.
+        side: cut inner boxes of this side instead of planning from `max_area`.
     """
-    overlap = round_up(radius, multiple)
+    overlap = round_up(overlap, multiple)
     if side is not None:
-        core_height = core_width = round_up(max(1, side), multiple)
+        inner_height = inner_width = round_up(max(1, side), multiple)
     else:
         area = height * width if max_area is None else max_area
-        core_height, core_width = _best_core(height, width, multiple, overlap, area)
-    crops = []
-    for top, bottom in _spans(height, core_height):
-        for left, right in _spans(width, core_width):
-            padded = Box(
+        inner_height, inner_width = _best_inner(height, width, multiple, overlap, area)
+    tiles = []
+    for top, bottom in _spans(height, inner_height):
+        for left, right in _spans(width, inner_width):
+            outer = Box(
                 max(0, top - overlap),
                 max(0, left - overlap),
                 min(height, bottom + overlap),
                 min(width, right + overlap),
             )
-            crops.append(Crop(Box(top, left, bottom, right), padded))
-    return crops
+            tiles.append(Tile(Box(top, left, bottom, right), outer))
+    return tiles
 
 
-def _best_core(height: int, width: int, multiple: int, overlap: int, max_area: int) -> tuple[int, int]:
-    smallest = round_up(SMALLEST_CORE, multiple)
+def _best_inner(height: int, width: int, multiple: int, overlap: int, max_area: int) -> tuple[int, int]:
+    smallest = round_up(SMALLEST_INNER, multiple)
     best = (smallest, smallest)
     cost: float = float("inf")
     for columns in range(1, -(-width // smallest) + 1):
-        core_width = round_up(-(-width // columns), multiple)
-        padded_width = min(width, core_width + (2 * overlap if columns > 1 else 0))
-        rows_that_fit = max_area // padded_width
-        core_height = height if rows_that_fit >= height else (rows_that_fit - 2 * overlap) // multiple * multiple
-        if core_height < min(smallest, height):
+        inner_width = round_up(-(-width // columns), multiple)
+        outer_width = min(width, inner_width + (2 * overlap if columns > 1 else 0))
+        rows_that_fit = max_area // outer_width
+        inner_height = height if rows_that_fit >= height else (rows_that_fit - 2 * overlap) // multiple * multiple
+        if inner_height < min(smallest, height):
             continue
-        rows = -(-height // core_height)
-        core_height = round_up(-(-height // rows), multiple)
+        rows = -(-height // inner_height)
+        inner_height = round_up(-(-height // rows), multiple)
         computed = (height + 2 * overlap * (rows - 1)) * (width + 2 * overlap * (columns - 1))
         if computed < cost:
-            best, cost = (core_height, core_width), computed
+            best, cost = (inner_height, inner_width), computed
     return best
 
 

@@ -17,21 +17,21 @@ from PIL import Image
 from torch import Tensor
 
 from imdn_kd import zoo
-from imdn_kd.archs.base import Facts, SRNetwork
+from imdn_kd.archs.base import ModelInfo, SRNetwork
 from imdn_kd.errors import InputError
 from imdn_kd.image.alpha import fill_transparent
 from imdn_kd.image.reader import MAX_PIXELS, pixels_of
 from imdn_kd.image.resize import imresize
-from imdn_kd.inference.buffers import PixelCanvas
+from imdn_kd.inference.buffers import PixelBuffer
 from imdn_kd.inference.cropping import AdaptiveCropping, CropMode
 from imdn_kd.inference.device import Precision, choose_device, choose_dtype
 from imdn_kd.inference.memory import is_out_of_memory
 from imdn_kd.inference.model_file import ModelFile, load_model, open_model
 from imdn_kd.inference.sizes import Size, plan_passes, target_size
 
-Pixels = npt.NDArray[Any]
+ImageArray = npt.NDArray[Any]
 Progress = Callable[[float], None]
-AnyImage = TypeVar("AnyImage", Image.Image, Pixels, Tensor)
+AnyImage = TypeVar("AnyImage", Image.Image, ImageArray, Tensor)
 
 _LUMA = np.array([65.481, 128.553, 24.966], dtype=np.float32) / np.float32(219)
 """Weights of Y (ITU-R BT.601): a grey result has the Y of the colours that a network made of a grey image."""
@@ -89,7 +89,7 @@ class Upscaler:
             self._runner: Callable[[int], _Runner] = of_zoo
         else:
             runner = prepare(_open(model))
-            self._scales = [runner.facts.scale]
+            self._scales = [runner.info.scale]
             self._runner = lambda _: runner
 
     @property
@@ -131,7 +131,7 @@ class Upscaler:
         if scale is None and size is None and fit is None:
             scale = self.scale
 
-        def enlarge(pixels: Pixels) -> Pixels:
+        def enlarge(pixels: ImageArray) -> ImageArray:
             target = target_size(pixels.shape[:2], scale=scale, size=size, fit=fit)
             try:
                 return self._with_alpha(pixels, target, on_progress)
@@ -150,7 +150,7 @@ class Upscaler:
         _check_pixels(image)
         return enlarge(image)
 
-    def _with_alpha(self, pixels: Pixels, target: Size, on_progress: Progress | None) -> Pixels:
+    def _with_alpha(self, pixels: ImageArray, target: Size, on_progress: Progress | None) -> ImageArray:
         planes = pixels[..., None] if pixels.ndim == 2 else pixels
         if planes.shape[2] in (1, 3):
             return self._enlarge(planes, target, on_progress).reshape(*target, *pixels.shape[2:])
@@ -164,7 +164,7 @@ class Upscaler:
             large_alpha = self._enlarge(alpha[..., None], target, _part_of(on_progress, 1, parts))
         return np.concatenate((large_colour, large_alpha), 2)
 
-    def _enlarge(self, pixels: Pixels, target: Size, on_progress: Progress | None) -> Pixels:
+    def _enlarge(self, pixels: ImageArray, target: Size, on_progress: Progress | None) -> ImageArray:
         """`pixels` H x W x 1 or H x W x 3 to `target`."""
         passes = [] if self._scales == [1] else plan_passes(pixels.shape[:2], target, self._scales)
         growth = math.prod(passes)
@@ -180,7 +180,7 @@ class Upscaler:
             runners = [self._runner(s) for s in passes]
         work, dtype = pixels, pixels.dtype
         for number, runner in enumerate(runners):
-            reached = tuple(side * runner.facts.scale for side in work.shape[:2]) == target
+            reached = tuple(side * runner.info.scale for side in work.shape[:2]) == target
             progress = _part_of(on_progress, number, len(runners))
             # Only the last step may round, so that values are rounded once.
             work = self._run(runner, work, dtype if reached else np.dtype(np.float32), progress)
@@ -188,10 +188,12 @@ class Upscaler:
             work = imresize(work, size=target)
         return _to_dtype(work, dtype)
 
-    def _run(self, runner: _Runner, pixels: Pixels, dtype: np.dtype[Any], on_progress: Progress | None) -> Pixels:
+    def _run(
+        self, runner: _Runner, pixels: ImageArray, dtype: np.dtype[Any], on_progress: Progress | None
+    ) -> ImageArray:
         if not self.self_ensemble:
             return runner.run(pixels, dtype, on_progress)
-        total: Pixels = np.zeros((), np.float32)
+        total: ImageArray = np.zeros((), np.float32)
         for number in range(8):
             turned = runner.run(_turn(pixels, number), np.dtype(np.float32), _part_of(on_progress, number, 8))
             total = total + _turn_back(turned, number)
@@ -208,12 +210,12 @@ class _Runner:
     dtype: torch.dtype
 
     @property
-    def facts(self) -> Facts:
-        return self.cropping.facts
+    def info(self) -> ModelInfo:
+        return self.cropping.info
 
-    def run(self, pixels: Pixels, dtype: np.dtype[Any], on_progress: Progress | None) -> Pixels:
+    def run(self, pixels: ImageArray, dtype: np.dtype[Any], on_progress: Progress | None) -> ImageArray:
         """`pixels` H x W x C (C is 1 or 3) to sH x sW x C of `dtype`; channels are made to suit the network."""
-        given, wanted = pixels.shape[2], self.facts.num_in_ch
+        given, wanted = pixels.shape[2], self.info.num_in_ch
         if given == wanted:
             return self._run(pixels, dtype, on_progress)
         if (given, wanted) == (1, 3):
@@ -224,11 +226,11 @@ class _Runner:
             return np.concatenate(list(planes), 2)
         raise InputError(f"the network takes images of {wanted} channels, this one has {given}")
 
-    def _run(self, pixels: Pixels, dtype: np.dtype[Any], on_progress: Progress | None) -> Pixels:
+    def _run(self, pixels: ImageArray, dtype: np.dtype[Any], on_progress: Progress | None) -> ImageArray:
         height, width, channels = pixels.shape
-        result = np.empty((self.facts.scale * height, self.facts.scale * width, channels), dtype)
-        source = PixelCanvas(pixels, white=self.value_range, dtype=self.dtype, device=self.device)
-        self.cropping.run(source, PixelCanvas(result, white=self.value_range), on_progress)
+        result = np.empty((self.info.scale * height, self.info.scale * width, channels), dtype)
+        source = PixelBuffer(pixels, white=self.value_range, dtype=self.dtype, device=self.device)
+        self.cropping.run(source, PixelBuffer(result, white=self.value_range), on_progress)
         return result
 
 
@@ -240,7 +242,7 @@ def _open(model: str | Path | SRNetwork | ModelFile) -> ModelFile:
     return open_model(model)
 
 
-def _check_pixels(pixels: Pixels) -> None:
+def _check_pixels(pixels: ImageArray) -> None:
     shape_fits = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (1, 2, 3, 4))
     if not shape_fits or pixels.size == 0:
         raise InputError(f"an image is H x W or H x W x 1 to 4, not empty; got an array of shape {pixels.shape}")
@@ -248,7 +250,7 @@ def _check_pixels(pixels: Pixels) -> None:
         raise InputError(f"pixels of type {pixels.dtype} cannot be used; convert them to uint8, uint16 or float32")
 
 
-def _map_tensor(enlarge: Callable[[Pixels], Pixels], image: Tensor) -> Tensor:
+def _map_tensor(enlarge: Callable[[ImageArray], ImageArray], image: Tensor) -> Tensor:
     if image.dim() not in (3, 4) or 0 in image.shape or (image.dtype != torch.uint8 and not image.is_floating_point()):
         raise InputError(
             f"a tensor image is C x H x W or N x C x H x W of uint8 or floats; got {image.dtype} {tuple(image.shape)}"
@@ -263,10 +265,10 @@ def _map_tensor(enlarge: Callable[[Pixels], Pixels], image: Tensor) -> Tensor:
     return large if image.dim() == 4 else large[0]
 
 
-def _to_dtype(pixels: Pixels, dtype: np.dtype[Any]) -> Pixels:
+def _to_dtype(pixels: ImageArray, dtype: np.dtype[Any]) -> ImageArray:
     if pixels.dtype == dtype:
         return pixels
-    result: Pixels = np.empty(pixels.shape, dtype)
+    result: ImageArray = np.empty(pixels.shape, dtype)
     if dtype.kind == "f":
         result[...] = pixels
     else:
@@ -275,13 +277,13 @@ def _to_dtype(pixels: Pixels, dtype: np.dtype[Any]) -> Pixels:
     return result
 
 
-def _turn(pixels: Pixels, number: int) -> Pixels:
+def _turn(pixels: ImageArray, number: int) -> ImageArray:
     """One of the eight flips and turns of H x W x C."""
     pixels = pixels[:: -1 if number & 1 else 1, :: -1 if number & 2 else 1]
     return pixels.swapaxes(0, 1) if number & 4 else pixels
 
 
-def _turn_back(pixels: Pixels, number: int) -> Pixels:
+def _turn_back(pixels: ImageArray, number: int) -> ImageArray:
     pixels = pixels.swapaxes(0, 1) if number & 4 else pixels
     return pixels[:: -1 if number & 1 else 1, :: -1 if number & 2 else 1]
 

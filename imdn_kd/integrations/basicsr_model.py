@@ -49,7 +49,7 @@ class DistillModel(_models.SRModel):  # type: ignore[misc, name-defined]
     """
 
     def __init__(self, opt: dict[str, Any]) -> None:
-        # Not by SRModel, which would build a network that does not know its facts, on the device.
+        # Not by SRModel, which would build a network that does not know its info, on the device.
         _models.BaseModel.__init__(self, opt)
         network = _student(opt)
         if self.is_train:
@@ -163,8 +163,8 @@ def _student(opt: Mapping[str, Any]) -> SRNetwork:
         if name in ARCHS and find(name) is not None:
             raise InputError(f"the project has registered a network of its own as {name!r}; rename it")
         network: SRNetwork = ARCHS.build(spec)
-        if network.facts.scale != opt["scale"]:
-            raise InputError(f"{name} enlarges x{network.facts.scale}, but scale is {opt['scale']}")
+        if network.info.scale != opt["scale"]:
+            raise InputError(f"{name} enlarges x{network.info.scale}, but scale is {opt['scale']}")
     return network
 
 
@@ -177,7 +177,7 @@ def _lesson(opt: Mapping[str, Any], student: SRNetwork, device: torch.device) ->
     opened = []
     with _at("network_t"):
         for each in teachers:
-            opened.append(open_teacher(each, scale=scale, num_in_ch=student.facts.num_in_ch, device=device))
+            opened.append(open_teacher(each, scale=scale, num_in_ch=student.info.num_in_ch, device=device))
     build_loss = import_basicsr("basicsr.losses").build_loss
     total = int(train["total_iter"])
     terms = [

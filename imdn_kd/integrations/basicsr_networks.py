@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imdn_kd.archs.base import Facts, SRNetwork
+from imdn_kd.archs.base import ModelInfo, SRNetwork
+from imdn_kd.archs.probing import measure_info
 from imdn_kd.errors import InputError
-from imdn_kd.integrations.measured_facts import measure_facts
 
 _OTHER_WORK = {
     **dict.fromkeys(("BasicVSR", "BasicVSRPlusPlus", "DUF", "EDVR", "IconVSR", "TOFlow"), "is for video"),
@@ -75,7 +75,7 @@ def import_basicsr(name: str) -> ModuleType:
 def find(name: str) -> type[SRNetwork] | None:
     """Return the network that BasicSR calls `name`, or None if there is none or BasicSR cannot be imported.
 
-    The class is one of BasicSR's own, with the same modules, keys of weights and initial values, that says its facts
+    The class is one of BasicSR's own, with the same modules, keys of weights and initial values, that says its info
     and its `spec` besides. Its receptive field is unknown.
 
     Raises:
@@ -111,10 +111,10 @@ class _BasicSRNetwork(SRNetwork):
     """What is added to a class of BasicSR."""
 
     @cached_property
-    def facts(self) -> Facts:
-        """See `SRNetwork.facts`; measured once."""
+    def info(self) -> ModelInfo:
+        """See `SRNetwork.info`; measured once."""
         channels = next((self.spec[key] for key in _CHANNEL_OPTIONS if key in self.spec), 3)
-        return measure_facts(self, channels)
+        return measure_info(self, channels)
 
     # The class cannot be imported by its name, which is what pickling does by default.
     def __reduce__(self) -> tuple[Any, ...]:
@@ -152,7 +152,7 @@ def _adapt(name: str, theirs: type[nn.Module]) -> type[SRNetwork]:
             raise InputError(
                 f"the network {name!r} of BasicSR cannot be built with {given} ({_one_line(error)}); correct the values"
             ) from error
-        _ = self.facts  # what is no super-resolution network is refused now
+        _ = self.info  # what is no super-resolution network is refused now
 
     init.__signature__ = signature  # type: ignore[attr-defined]
     own = [_BasicSRNetwork, _MixedPrecision] if theirs.__name__ == "SwinIR" else [_BasicSRNetwork]

@@ -21,10 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imdn_kd.archs.base import Facts, SRNetwork
+from imdn_kd.archs.base import ModelInfo, SRNetwork
+from imdn_kd.archs.probing import measure_info
 from imdn_kd.errors import InputError
 from imdn_kd.inference.weights import check_finite, read_weights
-from imdn_kd.integrations.measured_facts import measure_facts
 
 
 def load_spandrel(path: Path | str, key: str | None = None) -> SRNetwork:
@@ -36,7 +36,7 @@ def load_spandrel(path: Path | str, key: str | None = None) -> SRNetwork:
 
     Returns:
         The network, fp32, on the CPU, in eval mode: of spandrel's class, with its modules and their names, that states
-        its facts besides. `spec` has class and options, but no registry builds from it.
+        its info besides. `spec` has class and options, but no registry builds from it.
 
     Raises:
         InputError: no such file, spandrel is not installed or does not know what is in the file, or it is no network
@@ -69,23 +69,23 @@ def load_spandrel(path: Path | str, key: str | None = None) -> SRNetwork:
             f"{path}: a network of the kind {name} that makes {descriptor.output_channels} channels of "
             f"{descriptor.input_channels}; give one that keeps their number"
         )
-    facts = _facts(path, descriptor)
-    if not _is_called_plainly(descriptor, facts):
+    info = _info(path, descriptor)
+    if not _is_called_plainly(descriptor, info):
         raise InputError(
             f"{path}: a network of the kind {name}, which does more than turn an image into a larger one; give another"
         )
-    return _adopt(descriptor.model.eval(), facts)
+    return _adopt(descriptor.model.eval(), info)
 
 
 class _SpandrelNetwork(SRNetwork):
     """What is added to a class of spandrel."""
 
-    _facts: Facts
+    _info: ModelInfo
 
     @property
-    def facts(self) -> Facts:
-        """See `SRNetwork.facts`."""
-        return self._facts
+    def info(self) -> ModelInfo:
+        """See `SRNetwork.info`."""
+        return self._info
 
     def forward(self, image: Tensor) -> Tensor:
         """Enlarge images N x C x H x W."""
@@ -113,13 +113,13 @@ def _class_of(theirs: type[nn.Module]) -> type[SRNetwork]:
     return _classes[theirs]
 
 
-def _adopt(network: nn.Module, facts: Facts) -> SRNetwork:
+def _adopt(network: nn.Module, info: ModelInfo) -> SRNetwork:
     theirs = type(network)
     options = getattr(network, "hyperparameters", {})
     network.__dict__["spec"] = {"type": f"spandrel.{theirs.__name__}"} | {
         option: json.loads(json.dumps(value)) for option, value in options.items() if _is_plain(value)
     }
-    network.__dict__["_facts"] = facts
+    network.__dict__["_info"] = info
     network.__class__ = _class_of(theirs)
     assert isinstance(network, SRNetwork)  # noqa: S101
     return network
@@ -130,10 +130,10 @@ def _blank(theirs: type[nn.Module]) -> nn.Module:
     return nn.Module.__new__(_class_of(theirs))
 
 
-def _facts(path: Path, descriptor: Any) -> Facts:  # noqa: ANN401 - spandrel has no types for mypy
+def _info(path: Path, descriptor: Any) -> ModelInfo:  # noqa: ANN401 - spandrel has no types for mypy
     """What is measured, made stricter where spandrel asks for more."""
     try:
-        measured = measure_facts(descriptor.model.eval(), descriptor.input_channels)
+        measured = measure_info(descriptor.model.eval(), descriptor.input_channels)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     asked = descriptor.size_requirements
@@ -143,11 +143,11 @@ def _facts(path: Path, descriptor: Any) -> Facts:  # noqa: ANN401 - spandrel has
     )
 
 
-def _is_called_plainly(descriptor: Any, facts: Facts) -> bool:  # noqa: ANN401
+def _is_called_plainly(descriptor: Any, info: ModelInfo) -> bool:  # noqa: ANN401
     """Whether spandrel gives an image to the network as it is, and takes what comes out."""
     copied = copy.deepcopy(descriptor)  # since what spandrel runs cannot be trained any more
-    side = _next_multiple(max(facts.min_size, 16), facts.size_multiple)
-    image = torch.rand(1, facts.num_in_ch, side, side, generator=torch.Generator().manual_seed(0))
+    side = _next_multiple(max(info.min_size, 16), info.size_multiple)
+    image = torch.rand(1, info.num_in_ch, side, side, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         plain = copied.model.eval()(image.clone()).clamp(0, 1)
     return torch.allclose(plain, copied(image), atol=1e-4)

@@ -36,12 +36,12 @@ def open_teacher(
         InputError: no such file or network, one that cannot be used, or one of another factor.
     """
     model = _open(options)
-    name, facts = options.weights, model.network.facts
-    if facts.scale != scale:
-        raise InputError(f"{name}: enlarges x{facts.scale}, but scale is {scale}; give a teacher for x{scale}")
-    if facts.num_in_ch != num_in_ch:
+    name, info = options.weights, model.network.info
+    if info.scale != scale:
+        raise InputError(f"{name}: enlarges x{info.scale}, but scale is {scale}; give a teacher for x{scale}")
+    if info.num_in_ch != num_in_ch:
         raise InputError(
-            f"{name}: takes images of {facts.num_in_ch} channels, but the student's have {num_in_ch}; give another one"
+            f"{name}: takes images of {info.num_in_ch} channels, but the student's have {num_in_ch}; give another one"
         )
     return Teacher(
         model.network,

@@ -55,16 +55,16 @@ def test_official_checkpoints_load_strictly_and_give_the_output_of_the_formulas(
 
 
 @pytest.mark.parametrize("name", list(ARCHS))
-def test_every_network_keeps_its_facts_and_its_spec(name):
+def test_every_network_keeps_its_info_and_its_spec(name):
     network = build(name)
-    facts = network.facts
-    side = max(facts.min_size, facts.size_multiple)
-    image = torch.rand(1, facts.num_in_ch, side, 3 * side)
+    info = network.info
+    side = max(info.min_size, info.size_multiple)
+    image = torch.rand(1, info.num_in_ch, side, 3 * side)
     with torch.no_grad():
         result = network(image)
-    assert result.shape == (1, facts.num_in_ch, facts.scale * side, facts.scale * 3 * side)
-    assert facts.radius % facts.size_multiple == 0
-    for path in facts.pools_globally:
+    assert result.shape == (1, info.num_in_ch, info.scale * side, info.scale * 3 * side)
+    assert info.receptive_radius % info.size_multiple == 0
+    for path in info.global_pool_modules:
         assert isinstance(network.get_submodule(path), CCA)
     again = ARCHS.build(network.spec)
     again.load_state_dict(network.state_dict())
@@ -72,37 +72,35 @@ def test_every_network_keeps_its_facts_and_its_spec(name):
         assert torch.equal(again.eval()(image), result)
 
 
-@pytest.mark.parametrize("name", [name for name in ARCHS if not build(name).facts.pools_globally])
+@pytest.mark.parametrize("name", [name for name in ARCHS if not build(name).info.global_pool_modules])
 def test_the_radius_of_networks_without_pooling_is_exact(name):
     network = build(name).double()
-    facts = network.facts
-    side = 2 * facts.radius + 8 * facts.size_multiple
+    info = network.info
+    side = 2 * info.receptive_radius + 8 * info.size_multiple
     # All dependencies must show: no ReLU may be off, no weight zero.
     for parameter in network.parameters():
         torch.nn.init.uniform_(parameter, 0.01, 0.1)
     image = torch.rand(1, 3, side, side, dtype=torch.float64, requires_grad=True)
-    centre = side // 2 // facts.size_multiple * facts.size_multiple
-    top = facts.scale * centre
-    cell = network(image)[
-        ..., top : top + facts.scale * facts.size_multiple, top : top + facts.scale * facts.size_multiple
-    ]
+    centre = side // 2 // info.size_multiple * info.size_multiple
+    top = info.scale * centre
+    cell = network(image)[..., top : top + info.scale * info.size_multiple, top : top + info.scale * info.size_multiple]
     cell.sum().backward()
     reached = image.grad.abs().sum((0, 1, 2)).nonzero().flatten()
-    assert centre - int(reached.min()) == facts.radius
-    assert int(reached.max()) - (centre + facts.size_multiple - 1) <= facts.radius
+    assert centre - int(reached.min()) == info.receptive_radius
+    assert int(reached.max()) - (centre + info.size_multiple - 1) <= info.receptive_radius
 
 
 @pytest.mark.parametrize("name", list(ARCHS))
 def test_stages_give_what_forward_gives(name):
     network = build(name)
-    side = 8 * network.facts.size_multiple
-    image = torch.rand(1, 3, side, side + network.facts.size_multiple)
+    side = 8 * network.info.size_multiple
+    image = torch.rand(1, 3, side, side + network.info.size_multiple)
     features, statistics = {"image": image}, None
     with torch.no_grad():
-        for stage in network.stages():
-            assert stage.radius % network.facts.size_multiple == 0
-            features |= stage.run({key: features[key] for key in stage.reads}, statistics)
-            statistics = map_statistics(features[stage.pools]) if stage.pools else None
+        for segment in network.segments():
+            assert segment.receptive_radius % network.info.size_multiple == 0
+            features |= segment.run({key: features[key] for key in segment.reads}, statistics)
+            statistics = map_statistics(features[segment.global_stat]) if segment.global_stat else None
         assert (features["sr"] - network(image)).abs().max() <= 1e-5
 
 

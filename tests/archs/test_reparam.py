@@ -14,8 +14,8 @@ NAMES = [name for name in ARCHS if can_expand(ARCHS.build({"type": name}))]
 
 
 def image_for(network: nn.Module) -> torch.Tensor:
-    side = 4 * network.facts.size_multiple
-    return torch.rand((1, network.facts.num_in_ch, side, side), generator=torch.Generator().manual_seed(0))
+    side = 4 * network.info.size_multiple
+    return torch.rand((1, network.info.num_in_ch, side, side), generator=torch.Generator().manual_seed(0))
 
 
 def trained(network: nn.Module) -> nn.Module:

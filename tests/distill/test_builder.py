@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from imdn_kd.archs.base import Facts, SRNetwork
+from imdn_kd.archs.base import ModelInfo, SRNetwork
 from imdn_kd.config.options import check_options
 from imdn_kd.distill.builder import make_lesson
 from imdn_kd.distill.distiller import ADAPTERS, CRITIC, STUDENT, Distiller, Lesson
@@ -251,8 +251,8 @@ class Nearest(SRNetwork):
         self.unused = nn.Parameter(torch.zeros(1))
 
     @property
-    def facts(self):
-        return Facts(scale=2)
+    def info(self):
+        return ModelInfo(scale=2)
 
     def forward(self, x):
         return x.repeat_interleave(2, 2).repeat_interleave(2, 3) + 0 * self.unused

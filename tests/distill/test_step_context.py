@@ -3,14 +3,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from imdn_kd.archs.base import Facts
+from imdn_kd.archs.base import ModelInfo
 from imdn_kd.distill.step_context import Scene
 
 every_memory_format = pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 
 
 def scene(lq, gt):
-    return Scene({"lq": lq, "gt": gt}, student=nn.Identity(), facts=Facts(scale=1, radius=0))
+    return Scene({"lq": lq, "gt": gt}, student=nn.Identity(), info=ModelInfo(scale=1, receptive_radius=0))
 
 
 @every_memory_format

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from imdn_kd.archs.base import Facts, SRNetwork
+from imdn_kd.archs.base import ModelInfo, SRNetwork
 from imdn_kd.distill.teacher import Teacher, mean_of
 from imdn_kd.errors import InputError
 from imdn_kd.registry import ARCHS
@@ -24,7 +24,7 @@ def images(*shape, seed=0):
 class Affine(SRNetwork):
     """Twice as large, times a factor plus an offset, for sides that are multiples of 4."""
 
-    facts = Facts(scale=2, size_multiple=4, min_size=8)
+    info = ModelInfo(scale=2, size_multiple=4, min_size=8)
 
     def __init__(self, *, factor: float = 1.0, offset: float = 0.0) -> None:
         super().__init__()

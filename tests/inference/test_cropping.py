@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from imdn_kd.archs import IMDN, IMDN_RTC, Facts, SRNetwork, Stage
+from imdn_kd.archs import IMDN, IMDN_RTC, ModelInfo, Segment, SRNetwork
 from imdn_kd.archs.imdn import map_statistics
 from imdn_kd.errors import InputError
-from imdn_kd.inference import staged
-from imdn_kd.inference.buffers import FileCanvas, PixelCanvas, TensorCanvas
+from imdn_kd.inference import segmented
+from imdn_kd.inference.buffers import FileBuffer, PixelBuffer, TensorBuffer
 from imdn_kd.inference.cropping import AdaptiveCropping
-from imdn_kd.inference.memory import PeakBytes
-from imdn_kd.inference.staged import MergedStatistics
+from imdn_kd.inference.memory import PeakMemory
+from imdn_kd.inference.segmented import RunningStats
 from imdn_kd.inference.tiles import Box
 from imdn_kd.registry import ARCHS
 from tests.official import FILES, official
@@ -56,7 +56,7 @@ def test_exact_equals_the_whole_image(name, size, budget, seed):
     crops = {"crop_size": budget} if budget <= 120 else {"memory": budget}
     whole = AdaptiveCropping(model.network, mode="whole")(image)
     exact = AdaptiveCropping(model.network, **crops)(image)
-    assert exact.shape == (1, 3, model.network.facts.scale * size[0], model.network.facts.scale * size[1])
+    assert exact.shape == (1, 3, model.network.info.scale * size[0], model.network.info.scale * size[1])
     assert (exact - whole).abs().max() <= 1e-5 * model.value_range
 
 
@@ -73,8 +73,8 @@ def test_features_on_disk_give_the_same_as_features_in_memory(monkeypatch):
     network, image = small("imdn"), random_image(60, 80)
     in_memory = AdaptiveCropping(network, crop_size=32, memory=2**40)(image)
     used = []
-    original = FileCanvas.write
-    monkeypatch.setattr(FileCanvas, "write", lambda self, *a: (used.append(1), original(self, *a)))
+    original = FileBuffer.write
+    monkeypatch.setattr(FileBuffer, "write", lambda self, *a: (used.append(1), original(self, *a)))
     on_disk = AdaptiveCropping(network, crop_size=32, memory=2**20)(image)
     assert used
     assert (in_memory - on_disk).abs().max() <= 1e-5
@@ -82,11 +82,11 @@ def test_features_on_disk_give_the_same_as_features_in_memory(monkeypatch):
 
 def test_local_crops_know_nothing_of_each_other():
     network, image = small("imdn"), random_image(64, 64)
-    radius = network.facts.radius
+    receptive_radius = network.info.receptive_radius
     local = AdaptiveCropping(network, mode="local", crop_size=32)(image)
     with torch.no_grad():
-        corner = network(image[..., : 32 + radius, : 32 + radius])
-    scale = network.facts.scale
+        corner = network(image[..., : 32 + receptive_radius, : 32 + receptive_radius])
+    scale = network.info.scale
     expected = corner[..., : 32 * scale, : 32 * scale]
     assert (local[..., : 32 * scale, : 32 * scale] - expected).abs().max() <= 1e-5
     exact = AdaptiveCropping(network, crop_size=32)(image)
@@ -122,7 +122,7 @@ def paper_definition(network: nn.Module, image: Tensor, scale: int) -> Tensor:
 @given(size=st.tuples(st.integers(60, 140), st.integers(60, 140)))
 def test_paper_mode_is_bit_equal_to_its_definition(name, size):
     network, image = small(name), random_image(*size)
-    expected = paper_definition(network, image, network.facts.scale)
+    expected = paper_definition(network, image, network.info.scale)
     assert torch.equal(AdaptiveCropping(network, mode="paper")(image), expected)
 
 
@@ -142,7 +142,7 @@ def test_paper_mode_below_its_smallest_size_repeats_the_border(size):
 def test_the_smallest_images(mode, name, size):
     network = small(name)
     result = AdaptiveCropping(network, mode=mode, crop_size=8)(random_image(*size))
-    assert result.shape[2:] == (network.facts.scale * size[0], network.facts.scale * size[1])
+    assert result.shape[2:] == (network.info.scale * size[0], network.info.scale * size[1])
     assert torch.isfinite(result).all()
 
 
@@ -190,9 +190,9 @@ def test_out_of_memory_is_tried_again_with_smaller_crops_and_said(caplog):
 def test_out_of_memory_with_the_smallest_crops_is_one_line(multiple):
     network = Limited().eval()
     network.limit = 48 * 48  # what the memory is measured with
-    facts = Facts(scale=2, size_multiple=multiple, radius=24)
+    info = ModelInfo(scale=2, size_multiple=multiple, receptive_radius=24)
     with pytest.raises(InputError, match="out of memory even with crops of") as caught:
-        AdaptiveCropping(network, crop_size=64, facts=facts)(random_image(100, 100))
+        AdaptiveCropping(network, crop_size=64, info=info)(random_image(100, 100))
     assert "\n" not in str(caught.value)
 
 
@@ -216,13 +216,13 @@ def test_a_full_disk_is_one_line(monkeypatch):
     def full(self, box, values):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(FileCanvas, "write", full)
+    monkeypatch.setattr(FileBuffer, "write", full)
     with pytest.raises(InputError, match="No space left"):
         AdaptiveCropping(small("imdn_s"), crop_size=32, memory=2**16)(random_image(64, 64))
 
 
 def test_too_little_disk_is_said_before_the_work(monkeypatch, tmp_path):
-    monkeypatch.setattr(staged.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr(segmented.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     with pytest.raises(InputError, match=r"need 0\.0 GB"):
         AdaptiveCropping(small("imdn_s"), crop_size=32, memory=2**16, scratch=tmp_path)(random_image(64, 64))
 
@@ -238,8 +238,8 @@ def test_planned_crops_keep_to_the_budget():
     cropping = AdaptiveCropping(network, memory=budget)
     cropping(random_image(8, 8))  # measures
     image, sr = random_image(300, 260), torch.empty(1, 3, 1200, 1040)
-    with PeakBytes() as memory:
-        cropping.run(TensorCanvas(image), TensorCanvas(sr))
+    with PeakMemory() as memory:
+        cropping.run(TensorBuffer(image), TensorBuffer(sr))
     assert memory.peak <= budget
 
 
@@ -247,7 +247,7 @@ def test_progress_rises_to_one():
     seen = []
     image, sr = random_image(64, 64), torch.empty(1, 3, 256, 256)
     cropping = AdaptiveCropping(small("imdn_s"), crop_size=32)
-    cropping.run(TensorCanvas(image), TensorCanvas(sr), seen.append)
+    cropping.run(TensorBuffer(image), TensorBuffer(sr), seen.append)
     assert seen == sorted(seen)
     assert seen[-1] == pytest.approx(1)
 
@@ -261,24 +261,24 @@ class Foreign(nn.Module):
         )
 
 
-def test_a_foreign_network_works_with_facts_given():
+def test_a_foreign_network_works_with_info_given():
     image = random_image(40, 30)
-    result = AdaptiveCropping(Foreign(), facts=Facts(scale=2, radius=1), crop_size=10)(image)
+    result = AdaptiveCropping(Foreign(), info=ModelInfo(scale=2, receptive_radius=1), crop_size=10)(image)
     assert (result - Foreign()(image)).abs().max() <= 1e-6
 
 
 class Pooling(SRNetwork):
-    """A network that pools globally, to show what declaring stages takes."""
+    """A network that pools globally, to show what declaring segments takes."""
 
-    facts = Facts(scale=1, radius=1, pools_globally=("pool",))
+    info = ModelInfo(scale=1, receptive_radius=1, global_pool_modules=("pool",))
 
     def forward(self, image: Tensor) -> Tensor:
         return image - map_statistics(image).mean
 
-    def stages(self) -> list[Stage]:
+    def segments(self) -> list[Segment]:
         return [
-            Stage(("image",), lambda f, _: {"x": f["image"] + 0}, radius=0, pools="x"),
-            Stage(("x",), lambda f, statistics: {"sr": f["x"] - statistics.mean}, radius=0),
+            Segment(("image",), lambda f, _: {"x": f["image"] + 0}, receptive_radius=0, global_stat="x"),
+            Segment(("x",), lambda f, statistics: {"sr": f["x"] - statistics.mean}, receptive_radius=0),
         ]
 
 
@@ -295,8 +295,8 @@ class Blocks(SRNetwork):
         self.multiple = multiple
 
     @property
-    def facts(self) -> Facts:
-        return Facts(scale=2, size_multiple=self.multiple, min_size=self.multiple, radius=None)
+    def info(self) -> ModelInfo:
+        return ModelInfo(scale=2, size_multiple=self.multiple, min_size=self.multiple, receptive_radius=None)
 
     def forward(self, image: Tensor) -> Tensor:
         n, c, h, w = image.shape
@@ -314,7 +314,7 @@ def test_a_network_of_unknown_reach_is_run_whole(size):
     expected = Blocks()(padded)[..., : 2 * size[0], : 2 * size[1]]
     assert torch.equal(AdaptiveCropping(Blocks())(image), expected)
     assert torch.equal(AdaptiveCropping(Blocks(), mode="whole")(image), expected)
-    assert Blocks().stages() == []
+    assert Blocks().segments() == []
 
 
 def test_crops_that_cannot_be_are_said(caplog):
@@ -348,13 +348,19 @@ class Exhausting(Blocks):
     ("make", "message"),
     [
         (lambda: AdaptiveCropping(Blocks(), mode="local"), "receptive field of Blocks is unknown"),
-        (lambda: AdaptiveCropping(Foreign(), mode="local", facts=Facts(scale=2, radius=None)), "use crop mode 'exact'"),
+        (
+            lambda: AdaptiveCropping(Foreign(), mode="local", info=ModelInfo(scale=2, receptive_radius=None)),
+            "use crop mode 'exact'",
+        ),
         (lambda: AdaptiveCropping(Exhausting())(torch.rand(1, 3, 8, 8)), "not enough memory for 8x8 px at once"),
         (lambda: AdaptiveCropping(IMDN(), mode="tiles"), "choose one of exact, local, paper, whole"),
         (lambda: AdaptiveCropping(IMDN(), crop_size=0), "crop_size 0"),
         (lambda: AdaptiveCropping(IMDN(), memory=0), "memory 0"),
-        (lambda: AdaptiveCropping(Foreign()), "give `facts`"),
-        (lambda: AdaptiveCropping(Foreign(), facts=Facts(scale=2, pools_globally=("x",))), "declares no stages"),
+        (lambda: AdaptiveCropping(Foreign()), "give `info`"),
+        (
+            lambda: AdaptiveCropping(Foreign(), info=ModelInfo(scale=2, global_pool_modules=("x",))),
+            "declares no segments",
+        ),
         (lambda: AdaptiveCropping(IMDN())(torch.rand(3, 8, 8)), "N x C x H x W"),
         (lambda: AdaptiveCropping(IMDN())(torch.rand(1, 3, 0, 8)), "no side 0"),
         (lambda: AdaptiveCropping(IMDN())(torch.rand(1, 1, 8, 8)), "3 channels, got 1"),
@@ -370,7 +376,7 @@ def test_impossible_requests_are_one_line(make, message):
 def test_merged_statistics_equal_those_of_the_whole(size, cut, offset):
     x = torch.rand((1, 4, *size), dtype=torch.float64) + offset
     row = round(cut * size[0])
-    merged = MergedStatistics()
+    merged = RunningStats()
     for part in (x[:, :, :row], x[:, :, row:]):
         if part.numel():
             merged.add(part.float())
@@ -384,42 +390,42 @@ def test_merged_statistics_equal_those_of_the_whole(size, cut, offset):
 
 @settings(max_examples=20, deadline=None)
 @given(height=st.integers(1, 30), width=st.integers(1, 30), data=st.data())
-def test_file_canvas_holds_what_is_written(tmp_path_factory, height, width, data):
+def test_file_buffer_holds_what_is_written(tmp_path_factory, height, width, data):
     folder = tmp_path_factory.mktemp("scratch")
     values = torch.rand(1, 5, height, width)
-    canvas = FileCanvas(5, height, width, torch.float32, torch.device("cpu"), folder)
-    canvas.write(Box(0, 0, height, width), values)
+    buffer = FileBuffer(5, height, width, torch.float32, torch.device("cpu"), folder)
+    buffer.write(Box(0, 0, height, width), values)
     top, left = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
     box = Box(top, left, data.draw(st.integers(top + 1, height)), data.draw(st.integers(left + 1, width)))
-    assert torch.equal(canvas.read(box), values[:, :, box.top : box.bottom, box.left : box.right])
-    canvas.write(box, torch.zeros(1, 5, box.height, box.width))
+    assert torch.equal(buffer.read(box), values[:, :, box.top : box.bottom, box.left : box.right])
+    buffer.write(box, torch.zeros(1, 5, box.height, box.width))
     values[:, :, box.top : box.bottom, box.left : box.right] = 0
-    assert torch.equal(canvas.read(Box(0, 0, height, width)), values)
+    assert torch.equal(buffer.read(Box(0, 0, height, width)), values)
 
 
 def test_what_is_read_is_known_to_be_channels_last(tmp_path):
     box = Box(0, 0, 6, 5)
-    scratch = FileCanvas(4, 6, 5, torch.float32, torch.device("cpu"), tmp_path)
+    scratch = FileBuffer(4, 6, 5, torch.float32, torch.device("cpu"), tmp_path)
     scratch.write(box, torch.rand(1, 4, 6, 5))
-    for canvas in (scratch, PixelCanvas(np.zeros((6, 5, 4), np.uint8))):
-        values = canvas.read(box)
+    for buffer in (scratch, PixelBuffer(np.zeros((6, 5, 4), np.uint8))):
+        values = buffer.read(box)
         assert torch.cat((values, values), 1).is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("white", [1.0, 255.0])
-def test_pixel_canvas_round_trips_every_value(dtype, white):
+def test_pixel_buffer_round_trips_every_value(dtype, white):
     top = np.iinfo(dtype).max
     pixels = np.arange(top + 1, dtype=dtype).reshape(16, -1, 1)
-    values = PixelCanvas(pixels, white=white).read(Box(0, 0, *pixels.shape[:2]))
+    values = PixelBuffer(pixels, white=white).read(Box(0, 0, *pixels.shape[:2]))
     assert values.min() == 0
     assert values.max() == pytest.approx(white)
     again = np.zeros_like(pixels)
-    PixelCanvas(again, white=white).write(Box(0, 0, *pixels.shape[:2]), values)
+    PixelBuffer(again, white=white).write(Box(0, 0, *pixels.shape[:2]), values)
     assert (again == pixels).all()
 
 
-def test_pixel_canvas_clamps_and_rounds():
+def test_pixel_buffer_clamps_and_rounds():
     pixels = np.zeros((1, 4, 1), np.uint8)
-    PixelCanvas(pixels).write(Box(0, 0, 1, 4), torch.tensor([-0.2, 1.7, 100.4 / 255, 100.6 / 255]).reshape(1, 1, 1, 4))
+    PixelBuffer(pixels).write(Box(0, 0, 1, 4), torch.tensor([-0.2, 1.7, 100.4 / 255, 100.6 / 255]).reshape(1, 1, 1, 4))
     assert pixels.ravel().tolist() == [0, 255, 100, 101]

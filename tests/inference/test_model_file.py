@@ -91,7 +91,7 @@ def test_official_checkpoints_are_recognised_by_content(name, tmp_path):
     model = official(name)
     assert model.network.spec["type"] == name.split("_x")[0]
     if "_x" in name:
-        assert model.network.facts.scale == int(name[-1])
+        assert model.network.info.scale == int(name[-1])
     assert model.value_range == (255.0 if name == "IMDN_RTE" else 1.0)
     renamed = tmp_path / "whatever.bin"
     renamed.write_bytes((FOLDER / FILES[name]).read_bytes())

@@ -7,7 +7,7 @@ from PIL import Image
 from torch import Tensor
 
 from imdn_kd import zoo
-from imdn_kd.archs import IMDN, IMDN_RTC, Facts, SRNetwork
+from imdn_kd.archs import IMDN, IMDN_RTC, ModelInfo, SRNetwork
 from imdn_kd.errors import InputError
 from imdn_kd.image.resize import imresize
 from imdn_kd.inference.model_file import ModelFile, save_model
@@ -23,8 +23,8 @@ class Repeat(SRNetwork):
         self.scale, self.channels = scale, channels
 
     @property
-    def facts(self) -> Facts:
-        return Facts(scale=self.scale, num_in_ch=self.channels)
+    def info(self) -> ModelInfo:
+        return ModelInfo(scale=self.scale, num_in_ch=self.channels)
 
     def forward(self, image: Tensor) -> Tensor:
         return image.repeat_interleave(self.scale, 2).repeat_interleave(self.scale, 3)

@@ -40,7 +40,7 @@ NETWORKS = {
 }
 
 # Scale, multiple of sides, smallest side.
-FACTS = {
+INFO = {
     "EDSR": (2, 1, 1),
     "RCAN": (3, 1, 1),
     "RRDBNet": (4, 1, 1),
@@ -69,7 +69,7 @@ def theirs(case, seed=0):
 
 
 def picture(network, *size, seed=0):
-    return torch.rand((1, network.facts.num_in_ch, *size), generator=torch.Generator().manual_seed(seed))
+    return torch.rand((1, network.info.num_in_ch, *size), generator=torch.Generator().manual_seed(seed))
 
 
 def message_of(call):
@@ -98,11 +98,11 @@ def test_is_the_network_of_basicsr(case):
 
 @needs_basicsr
 @every_network
-def test_facts_are_true(case):
+def test_info_is_true(case):
     network, expected = ours(case), theirs(case).eval()
-    facts = network.facts
-    assert (facts.scale, facts.size_multiple, facts.min_size) == FACTS[case]
-    assert facts.radius is None
+    info = network.info
+    assert (info.scale, info.size_multiple, info.min_size) == INFO[case]
+    assert info.receptive_radius is None
 
     def works(height, width):
         try:
@@ -110,16 +110,16 @@ def test_facts_are_true(case):
                 result = expected(picture(network, height, width))
         except (RuntimeError, AssertionError):
             return False
-        return result.shape == (1, facts.num_in_ch, facts.scale * height, facts.scale * width)
+        return result.shape == (1, info.num_in_ch, info.scale * height, info.scale * width)
 
-    for side in range(1, 2 * facts.size_multiple + 3):
-        fits = side >= facts.min_size and side % facts.size_multiple == 0
-        assert works(side, 2 * facts.min_size) == works(facts.min_size, side) == fits, side
+    for side in range(1, 2 * info.size_multiple + 3):
+        fits = side >= info.min_size and side % info.size_multiple == 0
+        assert works(side, 2 * info.min_size) == works(info.min_size, side) == fits, side
 
 
 @needs_basicsr
-def test_global_poolings_are_facts():
-    paths = ours("RCAN").facts.pools_globally
+def test_global_poolings_are_found():
+    paths = ours("RCAN").info.global_pool_modules
     assert paths == ("body.0.residual_group.0.rcab.3.attention.0",)
     assert isinstance(theirs("RCAN").get_submodule(paths[0]), torch.nn.AdaptiveAvgPool2d)
 
@@ -129,7 +129,7 @@ def test_global_poolings_are_facts():
 @pytest.mark.parametrize("size", [(1, 1), (3, 2), (13, 21)])
 def test_images_of_any_size_are_enlarged(case, size):
     network, expected = ours(case), theirs(case).eval()
-    scale, multiple, smallest = FACTS[case]
+    scale, multiple, smallest = INFO[case]
     image = picture(network, *size)
     below, right = (max(smallest - side, -side % multiple) for side in size)
     with torch.no_grad():
@@ -160,7 +160,7 @@ def test_saving_and_loading(case, tmp_path):
     network = ours(case)
     save_model(tmp_path / "model.safetensors", ModelFile(network))
     again = load_model(tmp_path / "model.safetensors").network
-    assert (type(again), again.spec, again.facts) == (type(network), network.spec, network.facts)
+    assert (type(again), again.spec, again.info) == (type(network), network.spec, network.info)
     assert json.loads(json.dumps(network.spec)) == network.spec
     image = picture(network, 56, 56)
     with torch.no_grad():
@@ -184,7 +184,7 @@ def test_copies_are_equal_and_apart(case, copied):
     with torch.no_grad():
         expected = network(image)
         assert torch.equal(again(image), expected)
-        assert (again.spec, again.facts, again.training) == (network.spec, network.facts, False)
+        assert (again.spec, again.info, again.training) == (network.spec, network.info, False)
         for parameter in again.parameters():
             parameter.zero_()
         assert torch.equal(network(image), expected)
@@ -274,7 +274,7 @@ def test_what_a_project_registers_is_found(monkeypatch):
 
     monkeypatch.setitem(registry._obj_map, "Doubler", Doubler)
     network = ARCHS.build({"type": "Doubler", "gain": 0.5})
-    assert network.facts.scale == 2
+    assert network.info.scale == 2
     assert network.spec == {"type": "Doubler", "gain": 0.5}
     assert torch.equal(network(torch.ones(1, 3, 2, 2)), torch.full((1, 3, 4, 4), 0.5))
 

@@ -38,7 +38,7 @@ NETWORKS = {
 }
 
 # Scale, multiple of sides, smallest side.
-FACTS = {"DAT": (2, 1, 16), "SAFMN": (3, 8, 8), "SwinIR": (2, 1, 16), "RCAN": (2, 1, 1), "SPAN": (2, 1, 1)}
+INFO = {"DAT": (2, 1, 16), "SAFMN": (3, 8, 8), "SwinIR": (2, 1, 16), "RCAN": (2, 1, 1), "SPAN": (2, 1, 1)}
 
 
 def theirs(name, **more) -> nn.Module:
@@ -67,11 +67,11 @@ def message_of(call):
 
 
 @needs_spandrel
-@pytest.mark.parametrize("name", FACTS)
-def test_is_the_network_of_spandrel_with_its_facts(name, tmp_path):
+@pytest.mark.parametrize("name", INFO)
+def test_is_the_network_of_spandrel_with_its_info(name, tmp_path):
     network, expected = loaded(name, tmp_path), theirs(name)
-    facts = network.facts
-    assert (facts.scale, facts.size_multiple, facts.min_size, facts.radius) == (*FACTS[name], None)
+    info = network.info
+    assert (info.scale, info.size_multiple, info.min_size, info.receptive_radius) == (*INFO[name], None)
     assert isinstance(network, type(expected))
     assert not network.training
     assert [path for path, _ in network.named_modules()] == [path for path, _ in expected.named_modules()]
@@ -82,7 +82,7 @@ def test_is_the_network_of_spandrel_with_its_facts(name, tmp_path):
         result = network(image)
         assert torch.equal(result, expected(image.clone()))
     assert torch.equal(image, picture(24, 32))  # RCAN of spandrel changes its input
-    assert result.shape == (1, 3, 24 * facts.scale, 32 * facts.scale)
+    assert result.shape == (1, 3, 24 * info.scale, 32 * info.scale)
 
 
 @needs_spandrel
@@ -91,7 +91,7 @@ def test_images_of_any_size_are_enlarged(name, tmp_path):
     network = loaded(name, tmp_path)
     for size in ((3, 2), (19, 21)):
         result = Upscaler(network, device="cpu")(picture(*size))
-        assert result.shape[2:] == (network.facts.scale * size[0], network.facts.scale * size[1])
+        assert result.shape[2:] == (network.info.scale * size[0], network.info.scale * size[1])
 
 
 @needs_spandrel
@@ -125,7 +125,7 @@ def test_copies_are_equal_and_apart(copied, tmp_path):
     with torch.no_grad():
         expected = network(image)
         assert torch.equal(again(image), expected)
-        assert (type(again), again.spec, again.facts) == (type(network), network.spec, network.facts)
+        assert (type(again), again.spec, again.info) == (type(network), network.spec, network.info)
         again.to_feat.weight.zero_()
         assert torch.equal(network(image), expected)
 
@@ -143,8 +143,8 @@ def test_the_set_of_weights_can_be_chosen(tmp_path):
 @needs_shared
 def test_dat_light_without_its_buffers_is_loaded():
     network = load_spandrel(SHARED / "weights" / "teachers" / "DAT_light_x4_params.pth")
-    facts = network.facts
-    assert (facts.scale, facts.size_multiple, facts.min_size, facts.num_in_ch) == (4, 1, 16, 3)
+    info = network.info
+    assert (info.scale, info.size_multiple, info.min_size, info.num_in_ch) == (4, 1, 16, 3)
     # Measured when the whole of Set5 gave the 32.571 dB of data/README.md; with windows of 8x16 it is 27.307 dB.
     hr, lr = set5_pairs(4)[2]
     part = torch.from_numpy(lr[:32, :40]).permute(2, 0, 1)[None] / 255

@@ -11,7 +11,7 @@ import filelock
 import pytest
 import torch
 
-from imdn_kd.archs.base import Facts, SRNetwork
+from imdn_kd.archs.base import ModelInfo, SRNetwork
 from imdn_kd.data.store import Store
 from imdn_kd.distill.teacher import Teacher
 from imdn_kd.errors import InputError
@@ -174,7 +174,7 @@ def test_the_teacher_writes_its_results_into_the_store_once(data, teachers, tmp_
 class Nearest(SRNetwork):
     """Every pixel four times: parts of its results are its results of parts, and exact in 8 bit."""
 
-    facts = Facts(scale=2)
+    info = ModelInfo(scale=2)
 
     def forward(self, x):
         return x.repeat_interleave(2, 2).repeat_interleave(2, 3)

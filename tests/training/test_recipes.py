@@ -85,7 +85,7 @@ def test_trains_and_leaves_a_model(file, tmp_path, capfd):
     assert result.code == 0, result.err
     selected = "best_psnr" if options.val else "latest"
     model = load_model(tmp_path / options.name / "models" / f"net_g_{selected}.safetensors")
-    assert (model.network.facts.scale, model.training["updates"]) == (options.scale, 2)
+    assert (model.network.info.scale, model.training["updates"]) == (options.scale, 2)
     for dataset in options.datasets.measured("test"):
         assert dataset.name in result.out
 

@@ -88,7 +88,7 @@ def test_trains_and_leaves_a_model(file, tmp_path, capfd):
 
     assert result.code == 0, result.err
     model = load_model(tmp_path / options.name / "models" / "net_g_best_psnr.safetensors")
-    assert (model.network.facts.scale, model.training["updates"]) == (options.scale, 2)
+    assert (model.network.info.scale, model.training["updates"]) == (options.scale, 2)
 
 
 def test_the_commands_of_the_readme_train_a_piece_and_publish_it(workplace, tmp_path, monkeypatch, capfd):

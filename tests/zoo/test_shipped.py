@@ -39,7 +39,7 @@ def test_the_default_is_the_best_on_the_set_for_selection():
 def test_has_a_recipe_of_its_name_that_makes_its_network(student):
     options = read_options(ROOT / "options" / "zoo" / f"{student.name}.yml", TrainOptions)
     network = load_model(student.path).network
-    assert options.scale == student.scale == network.facts.scale
+    assert options.scale == student.scale == network.info.scale
     assert ARCHS.build(options.network_g.spec()).spec == network.spec
     assert zoo.record(student.path)["parameters"] == sum(each.numel() for each in network.parameters())
 

@@ -26,7 +26,7 @@ def test_every_student_that_ships_is_whole(student):
 
     assert zoo.record(student.path) == model.training
     assert model.training["name"] == student.name == student.path.stem
-    assert model.training["scale"] == student.scale == model.network.facts.scale
+    assert model.training["scale"] == student.scale == model.network.info.scale
     assert model.card == zoo.card(student.path) == student.path.with_suffix(".md").read_text(encoding="utf-8")
     assert model.training["parameters"] == sum(each.numel() for each in model.network.parameters())
 

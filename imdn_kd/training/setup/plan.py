@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from imdn_kd.archs.base import Facts, SRNetwork
+from imdn_kd.archs.base import ModelInfo, SRNetwork
 from imdn_kd.archs.reparam import can_expand
 from imdn_kd.data.base import ImagePairs
 from imdn_kd.data.benchmark_sets import ImageSet, find_set
@@ -104,7 +104,7 @@ def make_plan(options: TrainOptions, *, device: torch.device, root: Path, auto_r
     teachers = [*_teachers(options, device, problems)]
     lesson, cache = Lesson(terms), None
     if network is not None:
-        problems.lines += _sizes(options, network.facts)
+        problems.lines += _sizes(options, network.info)
     known = len(teachers) == len(options.teachers())
     if options.distill is not None and options.distill.cache and batches is not None and known:
         cache = problems.of("distill.cache", partial(_cache, options, batches.images, teachers))
@@ -186,8 +186,8 @@ class _Problems:
 
 def _network(options: TrainOptions) -> SRNetwork:
     network: SRNetwork = ARCHS.build(options.network_g.spec())
-    if network.facts.scale != options.scale:
-        raise InputError(f"{options.network_g.type} enlarges x{network.facts.scale}, but scale is {options.scale}")
+    if network.info.scale != options.scale:
+        raise InputError(f"{options.network_g.type} enlarges x{network.info.scale}, but scale is {options.scale}")
     return network
 
 
@@ -257,16 +257,16 @@ def _factor(scheduler: MultiStepOptions | CosineOptions | None, rate: float) -> 
     return constant()
 
 
-def _sizes(options: TrainOptions, facts: Facts) -> Iterator[str]:
+def _sizes(options: TrainOptions, info: ModelInfo) -> Iterator[str]:
     channels = 1 if options.datasets.train.color == "y" else 3
-    if facts.num_in_ch != channels:
-        yield f"network_g: takes images of {facts.num_in_ch} channels, but training images have {channels}"
+    if info.num_in_ch != channels:
+        yield f"network_g: takes images of {info.num_in_ch} channels, but training images have {channels}"
     for stage in options.datasets.train.stages():
         side, rest = divmod(stage.gt_size, options.scale)
         if rest:
             continue  # told with the data
-        if side % facts.size_multiple or side < facts.min_size:
-            needed = f"at least {facts.min_size} px and a multiple of {facts.size_multiple}"
+        if side % info.size_multiple or side < info.min_size:
+            needed = f"at least {info.min_size} px and a multiple of {info.size_multiple}"
             yield f"datasets.train.gt_size: {stage.gt_size} gives inputs of {side} px, but the network needs {needed}"
 
 

@@ -1,4 +1,4 @@
-"""Facts of a network that does not state them, found by running it."""
+"""ModelInfo of a network that does not state them, found by running it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from imdn_kd.archs.base import Facts
+from imdn_kd.archs.base import ModelInfo
 from imdn_kd.errors import InputError
 
 _SIDES = (48, 64, 60, 56, 72, 88, 104)
 """Sides in px that are tried first: each of 1 to 16, 20 to 24, 26, 28, 30 and 32 divides one of them."""
 
 
-def measure_facts(network: nn.Module, num_in_ch: int) -> Facts:
+def measure_info(network: nn.Module, num_in_ch: int) -> ModelInfo:
     """Find scale and sizes by running a copy of `network` on a few images.
 
     This happens on PyTorch's `meta` device, which computes shapes alone, or with numbers on the CPU where the network
@@ -45,12 +45,12 @@ def measure_facts(network: nn.Module, num_in_ch: int) -> Facts:
         raise _refusal(name, f"it was built for images of one size only ({side}x{side} px)")
     smallest = next(s for s in range(multiple, side + 1, multiple) if fits(s, s))
     pools = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
-    return Facts(
+    return ModelInfo(
         scale=scale,
         size_multiple=multiple,
         min_size=smallest,
-        radius=None,
-        pools_globally=tuple(path for path, module in network.named_modules() if isinstance(module, pools)),
+        receptive_radius=None,
+        global_pool_modules=tuple(path for path, module in network.named_modules() if isinstance(module, pools)),
         num_in_ch=num_in_ch,
     )
 

@@ -1,4 +1,4 @@
-"""Running the stages of a network over crops of one image, within a memory budget."""
+"""Running the segments of a network over tiles of one image, within a memory budget."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from imdn_kd.archs.base import Stage, Statistics
+from imdn_kd.archs.base import Segment, Statistics
 from imdn_kd.errors import InputError
-from imdn_kd.inference.buffers import Canvas, FileCanvas, TensorCanvas
-from imdn_kd.inference.memory import PeakBytes, is_out_of_memory
-from imdn_kd.inference.tiles import SMALLEST_CORE, Crop, plan_crops, round_up
+from imdn_kd.inference.buffers import FileBuffer, TensorBuffer, TileBuffer
+from imdn_kd.inference.memory import PeakMemory, is_out_of_memory
+from imdn_kd.inference.tiles import SMALLEST_INNER, Tile, plan_tiles, round_up
 
 log = logging.getLogger("imdn_kd")
 
 STATE_SHARE = 0.75
-"""Features between stages stay in memory if they take no more than this part of it; otherwise they go to the disk."""
+"""Features between segments stay in memory if they take no more than this part of it; otherwise they go to the disk."""
 
 
-class MergedStatistics:
+class RunningStats:
     """Mean and population standard deviation of each channel over pixels that come in parts, merged in float64.
 
     Chan et al., "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979.
@@ -55,8 +55,8 @@ class MergedStatistics:
 
 
 @dataclass(frozen=True)
-class Made:
-    """A feature that a stage makes; `scale` is the side of its map / the side of the image."""
+class FeatureSpec:
+    """Shape and type of a feature that a segment makes; `scale` is the side of its map / the side of the image."""
 
     channels: int
     scale: Fraction
@@ -69,65 +69,65 @@ class Made:
 
 
 @dataclass(frozen=True)
-class StageCost:
-    """What running a stage takes.
+class SegmentCost:
+    """What running a segment takes.
 
     Attributes:
-        pixel_bytes: bytes alive at the same time per px of the crop of the input image, inputs left out.
-        makes: the features that come out.
+        pixel_bytes: bytes alive at the same time per px of the tile of the input image, inputs left out.
+        outputs: the features that come out.
     """
 
     pixel_bytes: float
-    makes: dict[str, Made]
+    outputs: dict[str, FeatureSpec]
 
 
-def measure_stages(stages: Sequence[Stage], sample: Tensor) -> list[StageCost]:
-    """Run the stages on `sample` (1 x C x h x w) and count bytes; they grow in proportion to the px."""
+def measure_segments(segments: Sequence[Segment], sample: Tensor) -> list[SegmentCost]:
+    """Run the segments on `sample` (1 x C x h x w) and count bytes; they grow in proportion to the px."""
     pixels = sample.shape[2] * sample.shape[3]
     features, statistics, costs = {"image": sample}, None, []
-    for stage in stages:
-        with PeakBytes() as memory:
-            made = stage.run({name: features[name] for name in stage.reads}, statistics)
-        makes = {
-            name: Made(t.shape[1], Fraction(t.shape[2], sample.shape[2]), t.dtype)
-            for name, t in made.items()
+    for segment in segments:
+        with PeakMemory() as memory:
+            outputs = segment.run({name: features[name] for name in segment.reads}, statistics)
+        specs = {
+            name: FeatureSpec(t.shape[1], Fraction(t.shape[2], sample.shape[2]), t.dtype)
+            for name, t in outputs.items()
             if name != "sr"
         }
-        costs.append(StageCost(memory.peak / pixels, makes))
-        features |= made
-        statistics = _statistics_of(made[stage.pools]) if stage.pools else None
+        costs.append(SegmentCost(memory.peak / pixels, specs))
+        features |= outputs
+        statistics = _statistics_of(outputs[segment.global_stat]) if segment.global_stat else None
     return costs
 
 
 def _statistics_of(feature: Tensor) -> Statistics:
-    merged = MergedStatistics()
+    merged = RunningStats()
     merged.add(feature)
     return merged.result(feature.device)
 
 
-class StagedRun:
-    """One run of `stages` over one image.
+class SegmentedRun:
+    """One run of `segments` over one image.
 
     Args:
-        stages: of the network; the last makes `sr`.
-        costs: of the stages, from `measure_stages`.
+        segments: of the network; the last outputs `sr`.
+        costs: of the segments, from `measure_segments`.
         image: the input, its sides rounded up to `size`.
         sr: where the result goes.
         size: (height, width) of the image as the network sees it, multiples of `multiple`.
-        multiple: edges of crops are multiples of this.
+        multiple: edges of tiles are multiples of this.
         device: where the network runs.
         memory: bytes for tensors.
-        crop_size: side of crops, instead of planning from `memory`.
+        crop_size: side of tiles, instead of planning from `memory`.
         scratch: folder for features that do not fit into `memory`.
         on_progress: called with the finished part, in (0, 1].
     """
 
     def __init__(
         self,
-        stages: Sequence[Stage],
-        costs: Sequence[StageCost],
-        image: Canvas,
-        sr: Canvas,
+        segments: Sequence[Segment],
+        costs: Sequence[SegmentCost],
+        image: TileBuffer,
+        sr: TileBuffer,
         *,
         size: tuple[int, int],
         multiple: int,
@@ -137,45 +137,47 @@ class StagedRun:
         scratch: Path,
         on_progress: Callable[[float], None] | None,
     ) -> None:
-        self._stages, self._costs, self._sr = stages, costs, sr
+        self._segments, self._costs, self._sr = segments, costs, sr
         self._size, self._multiple, self._device = size, multiple, device
         self._crop_size, self._scratch, self._on_progress = crop_size, scratch, on_progress
-        self._maps: dict[str, Canvas] = {"image": image}
-        self._made: dict[str, Made] = {}
-        self._spare: list[tuple[Made, Canvas]] = []
+        self._maps: dict[str, TileBuffer] = {"image": image}
+        self._specs: dict[str, FeatureSpec] = {}
+        self._spare: list[tuple[FeatureSpec, TileBuffer]] = []
         state = self._state_bytes()
         self._on_disk = state > STATE_SHARE * memory
-        self._crop_memory = memory if self._on_disk else memory - state
+        self._tile_memory = memory if self._on_disk else memory - state
         if self._on_disk:
             self._check_disk(state)
 
     def run(self) -> None:
-        """Run all stages.
+        """Run all segments.
 
         Raises:
-            InputError: not even the smallest crop fits into memory, or the features do not fit on the disk.
+            InputError: not even the smallest tile fits into memory, or the features do not fit on the disk.
         """
         statistics = None
         try:
-            for index in range(len(self._stages)):
-                statistics = self._run_stage(index, statistics)
+            for index in range(len(self._segments)):
+                statistics = self._run_segment(index, statistics)
                 self._forget(index)
         except OSError as error:
             raise InputError(f"{self._scratch}: cannot keep features there ({error.strerror}); {_ADVICE}") from error
 
-    def _run_stage(self, index: int, statistics: Statistics | None) -> Statistics | None:
-        stage, side = self._stages[index], self._crop_size
-        area = self._crop_area(index)
+    def _run_segment(self, index: int, statistics: Statistics | None) -> Statistics | None:
+        segment, side = self._segments[index], self._crop_size
+        area = self._tile_area(index)
         while True:
-            crops = plan_crops(*self._size, multiple=self._multiple, radius=stage.radius, max_area=area, side=side)
+            tiles = plan_tiles(
+                *self._size, multiple=self._multiple, overlap=segment.receptive_radius, max_area=area, side=side
+            )
             try:
-                return self._run_crops(index, crops, statistics)
+                return self._run_tiles(index, tiles, statistics)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-            largest = max(crop.padded.height * crop.padded.width for crop in crops)
-            smallest = round_up(SMALLEST_CORE, self._multiple)
-            if all(max(crop.core.height, crop.core.width) <= smallest for crop in crops):
+            largest = max(tile.outer.height * tile.outer.width for tile in tiles)
+            smallest = round_up(SMALLEST_INNER, self._multiple)
+            if all(max(tile.inner.height, tile.inner.width) <= smallest for tile in tiles):
                 raise InputError(
                     f"out of memory even with crops of {largest} px; free some memory, or use a smaller network"
                 )
@@ -184,60 +186,60 @@ class StagedRun:
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _run_crops(self, index: int, crops: list[Crop], statistics: Statistics | None) -> Statistics | None:
-        stage, merged = self._stages[index], MergedStatistics()
-        for number, crop in enumerate(crops, 1):
+    def _run_tiles(self, index: int, tiles: list[Tile], statistics: Statistics | None) -> Statistics | None:
+        segment, merged = self._segments[index], RunningStats()
+        for number, tile in enumerate(tiles, 1):
             features = {
-                name: self._maps[name].read(crop.padded.times(self._scale(name))).to(self._device)
-                for name in stage.reads
+                name: self._maps[name].read(tile.outer.times(self._scale(name))).to(self._device)
+                for name in segment.reads
             }
-            made = stage.run(features, statistics)
+            outputs = segment.run(features, statistics)
             del features
-            for name in list(made):
-                values = made.pop(name)
-                factor = Fraction(values.shape[2], crop.padded.height)
-                core = crop.core.times(factor)
-                rows, columns = core.inside(crop.padded.times(factor))
+            for name in list(outputs):
+                values = outputs.pop(name)
+                factor = Fraction(values.shape[2], tile.outer.height)
+                inner = tile.inner.times(factor)
+                rows, columns = inner.inside(tile.outer.times(factor))
                 values = values[:, :, rows, columns]
-                self._target(index, name).write(core, values)
-                if name == stage.pools:
+                self._target(index, name).write(inner, values)
+                if name == segment.global_stat:
                     merged.add(values)
             if self._on_progress:
-                self._on_progress((index + number / len(crops)) / len(self._stages))
-        return merged.result(self._device) if stage.pools else None
+                self._on_progress((index + number / len(tiles)) / len(self._segments))
+        return merged.result(self._device) if segment.global_stat else None
 
     def _scale(self, name: str) -> Fraction:
-        return self._made[name].scale if name in self._made else Fraction(1)
+        return self._specs[name].scale if name in self._specs else Fraction(1)
 
-    def _target(self, index: int, name: str) -> Canvas:
+    def _target(self, index: int, name: str) -> TileBuffer:
         if name == "sr":
             return self._sr
         if name not in self._maps:
-            self._made[name] = self._costs[index].makes[name]
-            self._maps[name] = self._canvas(self._made[name])
+            self._specs[name] = self._costs[index].outputs[name]
+            self._maps[name] = self._buffer(self._specs[name])
         return self._maps[name]
 
-    def _canvas(self, made: Made) -> Canvas:
+    def _buffer(self, spec: FeatureSpec) -> TileBuffer:
         # Memory and files used before are faster than new ones, whose pages the system clears first.
-        for number, (like, canvas) in enumerate(self._spare):
-            if like == made:
+        for number, (like, buffer) in enumerate(self._spare):
+            if like == spec:
                 del self._spare[number]
-                return canvas
-        height, width = (int(side * made.scale) for side in self._size)
+                return buffer
+        height, width = (int(side * spec.scale) for side in self._size)
         if self._on_disk:
-            return FileCanvas(made.channels, height, width, made.dtype, self._device, self._scratch)
-        shape, layout = (1, made.channels, height, width), torch.channels_last
-        return TensorCanvas(torch.empty(shape, dtype=made.dtype, device=self._device, memory_format=layout))
+            return FileBuffer(spec.channels, height, width, spec.dtype, self._device, self._scratch)
+        shape, layout = (1, spec.channels, height, width), torch.channels_last
+        return TensorBuffer(torch.empty(shape, dtype=spec.dtype, device=self._device, memory_format=layout))
 
     def _forget(self, index: int) -> None:
         needed = self._needed_after(index)
         for name in [name for name in self._maps if name not in needed]:
-            canvas = self._maps.pop(name)
-            if name in self._made:
-                self._spare.append((self._made[name], canvas))
+            buffer = self._maps.pop(name)
+            if name in self._specs:
+                self._spare.append((self._specs[name], buffer))
 
     def _needed_after(self, index: int) -> set[str]:
-        return {name for stage in self._stages[index + 1 :] for name in stage.reads}
+        return {name for segment in self._segments[index + 1 :] for name in segment.reads}
 
     def _state_bytes(self) -> int:
         """Bytes of the features that are kept at the same time, at most."""
@@ -245,17 +247,19 @@ class StagedRun:
         kept: dict[str, float] = {}
         largest = 0.0
         for index, cost in enumerate(self._costs):
-            kept |= {name: made.image_pixel_bytes for name, made in cost.makes.items()}
+            kept |= {name: spec.image_pixel_bytes for name, spec in cost.outputs.items()}
             largest = max(largest, sum(kept.values()))
             needed = self._needed_after(index)
             kept = {name: size for name, size in kept.items() if name in needed}
         return int(largest * pixels)
 
-    def _crop_area(self, index: int) -> int:
+    def _tile_area(self, index: int) -> int:
         cost = self._costs[index].pixel_bytes
         if self._on_disk:
-            cost += sum(self._made[name].image_pixel_bytes for name in self._stages[index].reads if name in self._made)
-        return int(self._crop_memory / max(1, cost))
+            cost += sum(
+                self._specs[name].image_pixel_bytes for name in self._segments[index].reads if name in self._specs
+            )
+        return int(self._tile_memory / max(1, cost))
 
     def _check_disk(self, needed: int) -> None:
         try:

@@ -3,14 +3,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from imdn_kd.archs import Facts
+from imdn_kd.archs import ModelInfo
+from imdn_kd.archs.probing import measure_info
 from imdn_kd.errors import InputError
-from imdn_kd.integrations.measured_facts import measure_facts
 from imdn_kd.registry import ARCHS
 
 
-def facts(**values) -> Facts:
-    return Facts(radius=None, **values)
+def info(**values) -> ModelInfo:
+    return ModelInfo(receptive_radius=None, **values)
 
 
 class Mirrored(nn.Module):
@@ -53,18 +53,18 @@ def in_blocks(side: int, body: nn.Module) -> nn.Module:
 @pytest.mark.parametrize(
     ("network", "channels", "expected"),
     [
-        (nn.Upsample(scale_factor=3), 1, facts(scale=3, num_in_ch=1)),
-        (halved(), 3, facts(scale=1, size_multiple=2, min_size=2)),
-        (halved(4), 4, facts(scale=1, size_multiple=2, min_size=2, num_in_ch=4)),
-        (in_blocks(6, nn.Upsample(scale_factor=2)), 1, facts(scale=2, size_multiple=6, min_size=6, num_in_ch=1)),
-        (in_blocks(13, nn.Identity()), 3, facts(scale=1, size_multiple=13, min_size=13)),
-        (Mirrored(), 3, facts(scale=1, min_size=6)),
-        (in_blocks(4, Mirrored()), 3, facts(scale=1, size_multiple=4, min_size=24)),
-        (ReadsNumbers(), 3, facts(scale=2)),
+        (nn.Upsample(scale_factor=3), 1, info(scale=3, num_in_ch=1)),
+        (halved(), 3, info(scale=1, size_multiple=2, min_size=2)),
+        (halved(4), 4, info(scale=1, size_multiple=2, min_size=2, num_in_ch=4)),
+        (in_blocks(6, nn.Upsample(scale_factor=2)), 1, info(scale=2, size_multiple=6, min_size=6, num_in_ch=1)),
+        (in_blocks(13, nn.Identity()), 3, info(scale=1, size_multiple=13, min_size=13)),
+        (Mirrored(), 3, info(scale=1, min_size=6)),
+        (in_blocks(4, Mirrored()), 3, info(scale=1, size_multiple=4, min_size=24)),
+        (ReadsNumbers(), 3, info(scale=2)),
     ],
 )
 def test_scale_and_sizes(network, channels, expected):
-    assert measure_facts(network, channels) == expected
+    assert measure_info(network, channels) == expected
 
 
 @pytest.mark.parametrize(
@@ -82,17 +82,17 @@ def test_scale_and_sizes(network, channels, expected):
 )
 def test_what_does_not_enlarge_an_image_is_one_line(network, reason):
     with pytest.raises(InputError) as caught:
-        measure_facts(network, 3)
+        measure_info(network, 3)
     assert str(caught.value).startswith(f"{type(network).__name__} cannot be used")
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", [name for name in ARCHS if name != "imdn_l"])
-def test_networks_that_know_their_facts_agree(name):
+def test_networks_that_state_their_info_agree(name):
     network = ARCHS.build({"type": name})
-    measured = measure_facts(network, 3)
-    stated = network.facts
+    measured = measure_info(network, 3)
+    stated = network.info
     assert (measured.scale, measured.size_multiple, measured.min_size) == (
         stated.scale,
         stated.size_multiple,
@@ -104,7 +104,7 @@ def test_the_network_is_left_as_it_was():
     network = halved().train()
     state = {key: value.clone() for key, value in network.state_dict().items()}
     generator = torch.get_rng_state()
-    measure_facts(network, 3)
+    measure_info(network, 3)
     assert network.training
     assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
     assert torch.equal(torch.get_rng_state(), generator)
