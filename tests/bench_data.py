@@ -14,7 +14,7 @@ from skimage import data
 from torch.utils.data import DataLoader
 
 from imdn_kd.data.patches import Patches, to_training
-from imdn_kd.data.preparation.job import open_source, write
+from imdn_kd.data.preparation.job import open_source, write_dataset
 from imdn_kd.data.preparation.schema import PrepareOptions
 from imdn_kd.data.store import StoreDataset
 from imdn_kd.image.io import Picture, write_image
@@ -60,7 +60,7 @@ def patch_rate(compare: Compare) -> None:
 
 def _prepare(folder: Path, **options: object) -> None:
     request = PrepareOptions.model_validate({"scale": [SCALE], **options})
-    write(request, open_source(request, root=folder), root=folder)
+    write_dataset(request, open_source(request, root=folder), root=folder)
 
 
 def _ours(patches: Patches, workers: int) -> Iterator[object]:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from imdn_kd.archs import IMDN
 from imdn_kd.config.options import check_options
-from imdn_kd.data.preparation.job import open_source, write
+from imdn_kd.data.preparation.job import open_source, write_dataset
 from imdn_kd.data.preparation.schema import PrepareOptions
 from imdn_kd.distill.schema import DistillOptions, TeacherOptions
 from imdn_kd.inference.model_file import ModelFile, save_model
@@ -45,7 +45,7 @@ def folder(tmp_path, monkeypatch):
         Image.fromarray(picture((48, 64), seed)).save(name)
     for name in ("DIV2K", "sample"):
         options = PrepareOptions(source="sample", scale=[2.0], name=name)
-        write(options, open_source(options, root=tmp_path), root=tmp_path / "datasets")
+        write_dataset(options, open_source(options, root=tmp_path), root=tmp_path / "datasets")
     make_set(tmp_path / "datasets" / "DIV2K_valid", size=(64, 72))
     make_set(tmp_path / "datasets" / "sample_valid", size=(64, 72))
     Path("options").symlink_to(ROOT / "options")

@@ -14,7 +14,7 @@ import typer
 from imdn_kd.errors import InputError
 
 if TYPE_CHECKING:
-    from imdn_kd.data.preparation.pipeline import Report
+    from imdn_kd.data.preparation.pipeline import PrepareReport
     from imdn_kd.data.preparation.schema import PrepareOptions
 
 _NAMED = 5  # how many images a line of the report names
@@ -70,7 +70,7 @@ def prepare(
     imdn-kd prepare div2k --from downloads --exclude-like datasets/Set14
     """
     from imdn_kd.cli.progress import DownloadProgress, FileProgress
-    from imdn_kd.data.preparation.job import open_source, write
+    from imdn_kd.data.preparation.job import open_source, write_dataset
 
     flags = {
         "places": places,
@@ -90,9 +90,10 @@ def prepare(
             source = open_source(request, root=root, on_download=download.file)
         try:
             with FileProgress() as progress:
-                reports.append(
-                    write(request, source, root=root, workers=workers, overwrite=overwrite, on_image=progress.at)
+                report = write_dataset(
+                    request, source, root=root, workers=workers, overwrite=overwrite, on_image=progress.at
                 )
+            reports.append(report)
         except KeyboardInterrupt:
             print("imdn-kd: stopped; the same command goes on where it was", file=sys.stderr)
             raise typer.Exit(130) from None
@@ -146,7 +147,7 @@ def _by_scale(places: Sequence[str]) -> dict[float, str]:
     return result
 
 
-def _show(report: Report) -> None:
+def _show(report: PrepareReport) -> None:
     total = sum(report.bytes.values())
     planes = ", ".join(f"{plane} {_amount(size)}" for plane, size in report.bytes.items())
     print(f"{report.path}: {report.images} images, {_amount(total)} of pixels ({planes})")

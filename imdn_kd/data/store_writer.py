@@ -27,7 +27,9 @@ from imdn_kd.data.store import (
 from imdn_kd.errors import InputError
 from imdn_kd.image.rgb import Pixels
 from imdn_kd.utils.files import atomic_path
-from imdn_kd.utils.journal import Journal, Record
+from imdn_kd.utils.progress_log import ProgressLog, Record
+
+PROGRESS_LOG = "progress.jsonl"
 
 
 class PlaneWriter:
@@ -105,7 +107,7 @@ class StoreWriter:
         return kept
 
     def append(self, name: str, sha256: str, planes: Mapping[str, Pixels]) -> Record:
-        """Write an image in all its planes and return what the journal has to know of it."""
+        """Write an image in all its planes and return what the progress log has to know of it."""
         shapes = {plane: self._writers[plane].append(image) for plane, image in planes.items()}
         return {"name": name, "sha256": sha256, "planes": shapes}
 
@@ -174,16 +176,17 @@ def _add_plane(
         return store
     work = store.path / f"{plane}.part"
     work.mkdir(exist_ok=True)
-    journal = Journal(work / "journal.jsonl", json.dumps([plane, description, store.checksum], sort_keys=True))
+    job = json.dumps([plane, description, store.checksum], sort_keys=True)
+    progress_log = ProgressLog(work / PROGRESS_LOG, job)
     writer = PlaneWriter(work, plane)
     try:
-        shapes = [record["shape"] for record in journal.records]
-        journal.cut(writer.intact(shapes))
-        shapes = shapes[: len(journal.records)]
+        shapes = [record["shape"] for record in progress_log.records]
+        progress_log.cut(writer.intact(shapes))
+        shapes = shapes[: len(progress_log.records)]
         writer.cut(shapes)
         for number in range(len(shapes), len(store)):
             shapes.append(writer.append(make(number)))
-            journal.add({"shape": shapes[-1]})
+            progress_log.add({"shape": shapes[-1]})
             if on_image:
                 on_image()
         writer.finish(shapes)
@@ -191,7 +194,7 @@ def _add_plane(
         writer.close()
     for pattern in (PIXELS, INDEX):
         (work / pattern.format(plane)).replace(store.path / pattern.format(plane))
-    (work / "journal.jsonl").unlink()
+    (work / PROGRESS_LOG).unlink()
     work.rmdir()
     described = {**description, "sha256": index_checksum(store.path, plane)}
     planes = {**store.manifest["planes"], plane: described}

@@ -15,7 +15,7 @@ from accelerate.tracking import GeneralTracker, TensorBoardTracker, WandBTracker
 from imdn_kd.evaluation.benchmark import SetScore
 from imdn_kd.training.run_folder import RunFolder
 from imdn_kd.training.schema import LoggerOptions
-from imdn_kd.utils.journal import Journal
+from imdn_kd.utils.progress_log import ProgressLog
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +34,8 @@ class TrainLog:
     """
 
     def __init__(self, folder: RunFolder, name: str, options: LoggerOptions, *, step: int, validated: int) -> None:
-        self._journal = Journal(folder.metrics, "train")
-        self._journal.cut(sum(_happened(record, step, validated) for record in self._journal.records))
+        self._progress_log = ProgressLog(folder.metrics, "train")
+        self._progress_log.cut(sum(_happened(record, step, validated) for record in self._progress_log.records))
         self._trackers = _trackers(folder.path, name, options, step)
         stamp = time.strftime("%Y%m%d_%H%M%S")
         self._file = logging.FileHandler(folder.path / f"train_{name}_{stamp}.log", encoding="utf-8")
@@ -90,7 +90,7 @@ class TrainLog:
             record |= {"shares": shares, "gradient_norms": dict(norms)}
             curves |= {f"shares/{name}": value for name, value in shares.items()}
             curves |= {f"gradient_norms/{name}": value for name, value in norms.items()}
-        self._journal.add(record)
+        self._progress_log.add(record)
         self._track(step, {**curves, "lr": rate, "it_per_s": speed})
 
     def scores(self, step: int, scores: Sequence[SetScore], *, final: bool = False) -> None:
@@ -99,7 +99,7 @@ class TrainLog:
         for score in scores:
             logger.info("step %d: %s %s: %.3f dB, %.4f", step, kind, score.data, score.psnr, score.ssim)
         figures = {score.data: {"psnr": score.psnr, "ssim": score.ssim} for score in scores}
-        self._journal.add({"step": step, kind: figures})
+        self._progress_log.add({"step": step, kind: figures})
         self._track(step, {f"{data}/{name}": value for data, both in figures.items() for name, value in both.items()})
 
     def _track(self, step: int, values: Mapping[str, float]) -> None:

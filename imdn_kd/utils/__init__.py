@@ -1,1 +1,1 @@
-"""Helpers without a domain: atomic files, threads, journals."""
+"""Helpers without a domain: atomic files, threads, progress logs, text."""

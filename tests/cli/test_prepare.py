@@ -261,7 +261,7 @@ def test_what_another_run_has_left_is_not_mixed_in(folder, capfd, form):
     (part / "out" / "HR").mkdir(parents=True)
     (part / "out" / "HR" / "old.png").write_text("old")
     (part / "replaced").mkdir()
-    (part / "journal.jsonl").write_text('{"job": "another"}\n{"name": "old"}\n')
+    (part / "progress.jsonl").write_text('{"job": "another"}\n{"name": "old"}\n')
     result = run(capfd, "prepare", "folder", "photos", "-s", 2, "--format", form, "-o", "out")
     assert (result.code, result.err) == (0, "")
     assert not list((folder / "out").rglob("old*"))

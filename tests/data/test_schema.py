@@ -7,7 +7,7 @@ import torch
 import yaml
 
 from imdn_kd.config.options import check_options
-from imdn_kd.data.preparation.job import open_source, write
+from imdn_kd.data.preparation.job import open_source, write_dataset
 from imdn_kd.data.preparation.schema import PrepareOptions
 from imdn_kd.data.schema import TrainDataOptions
 from imdn_kd.errors import InputError
@@ -44,7 +44,7 @@ def places(tmp_path, monkeypatch) -> Path:
 
     def prepare(**options: object) -> None:
         request = check_options({"scale": [4], **options}, PrepareOptions, "test")
-        write(request, open_source(request, root=tmp_path), root=tmp_path)
+        write_dataset(request, open_source(request, root=tmp_path), root=tmp_path)
 
     prepare(source="folder", path="in", output="in.store")
     prepare(source="store", path="in.store", format="folder", output="files")

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from imdn_kd.config.options import check_options
-from imdn_kd.data.preparation.job import open_source, write
+from imdn_kd.data.preparation.job import open_source, write_dataset
 from imdn_kd.data.preparation.schema import PrepareOptions
 from imdn_kd.image.io import Picture, write_image
 from imdn_kd.registry import ARCHS
@@ -45,7 +45,7 @@ BASE: dict[str, Any] = {
 def make_data(folder: Path, scale: float = 2.0) -> Path:
     """`sample.store` and a set of two small photographs, `held_out`."""
     options = PrepareOptions(source="sample", scale=[scale])
-    write(options, open_source(options, root=folder), root=folder)
+    write_dataset(options, open_source(options, root=folder), root=folder)
     for seed in (0, 1):
         write_image(folder / "held_out" / "HR" / f"{seed}.png", Picture(picture((36, 40), seed)))
     return folder

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from imdn_kd.config.options import read_options
-from imdn_kd.data.preparation.job import default_output, open_source, write
+from imdn_kd.data.preparation.job import default_output, open_source, write_dataset
 from imdn_kd.data.preparation.schema import PrepareOptions
 from imdn_kd.evaluation.profile import count
 from imdn_kd.image.io import Picture, write_image
@@ -38,7 +38,7 @@ def workplace(tmp_path_factory):
     for name in ("DIV2K", "sample"):
         output = default_output(name, "store", root / "datasets")
         options = PrepareOptions(source="folder", path=str(root / "photographs"), output=str(output))
-        write(options, open_source(options, root=root), root=root)
+        write_dataset(options, open_source(options, root=root), root=root)
     for name in ("DIV2K_valid", "sample_valid", "Set5", "Set14"):
         make_set(default_output(name, "folder", root / "datasets"), size=(48, 52))
     for path in (X2, X2_LATEST):

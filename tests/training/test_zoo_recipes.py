@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from imdn_kd.config.options import read_options
-from imdn_kd.data.preparation.job import default_output, open_source, write
+from imdn_kd.data.preparation.job import default_output, open_source, write_dataset
 from imdn_kd.data.preparation.schema import PrepareOptions
 from imdn_kd.evaluation.profile import count
 from imdn_kd.image.io import Picture, write_image
@@ -44,7 +44,7 @@ def workplace(tmp_path_factory):
     options = PrepareOptions(
         source="folder", path=str(root / "photographs"), scale=[2, 3, 4], output=str(root / "datasets" / "photos.store")
     )
-    write(options, open_source(options, root=root), root=root)
+    write_dataset(options, open_source(options, root=root), root=root)
     for name in ("kodak24", "edges", "Set5", "Set14"):
         make_set(default_output(name, "folder", root / "datasets"), size=(48, 60))
     for path in FILES:

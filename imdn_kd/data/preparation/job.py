@@ -7,9 +7,9 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
-from imdn_kd.data.preparation.leak_check import Benchmarks
-from imdn_kd.data.preparation.pipeline import Report, prepare
-from imdn_kd.data.preparation.recipe import Recipe
+from imdn_kd.data.preparation.leak_check import BenchmarkIndex
+from imdn_kd.data.preparation.pipeline import PrepareReport, build_dataset
+from imdn_kd.data.preparation.samples import PrepareSpec
 from imdn_kd.data.preparation.schema import PrepareOptions
 from imdn_kd.data.preparation.sources.catalogue import NAMED_SETS, Archive
 from imdn_kd.data.preparation.sources.download import Progress, download
@@ -60,7 +60,7 @@ def open_source(options: PrepareOptions, *, root: Path, on_download: Callable[[s
     return named_source(NAMED_SETS[options.source], [*map(Path, options.places), root], given, fetch)
 
 
-def write(
+def write_dataset(
     options: PrepareOptions,
     source: Source,
     *,
@@ -68,15 +68,15 @@ def write(
     workers: int | None = None,
     overwrite: bool = False,
     on_image: Callable[[int, int], None] | None = None,
-) -> Report:
-    """Write the data set that the options ask for; see `prepare`."""
+) -> PrepareReport:
+    """Write the data set that the options ask for; see `build_dataset`."""
     form = options.format or _default_format(options)
     source = dataclasses.replace(source, name=options.name or source.name)
     target = Path(options.output) if options.output else default_output(source.name, form, root)
     _refuse_overlap(options, target)
-    exclude = Benchmarks([Path(folder) for folder in options.exclude_like]) if options.exclude_like else None
-    recipe = Recipe(_scales(options), options.steps(), options.manual_seed, exclude, form)
-    return prepare(source, target, recipe, overwrite=overwrite, workers=workers, on_image=on_image)
+    exclude = BenchmarkIndex([Path(folder) for folder in options.exclude_like]) if options.exclude_like else None
+    spec = PrepareSpec(_scales(options), options.steps(), options.manual_seed, exclude, form)
+    return build_dataset(source, target, spec, overwrite=overwrite, workers=workers, on_image=on_image)
 
 
 def default_output(name: str, form: Format, root: Path) -> Path:

@@ -24,7 +24,7 @@ _CUT = 0.05  # of the width or height
 _ALIKE = 64  # bits that may differ
 
 
-class Benchmarks:
+class BenchmarkIndex:
     """The images of some benchmarks, to be compared with training images.
 
     Images are compared by the signs of their 16 x 16 lowest frequencies (`imagehash.phash`), of which a quarter may

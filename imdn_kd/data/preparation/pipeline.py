@@ -21,21 +21,25 @@ import imdn_kd
 from imdn_kd.data.base import lq_plane
 from imdn_kd.data.lmdb_io import check_key
 from imdn_kd.data.preparation.degradations import describe
-from imdn_kd.data.preparation.recipe import Made, Maker, Recipe
-from imdn_kd.data.preparation.sources.layouts import DiskFile, Original
+from imdn_kd.data.preparation.samples import PrepareSpec, Sample, SampleBuilder
+from imdn_kd.data.preparation.sources.file_tree import DiskFile
+from imdn_kd.data.preparation.sources.layouts import SourceImage
 from imdn_kd.data.preparation.sources.sources import Source
-from imdn_kd.data.preparation.writers import open_sink
+from imdn_kd.data.preparation.writers import open_writer
 from imdn_kd.data.store import MANIFEST
 from imdn_kd.errors import InputError
 from imdn_kd.utils.files import check_folder, remove_leftovers
-from imdn_kd.utils.journal import Journal, Record
+from imdn_kd.utils.progress_log import ProgressLog, Record
 from imdn_kd.utils.threads import in_order
 
-JOURNAL, REPLACED = "journal.jsonl", "replaced"
+PROGRESS_LOG, REPLACED = "progress.jsonl", "replaced"
+
+OnImage = Callable[[int, int], None]
+"""Called with the number of finished images, and of all."""
 
 
 @dataclass(frozen=True)
-class Report:
+class PrepareReport:
     """What was prepared.
 
     Attributes:
@@ -61,15 +65,15 @@ class Report:
     warning: str
 
 
-def prepare(
+def build_dataset(
     source: Source,
     target: Path,
-    recipe: Recipe,
+    spec: PrepareSpec,
     *,
     overwrite: bool = False,
     workers: int | None = None,
-    on_image: Callable[[int, int], None] | None = None,
-) -> Report:
+    on_image: OnImage | None = None,
+) -> PrepareReport:
     """Write a data set of the originals of `source` to `target`.
 
     Work goes on in `target` + `.part`, which becomes `target` by a rename when all is complete. After an interruption
@@ -78,8 +82,8 @@ def prepare(
     Args:
         source: the originals.
         target: where; a folder that is not there yet.
-        recipe: what to make of them.
-        overwrite: replace what is at `target`. Without it, a target of the same originals and recipe is left alone.
+        spec: what to make of them.
+        overwrite: replace what is at `target`. Without it, a target of the same originals and spec is left alone.
         workers: threads that decode and degrade; all cores by default.
         on_image: called with the number of finished originals and of all.
 
@@ -87,11 +91,11 @@ def prepare(
         InputError: nothing usable in the source, a target that holds something else, or one that cannot be written.
     """
     _refuse_own_source(source, target)
-    job = _Job(source, recipe)
+    dataset = _PlannedDataset(source, spec)
     part = target.with_name(f"{target.name}.part")
     if target.exists() and not overwrite:
         manifest = _manifest_of(target)
-        if manifest.get("plan") == job.plan:
+        if manifest.get("plan") == dataset.plan:
             return _report(target, manifest, fresh=False)
         raise InputError(
             f"{target}: is there already, made of other images or in another way; add --overwrite, or choose another "
@@ -100,22 +104,22 @@ def prepare(
     check_folder(target)
     _refuse_to_replace(target)
     _refuse_strange(part)
-    if recipe.form == "lmdb":
-        for original in source.originals:
+    if spec.form == "lmdb":
+        for original in source.images:
             check_key(original.name)
     with _working_in(part, target):
         if target.exists() and (part / REPLACED).exists():  # of a run that was stopped while it cleaned up
             shutil.rmtree(part / REPLACED)
-        journal = Journal(part / JOURNAL, job.plan)
-        if not journal.records and (part / target.name).exists():  # of a run that was to make something else
+        progress_log = ProgressLog(part / PROGRESS_LOG, dataset.plan)
+        if not progress_log.records and (part / target.name).exists():  # of a run that was to make something else
             shutil.rmtree(part / target.name)
         try:
-            manifest = _fill(job, part / target.name, journal, workers or os.cpu_count() or 1, on_image)
+            manifest = _fill(dataset, part / target.name, progress_log, workers or os.cpu_count() or 1, on_image)
         except _NothingUsableError:
             shutil.rmtree(part)
             raise
         except OSError as error:
-            done = f"{len(journal.records)} of {len(source.originals)} images are done"
+            done = f"{len(progress_log.records)} of {len(source.images)} images are done"
             advice = "make room or choose another --output, and run the same command again to go on"
             raise InputError(f"{target}: cannot write it ({error.strerror}); {done}; {advice}") from error
         if target.exists():
@@ -135,7 +139,7 @@ def _refuse_to_replace(target: Path) -> None:
 def _refuse_strange(part: Path) -> None:
     if part.is_symlink() or (part.exists() and not part.is_dir()):
         raise InputError(f"{part}: is in the way; move it, or choose another --output")
-    if part.exists() and not (part / JOURNAL).exists() and {path.name for path in part.iterdir()} - {"lock"}:
+    if part.exists() and not (part / PROGRESS_LOG).exists() and {path.name for path in part.iterdir()} - {"lock"}:
         raise InputError(f"{part}: is in the way, and not of an interrupted run; move it, or choose another --output")
 
 
@@ -146,81 +150,85 @@ class _NothingUsableError(InputError):
 def _refuse_own_source(source: Source, target: Path) -> None:
     """A target that is overwritten must not hold what is read."""
     home = target.resolve()
-    for original in source.originals:
+    for original in source.images:
         if any(isinstance(file, DiskFile) and home in file.path.resolve().parents for file in original.files()):
             raise InputError(f"{target}: holds the originals themselves; choose another --output")
 
 
-class _Job:
-    """A source and a recipe, and what tells them from others."""
+class _PlannedDataset:
+    """A source and a spec, and what tells them from others."""
 
-    def __init__(self, source: Source, recipe: Recipe) -> None:
-        self.source, self.recipe = source, recipe
+    def __init__(self, source: Source, spec: PrepareSpec) -> None:
+        self.source, self.spec = source, spec
         versions = {"imdn_kd": imdn_kd.__version__, "numpy": np.__version__, "pillow": PIL.__version__}
         self.description = {
             "name": source.name,
             "source": source.label,
-            "seed": recipe.seed,
-            "benchmarks": recipe.exclude.labels if recipe.exclude else [],
+            "seed": spec.seed,
+            "benchmarks": spec.exclude.labels if spec.exclude else [],
             "made_with": versions,
         }
-        self.planes = {"gt": {"scale": "1"}, **{lq_plane(scale): self._describe(scale) for scale in recipe.scales}}
-        benchmarks = recipe.exclude.checksum if recipe.exclude else None
-        every = {**self.description, "planes": self.planes, "form": recipe.form, "like": benchmarks}
-        files = [(each.name, [file.stamp for file in each.files()]) for each in source.originals]
+        self.planes = {"gt": {"scale": "1"}, **{lq_plane(scale): self._describe(scale) for scale in spec.scales}}
+        benchmarks = spec.exclude.checksum if spec.exclude else None
+        every = {**self.description, "planes": self.planes, "form": spec.form, "like": benchmarks}
+        files = [(each.name, [file.stamp for file in each.files()]) for each in source.images]
         self.plan = _digest([every, files])
 
     def _describe(self, scale: Fraction) -> dict[str, Any]:
-        given = self.recipe.steps is None
-        steps = self.source.lq_made_by.get(scale) if given else describe(self.recipe.steps or ())
+        given = self.spec.steps is None
+        steps = self.source.lq_made_by.get(scale) if given else describe(self.spec.steps or ())
         return {"scale": str(scale), "degradation": steps, "given": given}
 
 
 def _fill(
-    job: _Job, folder: Path, journal: Journal, workers: int, on_image: Callable[[int, int], None] | None
+    dataset: _PlannedDataset,
+    folder: Path,
+    progress_log: ProgressLog,
+    workers: int,
+    on_image: OnImage | None,
 ) -> dict[str, Any]:
-    originals, recipe = job.source.originals, job.recipe
+    originals, spec = dataset.source.images, dataset.spec
     remove_leftovers(folder)
-    sink = open_sink(recipe.form, folder, job.planes)
+    writer = open_writer(spec.form, folder, dataset.planes)
     try:
-        _resume(journal, sink.resume)
+        _resume(progress_log, writer.resume)
         if on_image:
-            on_image(len(journal.records), len(originals))
-        rest = originals[len(journal.records) :]
-        for made in _made(Maker(recipe), rest, workers):
-            if isinstance(made, Made):
-                record = {**sink.append(made.name, made.sha256, made.planes), "was": made.was}
-                record["bytes"] = {plane: image.nbytes for plane, image in made.planes.items()}
+            on_image(len(progress_log.records), len(originals))
+        rest = originals[len(progress_log.records) :]
+        for sample in _samples(SampleBuilder(spec), rest, workers):
+            if isinstance(sample, Sample):
+                record = {**writer.append(sample.name, sample.sha256, sample.planes), "was": sample.was}
+                record["bytes"] = {plane: image.nbytes for plane, image in sample.planes.items()}
             else:
-                record = made
-            journal.add(record)
+                record = sample
+            progress_log.add(record)
             if on_image:
-                on_image(len(journal.records), len(originals))
-        kept = [record for record in journal.records if "sha256" in record]
-        manifest = _manifest(job, journal.records, kept)
+                on_image(len(progress_log.records), len(originals))
+        kept = [record for record in progress_log.records if "sha256" in record]
+        manifest = _manifest(dataset, progress_log.records, kept)
         if not kept:
             first = next(iter({**manifest["bad"], **manifest["excluded"]}.values()), "no images")
-            raise _NothingUsableError(f"{job.source.label}: has no image that can be used ({first})")
-        sink.finish(kept, manifest)
+            raise _NothingUsableError(f"{dataset.source.label}: has no image that can be used ({first})")
+        writer.finish(kept, manifest)
     finally:
-        sink.close()
+        writer.close()
     return manifest
 
 
-def _resume(journal: Journal, resume: Callable[[Sequence[Record]], int]) -> None:
-    """Bring journal and images to the same state: that of the last image of which both are intact."""
-    written = [number for number, record in enumerate(journal.records) if "sha256" in record]
-    intact = resume([journal.records[number] for number in written])
+def _resume(progress_log: ProgressLog, resume: Callable[[Sequence[Record]], int]) -> None:
+    """Bring the progress log and the images to the same state: that of the last image of which both are intact."""
+    written = [number for number, record in enumerate(progress_log.records) if "sha256" in record]
+    intact = resume([progress_log.records[number] for number in written])
     if intact < len(written):
-        journal.cut(written[intact])
+        progress_log.cut(written[intact])
 
 
-def _made(make: Maker, originals: Sequence[Original], workers: int) -> Iterator[Made | Record]:
+def _samples(build: SampleBuilder, originals: Sequence[SourceImage], workers: int) -> Iterator[Sample | Record]:
     import torch
 
-    def alone(original: Original) -> Made | Record:
+    def alone(original: SourceImage) -> Sample | Record:
         torch.set_num_threads(1)  # threads of PyTorch on top of ours would wait for each other
-        return make(original)
+        return build(original)
 
     before = torch.get_num_threads()
     try:
@@ -244,29 +252,29 @@ def _working_in(part: Path, target: Path) -> Iterator[None]:
     shutil.rmtree(part)
 
 
-def _manifest(job: _Job, records: Sequence[Record], kept: Sequence[Record]) -> dict[str, Any]:
-    bad = {skip.name: skip.reason for skip in job.source.skips}
+def _manifest(dataset: _PlannedDataset, records: Sequence[Record], kept: Sequence[Record]) -> dict[str, Any]:
+    bad = {skip.name: skip.reason for skip in dataset.source.skipped}
     converted: dict[str, list[str]] = {}
     for record in kept:
         for kind in record["was"]:
             converted.setdefault(kind, []).append(record["name"])
     return {
-        **job.description,
+        **dataset.description,
         "images": len(kept),
-        "bytes": {plane: sum(record["bytes"][plane] for record in kept) for plane in job.planes},
+        "bytes": {plane: sum(record["bytes"][plane] for record in kept) for plane in dataset.planes},
         "bad": {**bad, **{record["name"]: record["bad"] for record in records if "bad" in record}},
         "excluded": {record["name"]: record["excluded"] for record in records if "excluded" in record},
-        "ignored": job.source.ignored,
+        "ignored": dataset.source.ignored,
         "converted": converted,
-        "warning": job.source.warning,
-        "plan": job.plan,
-        "planes": job.planes,
+        "warning": dataset.source.warning,
+        "plan": dataset.plan,
+        "planes": dataset.planes,
     }
 
 
-def _report(path: Path, manifest: Mapping[str, Any], *, fresh: bool) -> Report:
+def _report(path: Path, manifest: Mapping[str, Any], *, fresh: bool) -> PrepareReport:
     names = ("images", "bytes", "bad", "excluded", "ignored", "converted", "warning")
-    return Report(path=path, fresh=fresh, **{name: manifest[name] for name in names})
+    return PrepareReport(path=path, fresh=fresh, **{name: manifest[name] for name in names})
 
 
 def _manifest_of(path: Path) -> dict[str, Any]:

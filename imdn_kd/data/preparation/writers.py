@@ -14,13 +14,13 @@ from imdn_kd.data.store_writer import StoreWriter
 from imdn_kd.image.io import Picture, write_image
 from imdn_kd.image.rgb import Pixels
 from imdn_kd.utils.files import atomic_path
-from imdn_kd.utils.journal import Record
+from imdn_kd.utils.progress_log import Record
 
 Format = Literal["store", "folder", "lmdb"]
 Description = Mapping[str, Any]
 
 
-class Sink(Protocol):
+class Writer(Protocol):
     """Where images go, one after the other."""
 
     def resume(self, records: Sequence[Record]) -> int:
@@ -28,7 +28,7 @@ class Sink(Protocol):
         ...
 
     def append(self, name: str, sha256: str, planes: Mapping[str, Pixels]) -> Record:
-        """Write an image in all its planes; return what the journal has to know of it."""
+        """Write an image in all its planes; return what the progress log has to know of it."""
         ...
 
     def finish(self, records: Sequence[Record], manifest: Description) -> None:
@@ -40,7 +40,7 @@ class Sink(Protocol):
         ...
 
 
-class FolderSink:
+class FolderWriter:
     """PNG files by the usual names: `HR/0001.png`, `LRbicx4/0001x4.png`."""
 
     def __init__(self, folder: Path, planes: Mapping[str, Description]) -> None:
@@ -71,7 +71,7 @@ class FolderSink:
         return self._folder / self._patterns[plane].replace("{}", name)
 
 
-class LmdbSink:
+class LmdbPlanesWriter:
     """A database for each plane, as BasicSR reads them: `gt.lmdb`, `lq_x4.lmdb`; keys are the names."""
 
     def __init__(self, folder: Path, planes: Mapping[str, Description]) -> None:
@@ -105,7 +105,7 @@ class LmdbSink:
             writer.close()
 
 
-def open_sink(form: Format, folder: Path, planes: Mapping[str, Description]) -> Sink:
+def open_writer(form: Format, folder: Path, planes: Mapping[str, Description]) -> Writer:
     """Open what is written to `folder`, new or to be continued.
 
     Args:
@@ -117,8 +117,8 @@ def open_sink(form: Format, folder: Path, planes: Mapping[str, Description]) -> 
     if form == "store":
         return StoreWriter(folder, planes)
     if form == "folder":
-        return FolderSink(folder, planes)
-    return LmdbSink(folder, planes)
+        return FolderWriter(folder, planes)
+    return LmdbPlanesWriter(folder, planes)
 
 
 def _pattern(plane: str, description: Description) -> str:

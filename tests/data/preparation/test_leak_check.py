@@ -12,7 +12,7 @@ import pytest
 import skimage.data
 from PIL import Image, ImageEnhance
 
-from imdn_kd.data.preparation.leak_check import Benchmarks
+from imdn_kd.data.preparation.leak_check import BenchmarkIndex
 from imdn_kd.errors import InputError
 from tests.fake_set import picture
 from tests.shared_data import SHARED, needs_shared, read_rgb
@@ -31,8 +31,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def benchmarks(folder: Path) -> Benchmarks:
-    return Benchmarks([folder])
+def benchmarks(folder: Path) -> BenchmarkIndex:
+    return BenchmarkIndex([folder])
 
 
 def jpeg(image: Image.Image, quality: int) -> Image.Image:
@@ -97,35 +97,35 @@ def test_a_piece_is_not_found(benchmarks):
 def test_labels(folder, benchmarks, monkeypatch):
     monkeypatch.chdir(folder)
     labels = tuple(f"{folder.name}/{name}.png" for name in PHOTOGRAPHS)
-    assert benchmarks.labels == Benchmarks([folder / "HR"]).labels == Benchmarks(["."]).labels == labels
+    assert benchmarks.labels == BenchmarkIndex([folder / "HR"]).labels == BenchmarkIndex(["."]).labels == labels
 
 
 def test_only_the_originals_of_a_folder_count(folder):
     lr = folder / "LRbicx2"
     lr.mkdir(exist_ok=True)
     Image.fromarray(picture((20, 20))).save(lr / "a.png")
-    assert len(Benchmarks([folder]).labels) == len(PHOTOGRAPHS)
+    assert len(BenchmarkIndex([folder]).labels) == len(PHOTOGRAPHS)
 
 
 def test_the_nearest_of_two_alike_is_named(tmp_path):
     pixels = skimage.data.chelsea()
     for name, image in (("a", pixels[8:]), ("b", pixels)):
         Image.fromarray(image).save(tmp_path / f"{name}.png")
-    assert Benchmarks([tmp_path]).match(pixels) == f"{tmp_path.name}/b.png"
+    assert BenchmarkIndex([tmp_path]).match(pixels) == f"{tmp_path.name}/b.png"
 
 
 def test_nothing_to_compare_with(tmp_path):
-    assert Benchmarks([]).match(picture((40, 40))) is None
+    assert BenchmarkIndex([]).match(picture((40, 40))) is None
     with pytest.raises(InputError, match="has no images to compare with"):
-        Benchmarks([tmp_path])
+        BenchmarkIndex([tmp_path])
     with pytest.raises(InputError, match="gone: is not a folder"):
-        Benchmarks([tmp_path / "gone"])
+        BenchmarkIndex([tmp_path / "gone"])
 
 
 def test_a_damaged_benchmark_image(tmp_path):
     (tmp_path / "a.png").write_text("no picture")
     with pytest.raises(InputError, match=r"a\.png: is not an image"):
-        Benchmarks([tmp_path])
+        BenchmarkIndex([tmp_path])
 
 
 def test_torch_is_not_needed(folder):
@@ -151,7 +151,9 @@ def test_speed(benchmarks):
 
 @needs_shared
 def test_published_benchmarks_and_training_images():
-    benchmarks = Benchmarks([SHARED / "benchmark" / "Set5", SHARED / "benchmark" / "Set14", SHARED / "val" / "kodak24"])
+    benchmarks = BenchmarkIndex(
+        [SHARED / "benchmark" / "Set5", SHARED / "benchmark" / "Set14", SHARED / "val" / "kodak24"]
+    )
     assert len(benchmarks.labels) == 43
     # Set14 has the picture of Set5 under another name.
     lr = SHARED / "benchmark" / "Set5" / "LRbicx4"

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from imdn_kd.data.preparation.degradations import Bicubic, Noise
-from imdn_kd.data.preparation.leak_check import Benchmarks
-from imdn_kd.data.preparation.pipeline import Report, prepare
-from imdn_kd.data.preparation.recipe import Maker, Recipe
+from imdn_kd.data.preparation.leak_check import BenchmarkIndex
+from imdn_kd.data.preparation.pipeline import PrepareReport, build_dataset
+from imdn_kd.data.preparation.samples import PrepareSpec, SampleBuilder
 from imdn_kd.data.preparation.sources.sources import folder_source, sample_source, store_source
 from imdn_kd.data.store import Store
 from imdn_kd.errors import InputError
@@ -24,12 +24,12 @@ from imdn_kd.image.resize import imresize
 from tests.fake_set import make_set, picture
 from tests.shared_data import SHARED, needs_shared, set5_pairs
 
-TWO = Recipe((Fraction(2),), (Bicubic(),))
+TWO = PrepareSpec((Fraction(2),), (Bicubic(),))
 
 
-def make(folder: Path, target: Path, recipe: Recipe = TWO, **options) -> Report:
-    given = recipe.scales if recipe.steps is None else ()
-    return prepare(folder_source(folder, given, {}), target, recipe, **options)
+def make(folder: Path, target: Path, spec: PrepareSpec = TWO, **options) -> PrepareReport:
+    given = spec.scales if spec.steps is None else ()
+    return build_dataset(folder_source(folder, given, {}), target, spec, **options)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -46,8 +46,8 @@ def photos(folder: Path, count: int, size: tuple[int, int] = (40, 52)) -> Path:
 @pytest.mark.parametrize("how", ["made", "given"])
 def test_set5_is_the_published_one_bit_for_bit(tmp_path, how):
     scales = tuple(map(Fraction, (2, 3, 4)))
-    recipe = Recipe(scales, None if how == "given" else (Bicubic(),))
-    report = make(SHARED / "benchmark" / "Set5", tmp_path / "Set5.store", recipe)
+    spec = PrepareSpec(scales, None if how == "given" else (Bicubic(),))
+    report = make(SHARED / "benchmark" / "Set5", tmp_path / "Set5.store", spec)
     assert (report.images, report.bad) == (5, {})
     store = Store(report.path)
     for scale in scales:
@@ -59,7 +59,7 @@ def test_set5_is_the_published_one_bit_for_bit(tmp_path, how):
 @pytest.mark.parametrize("scale", ["1.5", "2", "2.5", "3", "8", "1.25"])
 def test_any_factor(tmp_path, scale):
     exact = Fraction(scale)
-    make(photos(tmp_path / "in", 2), tmp_path / "out", Recipe((exact,), (Bicubic(),)))
+    make(photos(tmp_path / "in", 2), tmp_path / "out", PrepareSpec((exact,), (Bicubic(),)))
     store = Store(tmp_path / "out")
     high, low = store.image(1), store.image(1, f"lq_x{scale}")
     height, width = (side // exact.numerator for side in high.shape[:2])
@@ -107,7 +107,7 @@ def test_given_partner_that_is_missing_or_of_another_size(tmp_path):
     for name in ("cat", "dog"):
         write_image(folder / "HR" / f"{name}.png", Picture(picture((36, 40))))
         write_image(folder / "LRbicx2" / f"{name}x2.png", Picture(picture((18, 20 if name == "dog" else 19))))
-    report = make(folder, tmp_path / "out", Recipe((Fraction(2),), None))
+    report = make(folder, tmp_path / "out", PrepareSpec((Fraction(2),), None))
     assert report.images == 2
     assert "has no partner for factor 2" in report.bad["bird"]
     assert "is 19x18 px, but x2 of" in report.bad["cat"]
@@ -119,8 +119,8 @@ def test_images_of_a_benchmark_are_left_out(tmp_path):
     Image.open(folder / "001.png").save(tmp_path / "again.jpg", quality=60)
     (tmp_path / "bench").mkdir()
     (tmp_path / "again.jpg").rename(tmp_path / "bench" / "again.jpg")
-    recipe = Recipe((Fraction(2),), (Bicubic(),), exclude=Benchmarks([tmp_path / "bench"]))
-    report = make(folder, tmp_path / "out", recipe)
+    spec = PrepareSpec((Fraction(2),), (Bicubic(),), exclude=BenchmarkIndex([tmp_path / "bench"]))
+    report = make(folder, tmp_path / "out", spec)
     assert report.images == 2
     assert list(report.excluded) == ["001"]
     assert re.search(r"001\.png: looks like .*again\.jpg", report.excluded["001"])
@@ -130,11 +130,11 @@ def test_changed_benchmark_is_another_job(tmp_path):
     folder = photos(tmp_path / "in", 3, (120, 160))
     for number, excluded in ((1, ["001"]), (2, ["002"])):
         write_image(tmp_path / "bench" / "a.png", Picture(picture((120, 160), number)), overwrite=True)
-        recipe = Recipe((Fraction(2),), (Bicubic(),), exclude=Benchmarks([tmp_path / "bench"]))
+        spec = PrepareSpec((Fraction(2),), (Bicubic(),), exclude=BenchmarkIndex([tmp_path / "bench"]))
         if number == 2:
             with pytest.raises(InputError, match="made of other images or in another way"):
-                make(folder, tmp_path / "out", recipe)
-        assert list(make(folder, tmp_path / "out", recipe, overwrite=True).excluded) == excluded
+                make(folder, tmp_path / "out", spec)
+        assert list(make(folder, tmp_path / "out", spec, overwrite=True).excluded) == excluded
 
 
 def test_archives_and_folders_give_the_same(tmp_path):
@@ -152,9 +152,9 @@ def test_archives_and_folders_give_the_same(tmp_path):
 
 def test_any_number_of_workers_gives_the_same(tmp_path):
     folder = photos(tmp_path / "in", 12)
-    recipe = Recipe((Fraction(2),), (Bicubic(), Noise(type="noise", sigma=[1.0, 9.0])), seed=3)
+    spec = PrepareSpec((Fraction(2),), (Bicubic(), Noise(type="noise", sigma=[1.0, 9.0])), seed=3)
     for workers in (1, 2, 5):
-        make(folder, tmp_path / str(workers), recipe, workers=workers)
+        make(folder, tmp_path / str(workers), spec, workers=workers)
     assert content(tmp_path / "1") == content(tmp_path / "2") == content(tmp_path / "5")
 
 
@@ -162,7 +162,7 @@ def test_seed_changes_noise_only(tmp_path):
     folder = photos(tmp_path / "in", 1)
     steps = (Bicubic(), Noise(type="noise", sigma=9.0))
     for seed in (0, 1):
-        make(folder, tmp_path / str(seed), Recipe((Fraction(2),), steps, seed=seed))
+        make(folder, tmp_path / str(seed), PrepareSpec((Fraction(2),), steps, seed=seed))
     first, second = Store(tmp_path / "0"), Store(tmp_path / "1")
     np.testing.assert_array_equal(first.image(0), second.image(0))
     assert not np.array_equal(first.image(0, "lq_x2"), second.image(0, "lq_x2"))
@@ -176,7 +176,7 @@ def test_done_already_is_left_alone_and_anything_else_refused(tmp_path):
     assert (report.fresh, report.images) == (False, 2)
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     with pytest.raises(InputError, match="is there already, made of other images or in another way; add --overwrite"):
-        make(folder, tmp_path / "out", Recipe((Fraction(4),), (Bicubic(),)))
+        make(folder, tmp_path / "out", PrepareSpec((Fraction(4),), (Bicubic(),)))
     photos(folder, 3)
     with pytest.raises(InputError, match="--overwrite"):
         make(folder, tmp_path / "out")
@@ -190,7 +190,7 @@ def test_other_targets_are_never_written_into(tmp_path, form):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("keep")
     with pytest.raises(InputError, match="is there already"):
-        make(folder, tmp_path / "out", Recipe((Fraction(2),), (Bicubic(),), form=form))
+        make(folder, tmp_path / "out", PrepareSpec((Fraction(2),), (Bicubic(),), form=form))
     assert content(tmp_path / "out") == {"mine.txt": b"keep"}
 
 
@@ -207,7 +207,7 @@ def test_names_that_an_lmdb_cannot_have_are_refused_before_the_work(tmp_path):
     folder = photos(tmp_path / "in", 2)
     (folder / "001.png").rename(folder / "a.b.png")
     with pytest.raises(InputError, match=r"cannot be called 'a\.b'; rename it"):
-        make(folder, tmp_path / "out", Recipe((Fraction(2),), (Bicubic(),), form="lmdb"))
+        make(folder, tmp_path / "out", PrepareSpec((Fraction(2),), (Bicubic(),), form="lmdb"))
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
@@ -233,12 +233,13 @@ import resource, sys
 from pathlib import Path
 from fractions import Fraction
 from imdn_kd.data.preparation.degradations import Bicubic
-from imdn_kd.data.preparation.pipeline import Recipe, prepare
+from imdn_kd.data.preparation.pipeline import PrepareSpec, build_dataset
 from imdn_kd.data.preparation.sources.sources import folder_source
 from imdn_kd.errors import InputError
 resource.setrlimit(resource.RLIMIT_FSIZE, (15_000, resource.RLIM_INFINITY))
 try:
-    prepare(folder_source(Path(sys.argv[1]), (), {}), Path(sys.argv[2]), Recipe((Fraction(2),), (Bicubic(),)))
+    spec = PrepareSpec((Fraction(2),), (Bicubic(),))
+    build_dataset(folder_source(Path(sys.argv[1]), (), {}), Path(sys.argv[2]), spec)
 except InputError as error:
     print(error)
 """
@@ -262,16 +263,16 @@ def test_full_disk_keeps_what_is_done(tmp_path):
 def test_stopped_anywhere_it_goes_on(tmp_path, form, monkeypatch):
     folder = photos(tmp_path / "in", 6)
     (folder / "002.png").write_text("no image")
-    recipe = Recipe((Fraction(2),), (Bicubic(),), form=form)
-    make(folder, tmp_path / "undisturbed", recipe)
+    spec = PrepareSpec((Fraction(2),), (Bicubic(),), form=form)
+    make(folder, tmp_path / "undisturbed", spec)
     made = []
-    whole = Maker.__call__
+    whole = SampleBuilder.__call__
 
     def counting(self, original):
         made.append(original.name)
         return whole(self, original)
 
-    monkeypatch.setattr(Maker, "__call__", counting)
+    monkeypatch.setattr(SampleBuilder, "__call__", counting)
     for stop in (1, 3, 5):
 
         def interrupt(done, _, stop=stop):
@@ -279,10 +280,10 @@ def test_stopped_anywhere_it_goes_on(tmp_path, form, monkeypatch):
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            make(folder, tmp_path / "out", recipe, workers=1, on_image=interrupt)
+            make(folder, tmp_path / "out", spec, workers=1, on_image=interrupt)
         assert not (tmp_path / "out").exists()
     made.clear()
-    make(folder, tmp_path / "out", recipe)
+    make(folder, tmp_path / "out", spec)
     assert made == ["005"]
     assert not (tmp_path / "out.part").exists()
     one, other = content(tmp_path / "out"), content(tmp_path / "undisturbed")
@@ -295,14 +296,14 @@ def test_stopped_anywhere_it_goes_on(tmp_path, form, monkeypatch):
 @pytest.mark.parametrize("form", ["store", "folder", "lmdb"])
 def test_what_a_killed_run_leaves_half_written_is_removed(tmp_path, form, monkeypatch):
     folder = photos(tmp_path / "in", 3)
-    recipe = Recipe((Fraction(2),), (Bicubic(),), form=form)
+    spec = PrepareSpec((Fraction(2),), (Bicubic(),), form=form)
     with monkeypatch.context() as patch:
         # As if killed: temporary files stay.
         patch.setattr(Path, "unlink", lambda path, missing_ok=False: None)
         patch.setattr(Path, "replace", interrupted_at(1))
         with pytest.raises(KeyboardInterrupt):
-            make(folder, tmp_path / "out", recipe)
-    make(folder, tmp_path / "out", recipe)
+            make(folder, tmp_path / "out", spec)
+    make(folder, tmp_path / "out", spec)
     assert not [path for path in (tmp_path / "out").rglob("*") if path.name.startswith(".")]
 
 
@@ -346,7 +347,7 @@ def test_two_at_once(tmp_path):
 _KILLING = """
 import os, random, signal, sys, time
 from pathlib import Path
-from imdn_kd.data.preparation.job import open_source, write
+from imdn_kd.data.preparation.job import open_source, write_dataset
 from imdn_kd.data.preparation.schema import PrepareOptions
 from imdn_kd.data.store import is_store
 
@@ -357,7 +358,7 @@ def begin(target):
     child = os.fork()
     if not child:
         options = PrepareOptions(source="folder", path=str(folder), output=str(target), scale=[2.0, 3.0])
-        write(options, open_source(options, root=out), root=out)
+        write_dataset(options, open_source(options, root=out), root=out)
         os._exit(0)
     return child
 
@@ -368,13 +369,13 @@ for name in ("warm_up", "undisturbed"):  # the first one takes longer than all l
 moments = random.Random(0)
 killed = complete = 0
 states = set()
-journal = out / "disturbed.part" / "journal.jsonl"
+progress_log = out / "disturbed.part" / "progress.jsonl"
 while killed < 20:
     child = begin(out / "disturbed")
     time.sleep(moments.uniform(0, whole / 3 * (1 + killed / 5)))  # later ones get more time, on a busy machine
     os.kill(child, signal.SIGKILL)
     killed += os.WIFSIGNALED(os.waitpid(child, 0)[1])
-    states.add(journal.read_bytes().count(b"\\n") if journal.exists() else 0)
+    states.add(progress_log.read_bytes().count(b"\\n") if progress_log.exists() else 0)
     if is_store(out / "disturbed"):
         (out / "disturbed").rename(out / f"complete{complete}")
         complete += 1
@@ -399,20 +400,21 @@ def test_killed_at_20_random_moments(tmp_path):
 
 
 def test_store_to_folder_to_store(tmp_path):
-    make(photos(tmp_path / "in", 3, (37, 41)), tmp_path / "one.store", Recipe((Fraction(2), Fraction(3)), (Bicubic(),)))
     given = (Fraction(2), Fraction(3))
-    prepare(store_source(tmp_path / "one.store", given), tmp_path / "files", Recipe(given, None, form="folder"))
+    make(photos(tmp_path / "in", 3, (37, 41)), tmp_path / "one.store", PrepareSpec(given, (Bicubic(),)))
+    spec = PrepareSpec(given, None, form="folder")
+    build_dataset(store_source(tmp_path / "one.store", given), tmp_path / "files", spec)
     assert sorted(path.name for path in (tmp_path / "files").iterdir()) == ["HR", "LRbicx2", "LRbicx3", "manifest.json"]
 
 
 def test_sample_is_there_without_a_network(tmp_path):
-    report = prepare(sample_source("sample"), tmp_path / "sample.store", TWO)
+    report = build_dataset(sample_source("sample"), tmp_path / "sample.store", TWO)
     assert (report.images, report.bad) == (4, {})
     assert not list(Store(report.path).verify())
 
 
 def test_what_is_held_out_of_the_sample_is_not_trained_on():
-    trained, held_out = ({each.name for each in sample_source(name).originals} for name in ("sample", "sample_valid"))
+    trained, held_out = ({each.name for each in sample_source(name).images} for name in ("sample", "sample_valid"))
     assert trained
     assert held_out
     assert trained.isdisjoint(held_out)

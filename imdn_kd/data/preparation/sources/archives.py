@@ -38,12 +38,12 @@ class ArchiveFile:
 
     def read(self) -> bytes:
         """Return the content; InputError, with the label, where it cannot be read."""
-        with naming(self.label):
+        with errors_named(self.label):
             return self.load()
 
 
 @contextmanager
-def naming(label: str) -> Iterator[None]:
+def errors_named(label: str) -> Iterator[None]:
     """Make every error of a file or an archive an InputError that begins with `label`."""
     try:
         yield
@@ -68,7 +68,7 @@ def members(path: Path) -> list[tuple[str, ArchiveFile | None]]:
     Raises:
         InputError: not an archive, one that may not be read, or a damaged one.
     """
-    with naming(one_line(str(path))):
+    with errors_named(one_line(str(path))):
         with path.open("rb") as file:
             start = file.read(4)
         if start.startswith(b"PK") or zipfile.is_zipfile(path):

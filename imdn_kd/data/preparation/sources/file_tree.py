@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from imdn_kd.data.preparation.sources.archives import members, naming
+from imdn_kd.data.preparation.sources.archives import errors_named, members
 from imdn_kd.errors import InputError
 from imdn_kd.image.io import is_image_name
 from imdn_kd.utils.text import one_line
@@ -61,16 +61,16 @@ class DiskFile:
 
     def read(self) -> bytes:
         """Return the content; InputError, with the path, where it cannot be read."""
-        with naming(self.label):
+        with errors_named(self.label):
             return self.path.read_bytes()
 
     def _status(self) -> os.stat_result:
-        with naming(self.label):
+        with errors_named(self.label):
             return self.path.stat()
 
 
 @dataclass(frozen=True)
-class Tree:
+class FileTree:
     """The image files below a folder, or in an archive.
 
     Attributes:
@@ -95,17 +95,17 @@ class Tree:
         """Names of the folders right below the root that have images in them or below them."""
         return list(dict.fromkeys(name.partition("/")[0] for name in self.files if "/" in name))
 
-    def folder(self, name: str) -> Tree | None:
+    def folder(self, name: str) -> FileTree | None:
         """Return the tree of a folder, such as `HR` or `LR_bicubic/X4`; None where it has no images."""
         start = f"{name}/"
         files = {path[len(start) :]: file for path, file in self.files.items() if path.startswith(start)}
         if not files:
             return None
         others = tuple(path[len(start) :] for path in self.others if path.startswith(start))
-        return Tree(one_line(f"{self.label}/{name}"), files, others, self.path and self.path / name)
+        return FileTree(one_line(f"{self.label}/{name}"), files, others, self.path and self.path / name)
 
 
-def open_tree(path: Path | str) -> Tree:
+def open_tree(path: Path | str) -> FileTree:
     """List the image files in a folder, a zip or a tar (plain or .gz), those of folders inside included.
 
     Raises:
@@ -113,12 +113,12 @@ def open_tree(path: Path | str) -> Tree:
     """
     path = Path(path)
     label = one_line(str(path))
-    with naming(label):
+    with errors_named(label):
         if path.is_dir():
-            return Tree(label, *_sort_out(_walk(path)), path)
+            return FileTree(label, *_sort_out(_walk(path)), path)
         if not path.exists():
             raise InputError(f"{label}: no such folder or archive; check the name")
-        return Tree(label, *_sort_out(_visible(members(path))))
+        return FileTree(label, *_sort_out(_visible(members(path))))
 
 
 def _sort_out(entries: Iterable[tuple[str, ImageFile | None]]) -> tuple[dict[str, ImageFile], tuple[str, ...]]:

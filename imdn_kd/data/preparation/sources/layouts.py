@@ -9,15 +9,13 @@ from fractions import Fraction
 from pathlib import Path, PurePosixPath
 
 from imdn_kd.data.benchmark_sets import HR_FOLDERS, LR_FOLDERS, LR_NAMES
-from imdn_kd.data.preparation.sources.file_tree import DiskFile, ImageFile, Tree, open_tree
+from imdn_kd.data.preparation.sources.file_tree import FileTree, ImageFile, open_tree
 from imdn_kd.errors import InputError
 from imdn_kd.utils.text import one_line
 
-__all__ = ["DiskFile", "Finds", "ImageFile", "Original", "Skip", "Tree", "find_originals", "open_tree"]
-
 
 @dataclass(frozen=True)
-class Original:
+class SourceImage:
     """An original and its low-quality images.
 
     Attributes:
@@ -36,7 +34,7 @@ class Original:
 
 
 @dataclass(frozen=True)
-class Skip:
+class SkippedImage:
     """An original that cannot be used; `reason` is a line of its own, `label` that of the file."""
 
     name: str
@@ -45,27 +43,27 @@ class Skip:
 
 
 @dataclass(frozen=True)
-class Finds:
+class ScanResult:
     """What there is in a data set.
 
     Attributes:
-        originals: by name, sorted.
-        skips: what cannot be used, and why.
-        ignored: number of files left out that are no images; see `Tree`.
+        images: by name, sorted.
+        skipped: what cannot be used, and why.
+        ignored: number of files left out that are no images; see `FileTree`.
     """
 
-    originals: tuple[Original, ...]
-    skips: tuple[Skip, ...]
+    images: tuple[SourceImage, ...]
+    skipped: tuple[SkippedImage, ...]
     ignored: int
 
 
-def find_originals(
-    tree: Tree, given_scales: Sequence[Fraction] = (), lr: Mapping[Fraction, Tree] | None = None
-) -> Finds:
+def scan_dataset(
+    tree: FileTree, given_scales: Sequence[Fraction] = (), lr: Mapping[Fraction, FileTree] | None = None
+) -> ScanResult:
     """Find the originals in a folder or archive and, for factors that are given as files, their low-quality partners.
 
     Originals are in `HR/`, BasicSR's `GTmod12/`, or a folder such as `DIV2K_train_HR/`, at the root or in the only
-    folder there; otherwise all images are, at any depth, less those in folders of LR images. Partners are in
+    folder there; otherwise all images are, at any depth, less those in folders of LR images. LrIndex are in
     `LRbicx4/`, `LR_bicubic/X4/`, `DIV2K_train_LR_bicubic/X4/` or `DIV2K_train_LR_x8/`, in the same folder or archive,
     or beside it if `tree` is itself a folder `HR` or `DIV2K_train_HR`. They are called `{}x4` or `{}`.
 
@@ -76,9 +74,9 @@ def find_originals(
 
     Raises:
         InputError: no image at all, several sets in one folder, or no LR folder for a factor. What is wrong with
-            single images is in `Finds.skips`.
+            single images is in `ScanResult.skipped`.
     """
-    home = find_home(tree)
+    home = find_layout(tree)
     files = {path: file for path, file in home.hr.files.items() if not is_lr(path)}
     if not files:
         raise InputError(f"{tree.label}: has no images; name a folder or an archive of originals")
@@ -86,15 +84,15 @@ def find_originals(
     partners = {}
     for scale in given_scales:
         places = places_in(lr[scale], scale) if lr and scale in lr else home.lr_places(scale)
-        partners[scale] = max((Partners(place, scale) for place in places), key=lambda each: each.count(named))
+        partners[scale] = max((LrIndex(place, scale) for place in places), key=lambda each: each.count(named))
     originals, skips = [], []
     for name, paths in named.items():
         try:
             gt = only_one(home.hr, name, paths)
-            originals.append(Original(name, gt, {scale: each.of(name, gt) for scale, each in partners.items()}))
+            originals.append(SourceImage(name, gt, {scale: each.of(name, gt) for scale, each in partners.items()}))
         except InputError as error:
-            skips += [Skip(name, files[path].label, str(error)) for path in paths]
-    return Finds(tuple(originals), tuple(skips), tree.ignored)
+            skips += [SkippedImage(name, files[path].label, str(error)) for path in paths]
+    return ScanResult(tuple(originals), tuple(skips), tree.ignored)
 
 
 _DIV2K_HR = "_HR"
@@ -107,7 +105,7 @@ _LR_LIKE = re.compile(r"(.+_)?LR(bicx[\d.]+|_.+)?")
 
 
 @dataclass(frozen=True)
-class Home:
+class DatasetLayout:
     """Where the originals of a data set are.
 
     Attributes:
@@ -116,11 +114,11 @@ class Home:
         title: `DIV2K_train` where `hr` is called `DIV2K_train_HR`.
     """
 
-    hr: Tree
-    beside: Callable[[str], Tree | None]
+    hr: FileTree
+    beside: Callable[[str], FileTree | None]
     title: str = ""
 
-    def lr_places(self, scale: Fraction) -> list[Tree]:
+    def lr_places(self, scale: Fraction) -> list[FileTree]:
         """Return the folders of LR images for a factor, at least one; InputError if there is none."""
         patterns = [*LR_FOLDERS, *(self.title + end for end in _DIV2K_LR if self.title)]
         names = [pattern.format(scale=_text(scale)) for pattern in patterns]
@@ -133,42 +131,43 @@ class Home:
         return places
 
 
-def find_home(tree: Tree) -> Home:
+def find_layout(tree: FileTree) -> DatasetLayout:
     """Find the folder of the originals: `HR`, `GTmod12`, `DIV2K_train_HR`; the tree itself without any of these.
 
     Raises:
         InputError: there are several.
     """
-    inside: Tree | None = tree
+    inside: FileTree | None = tree
     while inside is not None:
         hr = next(filter(None, map(inside.folder, HR_FOLDERS)), None)
         if hr is not None:
-            return Home(hr, inside.folder)
+            return DatasetLayout(hr, inside.folder)
         named = [name for name in inside.folders() if name.endswith(_DIV2K_HR)]
         if len(named) > 1:
             raise InputError(one_line(f"{inside.label}: has several data sets ({', '.join(named)}); name one of them"))
         if named:
-            return Home(inside.folder(named[0]) or inside, inside.folder, named[0].removesuffix(_DIV2K_HR))
+            return DatasetLayout(inside.folder(named[0]) or inside, inside.folder, named[0].removesuffix(_DIV2K_HR))
         last, inside = inside, _only_folder(inside)
     if tree.path is None:
-        return Home(last, last.folder)
+        return DatasetLayout(last, last.folder)
     # Not the innermost folder: names should stay the same when there is another folder some day.
     here = tree.path.absolute()
     if here.name.endswith(_DIV2K_HR) or here.name in HR_FOLDERS:
-        return Home(tree, _folders_of(here.parent), here.name.removesuffix(_DIV2K_HR) if "_" in here.name else "")
-    return Home(tree, tree.folder)
+        title = here.name.removesuffix(_DIV2K_HR) if "_" in here.name else ""
+        return DatasetLayout(tree, _folders_of(here.parent), title)
+    return DatasetLayout(tree, tree.folder)
 
 
-def _folders_of(parent: Path) -> Callable[[str], Tree | None]:
+def _folders_of(parent: Path) -> Callable[[str], FileTree | None]:
     return lambda name: open_tree(parent / name) if (parent / name).is_dir() else None
 
 
-def _only_folder(tree: Tree) -> Tree | None:
+def _only_folder(tree: FileTree) -> FileTree | None:
     folders = tree.folders()
     return tree.folder(folders[0]) if len(folders) == 1 and all("/" in path for path in tree.files) else None
 
 
-def places_in(lr: Tree, scale: Fraction) -> list[Tree]:
+def places_in(lr: FileTree, scale: Fraction) -> list[FileTree]:
     """Where in a folder or archive of LR images those of a factor may be."""
     places, inside = [lr], lr.folder(f"X{_text(scale)}")
     deeper = _only_folder(lr)
@@ -180,7 +179,7 @@ def is_lr(path: str) -> bool:
     return any(map(_LR_LIKE.fullmatch, path.split("/")[:-1]))
 
 
-class Partners:
+class LrIndex:
     """The LR images of a factor.
 
     Args:
@@ -188,7 +187,7 @@ class Partners:
         scale: the factor.
     """
 
-    def __init__(self, place: Tree, scale: Fraction) -> None:
+    def __init__(self, place: FileTree, scale: Fraction) -> None:
         self._place, self._scale = place, scale
         self._paths = by_name(place.files)
 
@@ -218,7 +217,7 @@ def by_name(paths: Iterable[str]) -> Mapping[str, list[str]]:
     return dict(sorted(named.items()))
 
 
-def only_one(tree: Tree, name: str, paths: Sequence[str]) -> ImageFile:
+def only_one(tree: FileTree, name: str, paths: Sequence[str]) -> ImageFile:
     """Return the file of the only path; InputError if there are several of one name."""
     if len(paths) > 1:
         count = "two" if len(paths) == 2 else len(paths)

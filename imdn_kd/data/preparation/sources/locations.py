@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from imdn_kd.data.preparation.sources.catalogue import Archive, NamedSet, Part
-from imdn_kd.data.preparation.sources.file_tree import Tree, open_tree
+from imdn_kd.data.preparation.sources.file_tree import FileTree, open_tree
 from imdn_kd.errors import InputError
 
 _CONTAINERS = ("", "benchmark", "DIV2K")
@@ -19,8 +19,8 @@ _CONTAINERS = ("", "benchmark", "DIV2K")
 class Located:
     """Where the images of a set are: originals, and low-quality images by factor."""
 
-    hr: Tree
-    lr: Mapping[Fraction, Tree]
+    hr: FileTree
+    lr: Mapping[Fraction, FileTree]
 
 
 def locate(
@@ -64,15 +64,15 @@ class _Search:
     """Looks for the parts of a set; every archive is listed once."""
 
     def __init__(self, named: NamedSet) -> None:
-        self._archives: dict[Path, Tree] = {}
+        self._archives: dict[Path, FileTree] = {}
         self._components = {
             name for part in (named.hr, *named.lr.values()) for folder in part.folders for name in folder.split("/")
         }
 
-    def find(self, part: Part, places: Sequence[Path]) -> Tree | None:
+    def find(self, part: Part, places: Sequence[Path]) -> FileTree | None:
         return next((tree for place in places for tree in self._trees(part, place) if tree is not None), None)
 
-    def _trees(self, part: Part, place: Path) -> Iterator[Tree | None]:
+    def _trees(self, part: Part, place: Path) -> Iterator[FileTree | None]:
         if place.is_file():
             yield self._in_archive(part, place)
         for container in _CONTAINERS:
@@ -89,7 +89,7 @@ class _Search:
         for base in (*(place / container for container in _CONTAINERS), *above):
             yield from (_folder(base, folder) for folder in part.folders)
 
-    def _in_archive(self, part: Part, path: Path) -> Tree | None:
+    def _in_archive(self, part: Part, path: Path) -> FileTree | None:
         if path not in self._archives:
             self._archives[path] = open_tree(path)
         tree = self._archives[path]
@@ -97,10 +97,10 @@ class _Search:
         return next((inside for inside in map(tree.folder, names) if _has_images(inside)), None)
 
 
-def _folder(base: Path, name: str) -> Tree | None:
+def _folder(base: Path, name: str) -> FileTree | None:
     tree = open_tree(base / name) if (base / name).is_dir() else None
     return tree if _has_images(tree) else None
 
 
-def _has_images(tree: Tree | None) -> bool:
+def _has_images(tree: FileTree | None) -> bool:
     return tree is not None and any("/" not in path for path in tree.files)

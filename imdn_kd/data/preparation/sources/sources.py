@@ -15,7 +15,8 @@ from PIL import Image
 from imdn_kd.data.lmdb_io import LmdbImages, common_keys
 from imdn_kd.data.preparation.degradations import Bicubic, describe
 from imdn_kd.data.preparation.sources.catalogue import Archive, NamedSet
-from imdn_kd.data.preparation.sources.layouts import Original, Skip, find_originals, open_tree
+from imdn_kd.data.preparation.sources.file_tree import open_tree
+from imdn_kd.data.preparation.sources.layouts import SkippedImage, SourceImage, scan_dataset
 from imdn_kd.data.preparation.sources.locations import Located, locate
 from imdn_kd.data.store import Store
 from imdn_kd.errors import InputError
@@ -35,8 +36,8 @@ class Source:
     Attributes:
         name: of the data set.
         label: where it comes from, without folders that differ from machine to machine.
-        originals: in the order in which they are written.
-        skips: originals that cannot be used, and why.
+        images: in the order in which they are written.
+        skipped: originals that cannot be used, and why.
         ignored: number of files that are no images.
         lq_made_by: the steps by which the given low-quality images were made, as JSON, by factor, where known.
         warning: what else the user should know; empty if nothing.
@@ -44,8 +45,8 @@ class Source:
 
     name: str
     label: str
-    originals: Sequence[Original]
-    skips: Sequence[Skip] = ()
+    images: Sequence[SourceImage]
+    skipped: Sequence[SkippedImage] = ()
     ignored: int = 0
     lq_made_by: Mapping[Fraction, Any] = field(default_factory=dict)
     warning: str = ""
@@ -64,13 +65,13 @@ def named_source(named: NamedSet, places: Sequence[Path], given: Sequence[Fracti
         found = locate(named, places, given)
         if not isinstance(found, Located):
             raise InputError(f"{named.title}: {found[0].name} was fetched, but is not where it should be; try again")
-    finds = find_originals(found.hr, given, found.lr)
-    count = len(finds.originals) + len(finds.skips)
+    scan = scan_dataset(found.hr, given, found.lr)
+    count = len(scan.images) + len(scan.skipped)
     warning = ""
     if count != named.images:
         warning = f"{found.hr.label}: has {count} images, {named.title} has {named.images}; unpack it again"
     made_by = dict.fromkeys(given, describe([Bicubic()]))
-    return Source(named.title, named.title, finds.originals, finds.skips, finds.ignored, made_by, warning)
+    return Source(named.title, named.title, scan.images, scan.skipped, scan.ignored, made_by, warning)
 
 
 def folder_source(path: Path, given: Sequence[Fraction], lr: Mapping[Fraction, Path]) -> Source:
@@ -80,8 +81,8 @@ def folder_source(path: Path, given: Sequence[Fraction], lr: Mapping[Fraction, P
         InputError: no such folder or archive, or no images in it.
     """
     name = path.resolve().name.removesuffix(".gz").removesuffix(".tar").removesuffix(".zip")
-    finds = find_originals(open_tree(path), given, {scale: open_tree(place) for scale, place in lr.items()})
-    return Source(name, path.resolve().name, finds.originals, finds.skips, finds.ignored)
+    scan = scan_dataset(open_tree(path), given, {scale: open_tree(place) for scale, place in lr.items()})
+    return Source(name, path.resolve().name, scan.images, scan.skipped, scan.ignored)
 
 
 def lmdb_source(path: Path, given: Sequence[Fraction], lr: Mapping[Fraction, Path]) -> Source:
@@ -98,7 +99,7 @@ def lmdb_source(path: Path, given: Sequence[Fraction], lr: Mapping[Fraction, Pat
     for other in partners.values():
         common_keys(images, other)
     originals = [
-        Original(key, _LmdbFile(images, key), {scale: _LmdbFile(other, key) for scale, other in partners.items()})
+        SourceImage(key, _LmdbFile(images, key), {scale: _LmdbFile(other, key) for scale, other in partners.items()})
         for key in images.keys
     ]
     return Source(path.resolve().stem, path.resolve().name, originals)
@@ -119,7 +120,7 @@ def store_source(path: Path, given: Sequence[Fraction]) -> Source:
 
     planes = {scale: store.lq_plane(scale) for scale in given}
     originals = [
-        Original(
+        SourceImage(
             store.name(number), file(number, "gt"), {scale: file(number, plane) for scale, plane in planes.items()}
         )
         for number in range(len(store))
@@ -137,7 +138,7 @@ def sample_source(name: str) -> Source:
     for photo in SAMPLE[name]:
         pixels: Pixels = data.stereo_motorcycle()[0] if photo == "motorcycle" else getattr(data, photo)()
         label = f"photograph {photo} of scikit-image"
-        originals.append(Original(photo, _PixelFile(label, zlib.crc32(pixels.data), pixels.nbytes, pixels.copy)))
+        originals.append(SourceImage(photo, _PixelFile(label, zlib.crc32(pixels.data), pixels.nbytes, pixels.copy)))
     return Source(name, "photographs of scikit-image", originals)
 
 

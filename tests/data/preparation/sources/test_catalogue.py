@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from imdn_kd.data.preparation.sources.catalogue import NAMED_SETS
-from imdn_kd.data.preparation.sources.layouts import find_originals
+from imdn_kd.data.preparation.sources.layouts import scan_dataset
 from imdn_kd.data.preparation.sources.locations import Located, locate
 from imdn_kd.errors import InputError
 from tests.data.preparation.sources.test_layouts import archive, files
@@ -53,7 +53,7 @@ def found(key: str, *places: Path) -> list[str]:
     """What the first original and its partners at x2 and x4 hold, which is their name."""
     located = locate(NAMED_SETS[key], places, (X2, X4))
     assert isinstance(located, Located)
-    (original,) = find_originals(located.hr, (X2, X4), located.lr).originals
+    (original,) = scan_dataset(located.hr, (X2, X4), located.lr).images
     return [original.name, *(file.read().decode() for file in original.files())]
 
 
@@ -164,6 +164,6 @@ def test_every_archive_is_listed_once(tmp_path, monkeypatch):
 def test_real_benchmarks():
     located = locate(SET5, [SHARED], (X2, Fraction(3), X4))
     assert isinstance(located, Located)
-    finds = find_originals(located.hr, tuple(located.lr), located.lr)
-    assert [original.name for original in finds.originals] == ["baby", "bird", "butterfly", "head", "woman"]
-    assert finds.originals[0].lq[X4].label.endswith("LRbicx4/babyx4.bmp")
+    scan = scan_dataset(located.hr, tuple(located.lr), located.lr)
+    assert [original.name for original in scan.images] == ["baby", "bird", "butterfly", "head", "woman"]
+    assert scan.images[0].lq[X4].label.endswith("LRbicx4/babyx4.bmp")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from imdn_kd.data.preparation.sources.file_tree import DiskFile, Tree, open_tree
+from imdn_kd.data.preparation.sources.file_tree import DiskFile, FileTree, open_tree
 from imdn_kd.errors import InputError
 
 CONTENT = {
@@ -224,7 +224,7 @@ def test_no_room_to_unpack(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_may_not_be_listed(tmp_path, monkeypatch):
-    def refuse(top: Path, onerror: Callable[[OSError], None], **_: object) -> list[Tree]:
+    def refuse(top: Path, onerror: Callable[[OSError], None], **_: object) -> list[FileTree]:
         onerror(PermissionError(13, "Permission denied", str(top)))
         return []
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from imdn_kd.data.preparation.sources.layouts import Finds, find_originals, open_tree
+from imdn_kd.data.preparation.sources.file_tree import open_tree
+from imdn_kd.data.preparation.sources.layouts import ScanResult, scan_dataset
 from imdn_kd.errors import InputError
 
 X2, X4, X8 = Fraction(2), Fraction(4), Fraction(8)
@@ -28,12 +29,12 @@ def archive(path: Path, *names: str) -> Path:
     return path
 
 
-def find(path: Path, *given: Fraction, lr: dict[Fraction, Path] | None = None) -> Finds:
-    return find_originals(open_tree(path), given, {scale: open_tree(place) for scale, place in (lr or {}).items()})
+def find(path: Path, *given: Fraction, lr: dict[Fraction, Path] | None = None) -> ScanResult:
+    return scan_dataset(open_tree(path), given, {scale: open_tree(place) for scale, place in (lr or {}).items()})
 
 
-def content(finds: Finds) -> list[list[str]]:
-    return [[original.name, *(file.read().decode() for file in original.files())] for original in finds.originals]
+def content(scan: ScanResult) -> list[list[str]]:
+    return [[original.name, *(file.read().decode() for file in original.files())] for original in scan.images]
 
 
 LAYOUTS = {
@@ -53,9 +54,9 @@ def test_layouts(tmp_path, make, layout):
     hr, lr = LAYOUTS[layout]
     other = lr.replace("4", "2")
     path = make(tmp_path / "set", *(each.format(name) for each in (hr, lr, other) for name in ("b", "a")))
-    finds = find(path, X4, X2)
-    assert content(finds) == [[name, *(each.format(name) for each in (hr, lr, other))] for name in ("a", "b")]
-    assert (finds.skips, finds.ignored) == ((), 0)
+    scan = find(path, X4, X2)
+    assert content(scan) == [[name, *(each.format(name) for each in (hr, lr, other))] for name in ("a", "b")]
+    assert (scan.skipped, scan.ignored) == ((), 0)
     assert content(find(path)) == [[name, hr.format(name)] for name in ("a", "b")]
 
 
@@ -78,14 +79,14 @@ def test_two_sets_in_one_folder(tmp_path):
 
 def test_folders_inside(tmp_path):
     files(tmp_path, "2024/a.png", "2024/june/a.jpg", "2024/june/b.PNG", "2024/notes.txt", "lr/2024/june/ax4.png")
-    finds = find(tmp_path / "2024")
-    assert [original.name for original in finds.originals] == ["a", "june/a", "june/b"]
-    assert finds.ignored == 1
+    scan = find(tmp_path / "2024")
+    assert [original.name for original in scan.images] == ["a", "june/a", "june/b"]
+    assert scan.ignored == 1
     # A folder around all images stays in the names, so that these stay when there is another one.
     assert [each[0] for each in content(find(files(tmp_path / "photos", "2024/a.png")))] == ["2024/a"]
-    finds = find(tmp_path / "2024", X4, lr={X4: tmp_path / "lr" / "2024"})
-    assert content(finds) == [["june/a", "2024/june/a.jpg", "lr/2024/june/ax4.png"]]
-    assert [skip.name for skip in finds.skips] == ["a", "june/b"]
+    scan = find(tmp_path / "2024", X4, lr={X4: tmp_path / "lr" / "2024"})
+    assert content(scan) == [["june/a", "2024/june/a.jpg", "lr/2024/june/ax4.png"]]
+    assert [skip.name for skip in scan.skipped] == ["a", "june/b"]
 
 
 def test_a_folder_around_an_archive_is_no_part_of_the_names(tmp_path):
@@ -96,7 +97,7 @@ def test_a_folder_around_an_archive_is_no_part_of_the_names(tmp_path):
 def test_lr_images_are_no_originals(tmp_path):
     names = ("LRbicx4/ax4.png", "set/LR_bicubic/X2/ax2.png", "DIV2K_train_LR_unknown/X2/0001x2.png", "LR/a.png")
     path = files(tmp_path, "a.png", "my_LRx/b.png", *names)
-    assert [original.name for original in find(path).originals] == ["a", "my_LRx/b"]
+    assert [original.name for original in find(path).images] == ["a", "my_LRx/b"]
 
 
 @pytest.mark.parametrize("make", [files, archive])
@@ -105,8 +106,8 @@ def test_lr_images_elsewhere(tmp_path, make, place):
     hr = files(tmp_path / "mine", "a.png", "b.png", "LRbicx4/ax4.png", "LRbicx4/bx4.png")
     places = {place, place.replace("X4/{}x4", "X2/{}x2")}
     lr = make(tmp_path / "elsewhere", *(each.format(name) for name in "ab" for each in places))
-    finds = find(hr, X4, lr={X4: lr})
-    assert content(finds) == [[name, f"{name}.png", place.format(name)] for name in "ab"]
+    scan = find(hr, X4, lr={X4: lr})
+    assert content(scan) == [[name, f"{name}.png", place.format(name)] for name in "ab"]
 
 
 def test_factors_with_fractions(tmp_path):
@@ -116,9 +117,9 @@ def test_factors_with_fractions(tmp_path):
 
 def test_missing_partners_are_reported_and_the_others_kept(tmp_path):
     files(tmp_path, "HR/a.png", "HR/b{}.png", "LRbicx4/ax4.png", "LRbicx2/ax2.png", "LRbicx2/b{}x2.png")
-    finds = find(tmp_path, X2, X4)
-    assert [original.name for original in finds.originals] == ["a"]
-    (skip,) = finds.skips
+    scan = find(tmp_path, X2, X4)
+    assert [original.name for original in scan.images] == ["a"]
+    (skip,) = scan.skipped
     assert (skip.name, skip.label) == ("b{}", str(tmp_path / "HR" / "b{}.png"))
     assert skip.reason == (
         f"{skip.label}: has no partner for factor 4 in {tmp_path}/LRbicx4 (it would be called b{{}}x4 or b{{}}); add it"
@@ -127,10 +128,10 @@ def test_missing_partners_are_reported_and_the_others_kept(tmp_path):
 
 def test_two_originals_of_one_name(tmp_path):
     files(tmp_path, "a.png", "a.jpg", "b.png", "sub/a.png")
-    finds = find(tmp_path)
-    assert [original.name for original in finds.originals] == ["b", "sub/a"]
+    scan = find(tmp_path)
+    assert [original.name for original in scan.images] == ["b", "sub/a"]
     reason = f"{tmp_path}: has two images called a: a.jpg, a.png; keep one"
-    assert [(skip.name, Path(skip.label).name, skip.reason) for skip in finds.skips] == [
+    assert [(skip.name, Path(skip.label).name, skip.reason) for skip in scan.skipped] == [
         ("a", "a.jpg", reason),
         ("a", "a.png", reason),
     ]
@@ -138,7 +139,7 @@ def test_two_originals_of_one_name(tmp_path):
 
 def test_two_partners_of_one_name(tmp_path):
     files(tmp_path, "HR/a.png", "LRbicx2/ax2.png", "LRbicx2/ax2.bmp", "LRbicx2/ax2.webp")
-    (skip,) = find(tmp_path, X2).skips
+    (skip,) = find(tmp_path, X2).skipped
     assert "LRbicx2: has 3 images called ax2: ax2.bmp, ax2.png, ax2.webp; keep one" in skip.reason
 
 
@@ -161,6 +162,6 @@ def test_no_lr_folder(tmp_path):
 
 def test_names_with_line_breaks(tmp_path):
     files(tmp_path, "HR/a\nb.png", "HR/c\nd.png", "HR/c\nd.jpg", "LRbicx2/ax2.png")
-    reasons = [skip.reason for skip in find(tmp_path, X2).skips]
+    reasons = [skip.reason for skip in find(tmp_path, X2).skipped]
     assert len(reasons) == 3
     assert not any("\n" in reason for reason in reasons)

@@ -10,7 +10,7 @@ from typing import Any
 Record = dict[str, Any]
 
 
-class Journal:
+class ProgressLog:
     """A file of JSON lines: the first says which job it is, each other one that a piece of it is done.
 
     Args:

@@ -12,17 +12,17 @@ import numpy as np
 
 from imdn_kd.data.base import lq_plane
 from imdn_kd.data.preparation.degradations import Step, degrade
-from imdn_kd.data.preparation.leak_check import Benchmarks
-from imdn_kd.data.preparation.sources.layouts import Original
+from imdn_kd.data.preparation.leak_check import BenchmarkIndex
+from imdn_kd.data.preparation.sources.layouts import SourceImage
 from imdn_kd.data.preparation.writers import Format
 from imdn_kd.errors import InputError
 from imdn_kd.image.io import Picture, decode_image
 from imdn_kd.image.rgb import Pixels, rgb_of
-from imdn_kd.utils.journal import Record
+from imdn_kd.utils.progress_log import Record
 
 
 @dataclass(frozen=True)
-class Recipe:
+class PrepareSpec:
     """What is made of the originals.
 
     Attributes:
@@ -36,12 +36,12 @@ class Recipe:
     scales: tuple[Fraction, ...]
     steps: tuple[Step, ...] | None
     seed: int = 0
-    exclude: Benchmarks | None = None
+    exclude: BenchmarkIndex | None = None
     form: Format = "store"
 
 
 @dataclass(frozen=True)
-class Made:
+class Sample:
     """The planes of an original.
 
     Attributes:
@@ -57,34 +57,34 @@ class Made:
     was: list[str] = field(default_factory=list)
 
 
-class Maker:
-    """Makes the planes of originals as a recipe says; safe to call from several threads."""
+class SampleBuilder:
+    """Makes the planes of originals as a spec says; safe to call from several threads."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        self._recipe = recipe
+    def __init__(self, spec: PrepareSpec) -> None:
+        self._spec = spec
         # BasicSR demands that the sizes of a pair fit, and here one `gt` has partners of all factors.
-        self._multiple = math.lcm(*(scale.numerator for scale in recipe.scales)) if recipe.form == "lmdb" else 1
+        self._multiple = math.lcm(*(scale.numerator for scale in spec.scales)) if spec.form == "lmdb" else 1
 
-    def __call__(self, original: Original) -> Made | Record:
+    def __call__(self, original: SourceImage) -> Sample | Record:
         """The planes, or the record of why there are none."""
         try:
             data = original.gt.read()
             picture = decode_image(data, original.gt.label)
             gt = rgb_of(picture, original.gt.label)
-            like = self._recipe.exclude.match(gt) if self._recipe.exclude else None
+            like = self._spec.exclude.match(gt) if self._spec.exclude else None
             if like is not None:
                 return {"name": original.name, "excluded": f"{original.gt.label}: looks like {like}"}
             planes = {"gt": _crop(gt, self._multiple, original.gt.label)}
-            for scale in self._recipe.scales:
+            for scale in self._spec.scales:
                 planes[lq_plane(scale)] = self._low(original, gt, scale)
         except InputError as error:
             return {"name": original.name, "bad": str(error)}
-        return Made(original.name, hashlib.sha256(data).hexdigest(), planes, _was(picture))
+        return Sample(original.name, hashlib.sha256(data).hexdigest(), planes, _was(picture))
 
-    def _low(self, original: Original, gt: Pixels, scale: Fraction) -> Pixels:
+    def _low(self, original: SourceImage, gt: Pixels, scale: Fraction) -> Pixels:
         part = _crop(gt, math.lcm(scale.numerator, self._multiple), original.gt.label)
-        if self._recipe.steps is not None:
-            return degrade(part, scale, self._recipe.steps, f"{self._recipe.seed} {original.name} {scale}")
+        if self._spec.steps is not None:
+            return degrade(part, scale, self._spec.steps, f"{self._spec.seed} {original.name} {scale}")
         file = original.lq[scale]
         low = rgb_of(decode_image(file.read(), file.label), file.label)
         wanted = _low_size(gt, scale)
