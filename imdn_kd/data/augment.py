@@ -1,7 +1,7 @@
-"""Augmentations of training patches that can be undone exactly: turns, mirror images, exchanged and inverted colours.
+"""Invertible augmentations of training patches: flips, rotations, channel shuffle and colour inversion.
 
-What is done to a sample is one integer, its code: a sum of `HFLIP`, `VFLIP`, `TRANSPOSE` and `INVERSION`, and of
-`PERMUTATION` times a number 0..5, all in this order; 0 does nothing. The same code fits all planes of a sample,
+The transform of a sample is one integer, its transform code: a sum of `HFLIP`, `VFLIP`, `TRANSPOSE` and `INVERSION`,
+and of `PERMUTATION` times a number 0..5, all in this order; 0 does nothing. The same code fits all planes of a sample,
 whatever their sizes.
 """
 
@@ -27,7 +27,7 @@ TRANSPOSE = 4
 """Exchange rows and columns, after the flips; with these it makes all turns by 90 degrees."""
 
 INVERSION = 8
-"""Take the negative: white less the value."""
+"""Invert the colours: maximum value less the value."""
 
 PERMUTATION = 16
 """Times n: channel c of the result is channel `PERMUTATIONS[n][c]`."""
@@ -35,18 +35,18 @@ PERMUTATION = 16
 PERMUTATIONS = tuple(itertools.permutations(range(3)))
 """Orders of the channels, by number; 0 leaves them as they are."""
 
-CODES = PERMUTATION * len(PERMUTATIONS)
-"""How many codes there are: 0..95."""
+NUM_TRANSFORM_CODES = PERMUTATION * len(PERMUTATIONS)
+"""Number of transform codes: 0..95."""
 
 
 @dataclass(frozen=True)
-class Augmentation:
-    """Which augmentations are drawn, each independently of the others.
+class AugmentOptions:
+    """Augmentations to draw from, each independently of the others.
 
     Attributes:
         use_hflip: `HFLIP` for half of the samples.
         use_rot: `VFLIP` for half of the samples, and `TRANSPOSE` for half of the samples, as in BasicSR.
-        use_channel_shuffle: all `PERMUTATIONS` equally often.
+        use_channel_shuffle: all `PERMUTATIONS`, uniformly.
         use_inversion: `INVERSION` for half of the samples.
     """
 
@@ -55,77 +55,81 @@ class Augmentation:
     use_channel_shuffle: bool = False
     use_inversion: bool = False
 
-    def draw(self, words: Tensor) -> Tensor:
-        """Return the code that a word of 64 random bits stands for, of the shape of `words`; both int64.
+    def draw(self, random_bits: Tensor) -> Tensor:
+        """Return the transform codes that 64 random bits each stand for, in the shape of `random_bits`; both int64.
 
         Every augmentation has bits of its own: turning one on or off leaves the others as they were.
         """
         flags = HFLIP * self.use_hflip + (VFLIP + TRANSPOSE) * self.use_rot + INVERSION * self.use_inversion
-        codes = words & flags
+        transform_codes = random_bits & flags
         if self.use_channel_shuffle:
-            high = words >> 32 & 0xFFFFFFFF
-            codes = codes + PERMUTATION * (high * len(PERMUTATIONS) >> 32)
-        return codes
+            high = random_bits >> 32 & 0xFFFFFFFF
+            transform_codes = transform_codes + PERMUTATION * (high * len(PERMUTATIONS) >> 32)
+        return transform_codes
 
 
-def apply(images: Tensor, codes: Tensor, *, white: float = 1.0) -> Tensor:
-    """Return images as their codes say.
+def apply(images: Tensor, transform_codes: Tensor, *, max_value: float = 1.0) -> Tensor:
+    """Return images transformed by their codes.
 
     Args:
-        images: N x C x H x W, uint8 (white is 255) or floating, on any device. Height and width must be equal if a
+        images: N x C x H x W, uint8 or floating, on any device. Height and width must be equal if a
             code transposes; there must be 3 channels if a code permutes them.
-        codes: N, int64, 0..95. On the CPU, wherever the images are: then they are checked. Or on the device of the
-            images: then they are not looked at, since that would mean to wait for the device, and the images must fit
-            any code.
-        white: value of white in floating images.
+        transform_codes: N, int64, 0..95. On the CPU they are checked, wherever the images are. On the device of the
+            images they are not checked, since that would wait for the device; the images must then fit any code.
+        max_value: value of white in floating images; uint8 images have 255.
 
     Returns:
         New images of the same shape, type, device and memory format. Gradients pass.
 
     Raises:
-        InputError: images or codes are not as described.
+        InputError: `augment.images`, `augment.codes`, or `augment.mismatch` where the two do not fit each other.
     """
-    return _change(images, codes, _kinds(images, codes), white)
+    return _change(images, transform_codes, _kinds(images, transform_codes), max_value)
 
 
-def undo(images: Tensor, codes: Tensor, *, white: float = 1.0) -> Tensor:
+def undo(images: Tensor, transform_codes: Tensor, *, max_value: float = 1.0) -> Tensor:
     """Return images as they were before `apply`, with the same arguments and errors.
 
-    Exactly so, but for `INVERSION` of floating images, which rounds where white less the value is not a number of their
-    type.
+    Exact but for `INVERSION` of floating images, which rounds where the difference is no number of their type.
     """
-    _kinds(images, codes)  # checks what was given
-    inverses = torch.tensor(_INVERSES).to(codes.device, non_blocking=True)[codes]
-    return _change(images, inverses, _kinds(images, inverses), white)
+    _kinds(images, transform_codes)  # checks what was given
+    inverses = torch.tensor(_INVERSES).to(transform_codes.device, non_blocking=True)[transform_codes]
+    return _change(images, inverses, _kinds(images, inverses), max_value)
 
 
-def _kinds(images: Tensor, codes: Tensor) -> set[int]:
-    """Check the arguments, and find which augmentations may be among the codes."""
+def _kinds(images: Tensor, transform_codes: Tensor) -> set[int]:
+    """Check the arguments, and find which augmentations may occur."""
     if images.ndim != 4 or not (images.dtype == torch.uint8 or images.is_floating_point()):
         shape = tuple(images.shape)
-        raise InputError(f"cannot augment {images.dtype} of shape {shape}; give N x C x H x W, uint8 or floating")
-    if codes.shape != images.shape[:1] or codes.dtype != torch.int64:
-        shape = tuple(codes.shape)
-        raise InputError(f"codes are {codes.dtype} of shape {shape}; give one int64 for each of {len(images)} images")
-    if codes.device.type != "cpu" and codes.device != images.device:
-        raise InputError(f"codes are on {codes.device}, images on {images.device}; move the codes to the CPU")
-    numbers = codes.tolist() if codes.device.type == "cpu" else range(CODES)
-    if not all(0 <= number < CODES for number in numbers):
-        raise InputError(f"codes are {min(numbers)} to {max(numbers)}; give 0 to {CODES - 1}")
+        message = f"cannot augment {images.dtype} of shape {shape}; give N x C x H x W, uint8 or floating"
+        raise InputError(message, code="augment.images")
+    if transform_codes.shape != images.shape[:1] or transform_codes.dtype != torch.int64:
+        shape = tuple(transform_codes.shape)
+        given = f"transform_codes are {transform_codes.dtype} of shape {shape}"
+        raise InputError(f"{given}; give one int64 for each of {len(images)} images", code="augment.codes")
+    if transform_codes.device.type != "cpu" and transform_codes.device != images.device:
+        places = f"transform_codes are on {transform_codes.device}, images on {images.device}"
+        raise InputError(f"{places}; move the codes to the CPU", code="augment.codes")
+    numbers = transform_codes.tolist() if transform_codes.device.type == "cpu" else range(NUM_TRANSFORM_CODES)
+    if not all(0 <= number < NUM_TRANSFORM_CODES for number in numbers):
+        given = f"transform_codes are {min(numbers)} to {max(numbers)}"
+        raise InputError(f"{given}; give 0 to {NUM_TRANSFORM_CODES - 1}", code="augment.codes")
     kinds = {kind for kind in (HFLIP, VFLIP, TRANSPOSE, INVERSION) if any(number & kind for number in numbers)}
     kinds |= {PERMUTATION} if any(number >= PERMUTATION for number in numbers) else set()
     height, width = images.shape[2:]
     if TRANSPOSE in kinds and height != width:
-        raise InputError(f"cannot transpose some of these images of {width}x{height} px; give squares, or other codes")
+        message = f"cannot transpose images of {width}x{height} px; give squares, or other codes"
+        raise InputError(message, code="augment.mismatch")
     if PERMUTATION in kinds and images.shape[1] != 3:
-        raise InputError(f"cannot permute {images.shape[1]} channels; give images of 3 channels, or other codes")
+        message = f"cannot permute {images.shape[1]} channels; give images of 3 channels, or other codes"
+        raise InputError(message, code="augment.mismatch")
     return kinds
 
 
-def _change(images: Tensor, codes: Tensor, kinds: set[int], white: float) -> Tensor:
+def _change(images: Tensor, transform_codes: Tensor, kinds: set[int], max_value: float) -> Tensor:
     if images.device.type == "cpu" and images.dtype == torch.uint8:
-        return _by_sample(images, codes.tolist())
-    return _by_mask(images, codes.to(images.device, non_blocking=True), kinds, white)
+        return _by_sample(images, transform_codes.tolist())
+    return _by_mask(images, transform_codes.to(images.device, non_blocking=True), kinds, max_value)
 
 
 def _inverse(code: int) -> int:
@@ -138,11 +142,11 @@ def _inverse(code: int) -> int:
     return flips + (code & (TRANSPOSE | INVERSION)) + PERMUTATION * back
 
 
-_INVERSES = [_inverse(code) for code in range(CODES)]
+_INVERSES = [_inverse(code) for code in range(NUM_TRANSFORM_CODES)]
 
 
 def copy_sample(source: Pixels, target: Pixels, code: int) -> None:
-    """Write an image of bytes into `target` as its code says, both C x H x W, in one pass.
+    """Write a uint8 image into `target`, transformed by its code, both C x H x W, in one pass.
 
     Several times as fast as whole batches in PyTorch, which has no views with negative steps. Nothing is checked.
     """
@@ -159,18 +163,18 @@ def copy_sample(source: Pixels, target: Pixels, code: int) -> None:
         np.invert(target, out=target)
 
 
-def _by_sample(images: Tensor, codes: list[int]) -> Tensor:
+def _by_sample(images: Tensor, transform_codes: list[int]) -> Tensor:
     out = torch.empty_like(images)
-    for code, source, target in zip(codes, images.numpy(), out.numpy(), strict=True):
+    for code, source, target in zip(transform_codes, images.numpy(), out.numpy(), strict=True):
         copy_sample(source, target, code)
     return out
 
 
-def _by_mask(images: Tensor, codes: Tensor, kinds: set[int], white: float) -> Tensor:
-    """All images at once, without looking at their codes: on a device that should not be waited for, and for floats."""
+def _by_mask(images: Tensor, transform_codes: Tensor, kinds: set[int], max_value: float) -> Tensor:
+    """Transform all images at once without reading their codes: for floats, and on a device that must not wait."""
 
     def chosen(kind: int, changed: Tensor, same: Tensor) -> Tensor:
-        return torch.where((codes & kind != 0)[:, None, None, None], changed, same)
+        return torch.where((transform_codes & kind != 0)[:, None, None, None], changed, same)
 
     out = images
     if HFLIP in kinds:
@@ -180,8 +184,10 @@ def _by_mask(images: Tensor, codes: Tensor, kinds: set[int], white: float) -> Te
     if TRANSPOSE in kinds:
         out = chosen(TRANSPOSE, out.mT, out)
     if INVERSION in kinds:
-        out = chosen(INVERSION, ~out if out.dtype == torch.uint8 else white - out, out)
+        out = chosen(INVERSION, ~out if out.dtype == torch.uint8 else max_value - out, out)
     if PERMUTATION in kinds:
-        orders = torch.tensor(PERMUTATIONS).to(codes.device, non_blocking=True)[codes // PERMUTATION]
+        orders = torch.tensor(PERMUTATIONS).to(transform_codes.device, non_blocking=True)[
+            transform_codes // PERMUTATION
+        ]
         out = out.gather(1, orders[:, :, None, None].expand_as(out))
     return torch.empty_like(images).copy_(out)

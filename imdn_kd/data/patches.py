@@ -1,4 +1,4 @@
-"""Training batches cut from images, each a pure function of the seed, its number and the share of the process."""
+"""Batches of random training patches: each a pure function of the seed, the iteration and the rank."""
 
 from __future__ import annotations
 
@@ -30,32 +30,33 @@ _STREAM = int.from_bytes(b"patches", "big") << 64  # other users of a seed get o
 
 @dataclass(eq=False)
 class Patches:
-    """Batches of aligned random patches: `patches[step]` is the whole batch of an update.
+    """Batches of aligned random patches: `patches[step]` is the whole batch of one iteration.
 
-    The samples of a step are numbered through all processes; rank r has `batch_size` of them from r * `batch_size` on.
-    A sample depends on the options, the step and its number alone: not on how many processes or workers there are, nor
-    on what was read before.
+    The samples of an iteration are numbered across all processes; rank r has `batch_size` of them from
+    r * `batch_size` on. A sample depends on the options, the iteration and its number alone: not on the number of
+    processes or workers, nor on what was read before.
 
-    Patches start at multiples of the scale's denominator in `lq`, so that they start at whole px in `gt`. Of these
-    positions, all in an image are equally likely; or, with `sharpness` > 1, so many are drawn and one of them is kept
-    with a probability proportional to its sharpness (importance resampling). This is the mean absolute difference of
+    Patches start at multiples of the scale's denominator in `lq`, so that they start at whole px in `gt`. Positions
+    in an image are drawn uniformly; with `sharpness` > 1, that many candidates are drawn and one is kept with a
+    probability proportional to its sharpness (importance resampling). This is the mean absolute difference of
     neighbouring `lq` px, in rows and columns, of the mean of the channels; if it is 0 for all, the first is kept.
 
     Args:
-        pairs: what to cut from; each sample reads one image.
+        pairs: the images; each sample reads one of them.
         gt_size: side of the patches of `gt` and all planes of its size, px; a multiple of the scale's numerator.
-        batch_size: samples for a step in each process, at least 1.
+        batch_size: samples per iteration in each process, at least 1.
         seed: 0 to 2**63.
         rank: number of this process, from 0.
-        world_size: how many processes there are.
-        sampling: `image` takes every image equally often, `area` every position. Images that are smaller than a patch
-            are left out, with a warning in the log.
-        sharpness: how many positions are drawn for a sample, at least 1.
-        use_hflip, use_rot, use_channel_shuffle, use_inversion: as in `augment.Augmentation`.
+        world_size: number of processes.
+        sampling: `image` samples images uniformly, `area` uniformly by area. Images smaller than a patch are left
+            out, with a warning in the log.
+        sharpness: candidate positions per sample, at least 1.
+        use_hflip, use_rot, use_channel_shuffle, use_inversion: as in `augment.AugmentOptions`.
         augment_on: `worker` gives augmented patches; `device` leaves this to `to_training`.
 
     Raises:
-        InputError: an option that is not as described; no image, or none that is large enough.
+        InputError: `patches.out-of-range` or `patches.unknown-choice`, an option that is not as described;
+            `patches.gt-size`, no multiple of the scale or larger than all images; `patches.no-images`.
     """
 
     pairs: ImagePairs
@@ -78,27 +79,31 @@ class Patches:
         steps, rest = divmod(self.gt_size, scale.numerator)
         if rest or steps < 1:
             near = " or ".join(str(n * scale.numerator) for n in (steps, steps + 1) if n > 0) or scale.numerator
-            raise InputError(f"gt_size is {self.gt_size}; scale {scale} needs a multiple of {scale.numerator}: {near}")
+            message = f"gt_size is {self.gt_size}; scale {scale} needs a multiple of {scale.numerator}: {near}"
+            raise InputError(message, code="patches.gt-size")
         for name in ("batch_size", "world_size", "sharpness"):
             if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; give a whole number from 1 up")
+                message = f"{name} is {getattr(self, name)}; give a whole number from 1 up"
+                raise InputError(message, code="patches.out-of-range")
         self._check_share()
         if not 0 <= self.seed <= 2**63:
-            raise InputError(f"seed is {self.seed}; give a whole number from 0 to 2**63")
+            raise InputError(f"seed is {self.seed}; give a whole number from 0 to 2**63", code="patches.out-of-range")
         for name, known in (("sampling", get_args(Sampling)), ("augment_on", get_args(AugmentOn))):
             if getattr(self, name) not in known:
-                raise InputError(f"{name} {getattr(self, name)!r} is unknown; choose one of {', '.join(known)}")
+                message = f"{name} {getattr(self, name)!r} is unknown; choose one of {', '.join(known)}"
+                raise InputError(message, code="patches.unknown-choice")
         if not len(self.pairs):
-            raise InputError("there are no images to cut patches from; name a data set that has some")
+            message = "there are no images to cut patches from; name a data set that has some"
+            raise InputError(message, code="patches.no-images")
         self.lq_size = steps * scale.denominator
-        self._augmentation = augment.Augmentation(
+        self._augmentation = augment.AugmentOptions(
             self.use_hflip, self.use_rot, self.use_channel_shuffle, self.use_inversion
         )
         starts = [[self._starts(side) for side in size] for size in self.pairs.lq_sizes().tolist()]
         places = np.array(starts, np.int64).prod(axis=1)
         small = np.flatnonzero(places == 0)
         if len(small) == len(places):
-            raise InputError(f"gt_size is {self.gt_size}, and no image is so large; give less")
+            raise InputError(f"gt_size is {self.gt_size}, and no image is so large; give less", code="patches.gt-size")
         if len(small):
             names = ", ".join(self.pairs.name(int(index)) for index in small[:5])
             logger.warning(
@@ -109,22 +114,24 @@ class Patches:
         self._ends = (places if self.sampling == "area" else np.sign(places)).cumsum()
 
     def __getitem__(self, step: int) -> Batch:
-        """Return the batch of a step.
+        """Return the batch of an iteration.
 
         Returns:
-            All planes, uint8, N x 3 x h x w, channels last; and with `augment_on="device"`, `codes`, N, int64.
+            All planes, uint8, N x 3 x h x w, channels last; with `augment_on="device"` also
+            `transform_codes`, N, int64.
 
         Raises:
             InputError: `step` is negative, or an image is damaged.
         """
-        scale, words = self.pairs.scale, self._words(step)
+        scale, random_bits = self.pairs.scale, self._random_bits(step)
         # For every plane: side of the patches, and px for a px of lq.
         measures = dict.fromkeys(self.pairs.planes, (self.gt_size, scale.numerator, scale.denominator))
         measures["lq"] = self.lq_size, 1, 1
-        arrays = {plane: np.empty((len(words), side, side, 3), np.uint8) for plane, (side, _, _) in measures.items()}
-        codes = self._augmentation.draw(torch.from_numpy(words[:, 1].astype(np.int64)))
-        at_once = codes.tolist() if self.augment_on == "worker" else [0] * len(words)
-        for number, (which, _, *where) in enumerate(words.tolist()):
+        count = len(random_bits)
+        arrays = {plane: np.empty((count, side, side, 3), np.uint8) for plane, (side, _, _) in measures.items()}
+        transform_codes = self._augmentation.draw(torch.from_numpy(random_bits[:, 1].astype(np.int64)))
+        at_once = transform_codes.tolist() if self.augment_on == "worker" else [0] * count
+        for number, (which, _, *where) in enumerate(random_bits.tolist()):
             planes = self.pairs.read(self._image(which))
             corner = self._corner(planes["lq"], where)
             for plane, (side, up, down) in measures.items():
@@ -133,10 +140,10 @@ class Patches:
                 patch = planes[plane][top : top + side, left : left + side]
                 augment.copy_sample(patch.transpose(2, 0, 1), arrays[plane][number].transpose(2, 0, 1), at_once[number])
         batch = {plane: torch.from_numpy(array).permute(0, 3, 1, 2) for plane, array in arrays.items()}
-        return batch | {"codes": codes} if self.augment_on == "device" else batch
+        return batch | {"transform_codes": transform_codes} if self.augment_on == "device" else batch
 
     def share(self, rank: int, world_size: int) -> Patches:
-        """Return the same patches for one of several processes; nothing is looked through again.
+        """Return the same patches for one of several processes, without reading the sizes again.
 
         Raises:
             InputError: there is no such process.
@@ -149,27 +156,27 @@ class Patches:
     def loader(
         self, start: int, stop: int, *, workers: int = 0, pin_memory: bool = False, prefetch: int = 2
     ) -> Iterator[Batch]:
-        """Return the batches of the steps `start` to `stop` - 1, in this order.
+        """Return the batches of the iterations `start` to `stop` - 1, in this order.
 
-        Workers are threads: what takes time here, copying and decoding, runs outside Python's lock, and batches need
-        not be sent from process to process, which would take longer than cutting them.
+        Workers are threads: copying and decoding release Python's lock, and sending a batch from process to process
+        would take longer than cutting it.
 
         Args:
-            start: first step, from 0.
-            stop: the step after the last.
-            workers: threads that cut patches ahead; 0 cuts each batch when it is asked for.
-            pin_memory: hand out page-locked memory, which is copied to a GPU without holding up this process.
+            start: first iteration, from 0.
+            stop: the iteration after the last.
+            workers: threads that cut patches ahead; 0 cuts each batch on demand.
+            pin_memory: return page-locked memory, which is copied to a GPU asynchronously.
             prefetch: batches that each worker keeps ready, at least 1.
 
         Raises:
             InputError: an option that is not as described. While iterating: as `patches[step]`.
         """
         if not 0 <= start <= stop:
-            raise InputError(
-                f"steps are {start} to {stop}; give a first one from 0 up and a stop that is not before it"
-            )
+            message = f"steps are {start} to {stop}; give a first one from 0 up and a stop that is not before it"
+            raise InputError(message, code="patches.out-of-range")
         if workers < 0 or prefetch < 1:
-            raise InputError(f"workers are {workers} and prefetch is {prefetch}; give at least 0 and 1")
+            message = f"workers are {workers} and prefetch is {prefetch}; give at least 0 and 1"
+            raise InputError(message, code="patches.out-of-range")
 
         def cut(step: int) -> Batch:
             batch = self[step]
@@ -182,24 +189,25 @@ class Patches:
 
     def _check_share(self) -> None:
         if not 0 <= self.rank < self.world_size:
-            raise InputError(f"rank is {self.rank} of {self.world_size}; give 0 to {self.world_size - 1}")
+            message = f"rank is {self.rank} of {self.world_size}; give 0 to {self.world_size - 1}"
+            raise InputError(message, code="patches.out-of-range")
 
-    def _words(self, step: int) -> npt.NDArray[np.uint64]:
-        """A row of random words for each sample: image, augmentation, which position to keep, and the positions."""
+    def _random_bits(self, step: int) -> npt.NDArray[np.uint64]:
+        """A row of 64-bit random numbers for each sample: image, transform code, candidate to keep, candidates."""
         if step < 0:
-            raise InputError(f"step is {step}; give a whole number from 0 up")
+            raise InputError(f"step is {step}; give a whole number from 0 up", code="patches.out-of-range")
         rows, columns = (self.rank + 1) * self.batch_size, 3 + self.sharpness
-        # Counts up from a number that no other step comes near. The raw words are what numpy never changes.
+        # Counts up from a number that no other step comes near. The raw stream is what numpy never changes.
         philox = np.random.Philox(key=_STREAM + self.seed, counter=step << 128)
         return philox.random_raw(rows * columns).reshape(rows, columns)[-self.batch_size :]
 
     def _image(self, word: int) -> int:
         return int(np.searchsorted(self._ends, _below(int(self._ends[-1]), word), side="right"))
 
-    def _corner(self, lq: Pixels, words: list[int]) -> tuple[int, int]:
+    def _corner(self, lq: Pixels, random_bits: list[int]) -> tuple[int, int]:
         """Top and left of the patch in `lq`, px."""
         rows, columns = map(self._starts, lq.shape[:2])
-        keep, *drawn = words
+        keep, *drawn = random_bits
         unit, side = self.pairs.scale.denominator, self.lq_size
         spots = (divmod(_below(rows * columns, word), columns) for word in drawn)
         corners = [(row * unit, column * unit) for row, column in spots]
@@ -209,28 +217,29 @@ class Patches:
         return corners[np.searchsorted(ends, _below(int(ends[-1]), keep), side="right") if ends[-1] else 0]
 
     def _starts(self, side: int) -> int:
-        """In how many places of a side of `lq` a patch can start."""
+        """Number of positions along a side of `lq` at which a patch can start."""
         return max((side - self.lq_size) // self.pairs.scale.denominator + 1, 0)
 
 
 def to_training(
-    batch: Batch, device: torch.device | str, dtype: torch.dtype = torch.float32, white: float = 1.0
+    batch: Batch, device: torch.device | str, dtype: torch.dtype = torch.float32, max_value: float = 1.0
 ) -> Batch:
-    """Bring a batch from the CPU to where it is trained on, without waiting for the device.
+    """Move a batch to the training device as floats, without waiting for the device.
 
     Args:
-        batch: of `Patches`, with codes or without.
-        device: where to.
+        batch: of `Patches`, with transform codes or without.
+        device: the training device.
         dtype: a floating type.
-        white: what 255 becomes; black stays 0.
+        max_value: what 255 becomes; black stays 0.
 
     Returns:
-        All planes, augmented as the codes say and without these: N x 3 x h x w, channels last, 0 to `white`.
+        All planes, augmented by the codes and without these: N x 3 x h x w, channels last, 0 to `max_value`.
     """
-    planes = {plane: images.to(device, non_blocking=True) for plane, images in batch.items() if plane != "codes"}
-    if "codes" in batch:
-        planes = {plane: augment.apply(images, batch["codes"]) for plane, images in planes.items()}
-    return {plane: images.to(dtype).div_(255 / white) for plane, images in planes.items()}
+    planes = {plane: images.to(device, non_blocking=True) for plane, images in batch.items()}
+    if "transform_codes" in batch:
+        del planes["transform_codes"]
+        planes = {plane: augment.apply(images, batch["transform_codes"]) for plane, images in planes.items()}
+    return {plane: images.to(dtype).div_(255 / max_value) for plane, images in planes.items()}
 
 
 def to_luma(images: Tensor) -> Tensor:
@@ -248,7 +257,7 @@ def to_luma(images: Tensor) -> Tensor:
 
 
 def _below(count: int, word: int) -> int:
-    """A whole number from 0 to `count` - 1 from 64 random bits."""
+    """A whole number from 0 to `count` - 1, from 64 random bits."""
     return word * count >> 64
 
 

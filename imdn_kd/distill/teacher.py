@@ -120,8 +120,8 @@ class Teacher(nn.Module):
         # Not all at once: images need not be square.
         if code & TRANSPOSE:
             lq = lq.transpose(2, 3)
-        codes = torch.full((len(lq),), code & ~TRANSPOSE)
-        sr = undo(self._run(apply(lq, codes)), codes)
+        transform_codes = torch.full((len(lq),), code & ~TRANSPOSE)
+        sr = undo(self._run(apply(lq, transform_codes)), transform_codes)
         return sr.transpose(2, 3) if code & TRANSPOSE else sr
 
 

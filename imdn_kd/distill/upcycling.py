@@ -23,11 +23,11 @@ class Augmentation(NamedTuple):
     """What is done to each image of a batch, and can be undone on what a network makes of it.
 
     Attributes:
-        codes: N, int64, on the CPU: as in `imdn_kd.data.augment`, 0..15 for the flips, the transposition after them,
+        transform_codes: N, int64, on the CPU: as in `imdn_kd.data.augment`, 0..15 for the flips, the transposition,
             and the negative.
     """
 
-    codes: Tensor
+    transform_codes: Tensor
 
     def apply(self, images: Tensor) -> Tensor:
         """Return augmented images; gradients pass.
@@ -38,7 +38,7 @@ class Augmentation(NamedTuple):
         Raises:
             InputError: the images do not fit the codes.
         """
-        return augment.apply(images, self.codes)
+        return augment.apply(images, self.transform_codes)
 
     def undo(self, images: Tensor) -> Tensor:
         """Return images, of any size, as they were before `apply`; gradients pass.
@@ -53,7 +53,7 @@ class Augmentation(NamedTuple):
             InputError: the images do not fit the codes.
         """
         half = images.dtype in (torch.float16, torch.bfloat16)
-        return augment.undo(images.float() if half else images, self.codes)
+        return augment.undo(images.float() if half else images, self.transform_codes)
 
 
 def draw_augmentation(count: int) -> Augmentation:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pickle
-import re
 import threading
 import time
 from fractions import Fraction
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from imdn_kd.data import augment
 from imdn_kd.data.patches import Batch, Patches, to_training
 from imdn_kd.errors import InputError
+from tests.refused import refused
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 SCALES = [Fraction(2), Fraction(3), Fraction(3, 2), Fraction(4)]
@@ -59,7 +59,7 @@ class ArrayPairs:
 
 class Damaged(ArrayPairs):
     def read(self, index: int) -> dict[str, np.ndarray]:
-        raise InputError(f"{self.name(index)}: is damaged; get it again")
+        raise InputError(f"{self.name(index)}: is damaged; get it again", code="image.damaged")
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -113,8 +113,8 @@ def reference(
     patch = {
         plane: pixels[gt_top : gt_top + gt_size, gt_left : gt_left + gt_size] for plane, pixels in planes.items()
     } | {"lq": planes["lq"][top : top + size, left : left + size]}
-    codes = augment.Augmentation(**ALL).draw(torch.tensor([code_word - (code_word >> 63 << 64)]))
-    return patch | {"codes": codes[0].numpy()}
+    transform_codes = augment.AugmentOptions(**ALL).draw(torch.tensor([code_word - (code_word >> 63 << 64)]))
+    return patch | {"transform_codes": transform_codes[0].numpy()}
 
 
 def assert_same(batches: list[Batch], others: list[Batch]) -> None:
@@ -142,13 +142,13 @@ def test_batches_equal_the_slow_reference(scale, units, extra, seed, step, sampl
     gt_size = units * scale.numerator
     patches = Patches(pairs, gt_size=gt_size, batch_size=3, seed=seed, sampling=sampling, sharpness=sharpness, **ALL)
     batch = patches[step]
-    assert set(batch) == {"gt", "lq", "sr_teacher", "codes"}
+    assert set(batch) == {"gt", "lq", "sr_teacher", "transform_codes"}
     for number in range(3):
         expected = reference(
             pairs, number, step, gt_size=gt_size, seed=seed, area=sampling == "area", sharpness=sharpness
         )
         for key, value in batch.items():
-            found = value[number] if key == "codes" else value[number].permute(1, 2, 0)
+            found = value[number] if key == "transform_codes" else value[number].permute(1, 2, 0)
             np.testing.assert_array_equal(found.numpy(), expected[key])
 
 
@@ -158,7 +158,7 @@ def test_words_are_those_of_philox():
         ArrayPairs([address(40, 50, index) for index in range(9)]), gt_size=8, batch_size=4, seed=5, **ALL
     )
     assert corners(patches[6]) == [(31, 44, 4), (17, 34, 8), (27, 12, 8), (30, 16, 1)]
-    assert patches[6]["codes"].tolist() == [93, 71, 17, 40]
+    assert patches[6]["transform_codes"].tolist() == [93, 71, 17, 40]
 
 
 def test_layout_of_a_batch():
@@ -167,9 +167,9 @@ def test_layout_of_a_batch():
         "gt": (5, 3, 12, 12),
         "lq": (5, 3, 4, 4),
         "sr_teacher": (5, 3, 12, 12),
-        "codes": (5,),
+        "transform_codes": (5,),
     }
-    assert batch.pop("codes").dtype == torch.int64
+    assert batch.pop("transform_codes").dtype == torch.int64
     for images in batch.values():
         assert images.dtype == torch.uint8
         assert images.permute(0, 2, 3, 1).is_contiguous()
@@ -244,9 +244,9 @@ def test_loader_leaves_the_random_numbers_of_others_alone():
 @pytest.mark.parametrize("workers", [0, 1])
 def test_errors_of_workers_are_one_clean_line(workers):
     patches = Patches(Damaged([noise(9, 9)]), gt_size=12, batch_size=3)
-    with pytest.raises(InputError) as caught:
+    with refused("image.damaged") as caught:
         next(patches.loader(0, 2, workers=workers))
-    assert str(caught.value) == "image0: is damaged; get it again"
+    assert caught.value.lines == ("image0: is damaged; get it again",)
 
 
 def test_patches_can_be_pickled():
@@ -342,55 +342,59 @@ def test_training_gets_the_same_whoever_augments(dtype, device):
 def test_training_range_and_batch_stay_as_given():
     batch = Patches(some(), gt_size=12, batch_size=9)[0]
     before = {key: value.clone() for key, value in batch.items()}
-    planes = to_training(batch, "cpu", white=255.0)
-    assert torch.equal(planes["gt"], augment.apply(batch["gt"], batch["codes"]).float())
+    planes = to_training(batch, "cpu", max_value=255.0)
+    assert torch.equal(planes["gt"], augment.apply(batch["gt"], batch["transform_codes"]).float())
     assert_same([batch], [before])
 
 
-def error_of(pairs: ArrayPairs, *, step: int = 0, **options: object) -> str:
-    with pytest.raises(InputError) as caught:
-        _ = Patches(pairs, **{"gt_size": 12, "batch_size": 2, **options})[step]
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "code"),
     [
-        ({"gt_size": 13}, "gt_size is 13; scale 3/2 needs a multiple of 3: 12 or 15"),
-        ({"gt_size": 2}, "multiple of 3: 3"),
-        ({"gt_size": 0}, "multiple of 3: 3"),
-        ({"gt_size": -9}, "multiple of 3: 3"),
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"world_size": 0}, "world_size is 0"),
-        ({"sharpness": 0}, "sharpness is 0"),
-        ({"rank": 2, "world_size": 2}, "rank is 2 of 2; give 0 to 1"),
-        ({"rank": -1}, "rank is -1"),
-        ({"seed": -1}, "seed is -1"),
-        ({"seed": 2**63 + 1}, "seed is 9223372036854775809"),
-        ({"step": -1}, "step is -1"),
-        ({"sampling": "pixel"}, "sampling 'pixel' is unknown; choose one of image, area"),
-        ({"augment_on": "gpu"}, "augment_on 'gpu' is unknown; choose one of worker, device"),
+        ({"gt_size": 13}, "patches.gt-size"),
+        ({"gt_size": 2}, "patches.gt-size"),
+        ({"gt_size": 0}, "patches.gt-size"),
+        ({"gt_size": -9}, "patches.gt-size"),
+        ({"gt_size": 300}, "patches.gt-size"),
+        ({"batch_size": 0}, "patches.out-of-range"),
+        ({"world_size": 0}, "patches.out-of-range"),
+        ({"sharpness": 0}, "patches.out-of-range"),
+        ({"rank": 2, "world_size": 2}, "patches.out-of-range"),
+        ({"rank": -1}, "patches.out-of-range"),
+        ({"seed": -1}, "patches.out-of-range"),
+        ({"seed": 2**63 + 1}, "patches.out-of-range"),
+        ({"step": -1}, "patches.out-of-range"),
+        ({"sampling": "pixel"}, "patches.unknown-choice"),
+        ({"augment_on": "gpu"}, "patches.unknown-choice"),
     ],
 )
-def test_bad_options_are_named(options, message):
-    assert message in error_of(some(Fraction(3, 2)), **options)
+def test_bad_options_are_named(options, code):
+    step = options.pop("step", 0)
+    with refused(code) as caught:
+        _ = Patches(some(Fraction(3, 2)), **{"gt_size": 12, "batch_size": 2, **options})[step]
+    assert str(next(iter(options.values()), step)) in str(caught.value)
+
+
+def test_the_sizes_that_fit_are_said():
+    with refused("patches.gt-size") as caught:
+        Patches(some(Fraction(3, 2)), gt_size=13, batch_size=2)
+    assert "12 or 15" in str(caught.value)
 
 
 @pytest.mark.parametrize("steps", [(-1, 3), (4, 3)])
 def test_bad_steps_are_named(steps):
-    with pytest.raises(InputError, match=f"steps are {steps[0]} to {steps[1]}"):
+    with refused("patches.out-of-range"):
         Patches(some(), gt_size=12, batch_size=2).loader(*steps)
 
 
 @pytest.mark.parametrize("options", [{"workers": -1}, {"workers": 1, "prefetch": 0}])
 def test_bad_workers_are_named(options):
-    with pytest.raises(InputError, match=re.escape("give at least 0 and 1")):
+    with refused("patches.out-of-range"):
         Patches(some(), gt_size=12, batch_size=2).loader(0, 1, **options)
 
 
 def test_no_images():
-    assert "no images" in error_of(ArrayPairs([]))
+    with refused("patches.no-images"):
+        Patches(ArrayPairs([]), gt_size=12, batch_size=2)
 
 
 @pytest.mark.parametrize("sampling", ["image", "area"])
@@ -405,7 +409,8 @@ def test_small_images_are_left_out_and_named(sampling, caplog):
 
 
 def test_no_image_is_large_enough():
-    assert "no image is so large" in error_of(ArrayPairs([noise(5, 300)]), gt_size=12)
+    with refused("patches.gt-size"):
+        Patches(ArrayPairs([noise(5, 300)]), gt_size=12, batch_size=2)
 
 
 def test_a_share_is_what_patches_made_for_that_process_are():
@@ -415,5 +420,5 @@ def test_a_share_is_what_patches_made_for_that_process_are():
 
     assert all(torch.equal(share[5][name], same[5][name]) for name in same[5])
     assert whole.rank == 0
-    with pytest.raises(InputError, match="rank is 3 of 3"):
+    with refused("patches.out-of-range"):
         whole.share(3, 3)

@@ -86,7 +86,7 @@ def test_options_reach_the_patches():
     patches = cut_patches(options, open_images(options, 4), options.stages()[0], seed=1)
     assert (patches.sampling, patches.sharpness, patches.seed) == ("area", 3, 1)
     assert (patches.use_hflip, patches.use_rot, patches.use_inversion) == (True, False, True)
-    assert "codes" in patches[0]
+    assert "transform_codes" in patches[0]
 
 
 @pytest.mark.parametrize(

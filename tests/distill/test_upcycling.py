@@ -70,11 +70,11 @@ def test_the_gradient_passes_through_a_network_between():
 
 def test_all_sixteen_are_drawn_about_equally_often_and_with_the_global_seed():
     torch.manual_seed(0)
-    codes = draw_augmentation(1600).codes
+    transform_codes = draw_augmentation(1600).transform_codes
     torch.manual_seed(0)
 
-    assert torch.equal(draw_augmentation(1600).codes, codes)
-    counts = codes.bincount()
+    assert torch.equal(draw_augmentation(1600).transform_codes, transform_codes)
+    counts = transform_codes.bincount()
     assert len(counts) == 16
     assert counts.min() > 60
     assert counts.max() < 150
