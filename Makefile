@@ -25,11 +25,12 @@ TEACHERS = $(sort $(shell sed -n 's/^  weights: //p' $(STUDENTS:%=options/zoo/%.
 ARMS := contrastive pairwise pixelwise scratch statistics
 SEEDS := 0 1 2
 
-.PHONY: help venv demo test lint bench zoo pack proof clean
+.PHONY: help venv demo test test-fast lint bench zoo pack proof clean
 
 help:
 	@echo "make demo    train and distil a small student on photographs at hand (a few minutes), enlarge one"
 	@echo "make test    checks of style and types, then all tests"
+	@echo "make test-fast  the tests that take no longer than two seconds and start no other process"
 	@echo "make lint    the checks of style and types alone"
 	@echo "make bench   speed as ratios, both sides in the same run"
 	@echo "make zoo     train the next student that ships, or STUDENT=NAME: MINUTES=50 PHOTOS=folder; see README.md"
@@ -55,8 +56,13 @@ demo: $(INSTALLED)
 	$(BIN)/imdn-kd benchmark --model bicubic --model imdn_rtc_x2 --model experiments/quickstart/$(MODEL) --model $(DEMO)/$(MODEL) --data sample_valid --scale 2
 
 # One thread a worker: threads of several workers on the same cores wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
+
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
+	$(PYTEST)
+
+test-fast: $(INSTALLED)
+	$(PYTEST) -m "not slow and not processes"
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -1,5 +1,7 @@
 """Settings for all tests."""
 
+import signal
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -8,6 +10,9 @@ from hypothesis import register_random, settings
 
 # Tests run in several processes; threads of PyTorch on top of these would wait for each other most of the time.
 torch.set_num_threads(1)
+
+# In the background (`nohup make test &`) a shell has SIGINT ignored, and processes that tests start would inherit it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples in every run: a failure must be repeatable.
 settings.register_profile("repeatable", derandomize=True, deadline=None, print_blob=True)
@@ -35,3 +40,10 @@ register_random(torch_random)
 def seed_torch() -> None:
     """Random data of a test depend on nothing that ran before it."""
     torch.manual_seed(0)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Why tests were skipped: one line for each reason."""
+    reasons = (report.longrepr[2] for report in terminalreporter.stats.get("skipped", ()))
+    for reason, count in Counter(reasons).most_common():
+        terminalreporter.write_line(f"{count} x {reason}")

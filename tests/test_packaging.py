@@ -90,12 +90,14 @@ def loaded_by(code: str) -> set[str]:
     return set(run_python(f"import sys\n{code}\nprint(*{{name.split('.')[0] for name in sys.modules}})").split())
 
 
+@pytest.mark.processes
 def test_the_package_imports_next_to_nothing():
     outside = loaded_by("import imdn_kd") - loaded_by("") - set(sys.stdlib_module_names)
 
     assert outside == {"imdn_kd"}
 
 
+@pytest.mark.processes
 def test_inference_imports_nothing_of_the_extras():
     modules = [name for name in MODULES if name.startswith("imdn_kd.inference") and ".engines" not in name]
     loaded = loaded_by(f"import {', '.join(modules)}")
@@ -104,6 +106,7 @@ def test_inference_imports_nothing_of_the_extras():
     assert loaded.isdisjoint(EXTRAS)
 
 
+@pytest.mark.processes
 def test_a_core_install_is_enough_to_import_all_but_training():
     blocked = f"import sys; sys.modules.update(dict.fromkeys({EXTRAS}))"
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
-from typing import NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -28,3 +31,14 @@ def run(capfd: pytest.CaptureFixture[str], *arguments: object) -> Result:
         sys.argv = before
     out, err = capfd.readouterr()
     return Result(int(caught.value.code or 0), out, err)
+
+
+@contextmanager
+def started(*arguments: object, **keywords: Any) -> Iterator[subprocess.Popen[str]]:
+    """`imdn-kd ARGUMENTS` in a process of its own, which does not outlive the test; its error stream can be read."""
+    command = [sys.executable, "-m", "imdn_kd", *map(str, arguments)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **keywords) as process:
+        try:
+            yield process
+        finally:
+            process.kill()

@@ -77,6 +77,7 @@ def test_every_problem_of_a_file_is_a_line_of_its_own(capfd, tmp_path, monkeypat
     )
 
 
+@pytest.mark.processes
 def test_the_module_is_the_command(capfd):
     command = [sys.executable, "-m", "imdn_kd", "options", "docs", "prepare"]
     called = subprocess.run(command, capture_output=True, text=True)

@@ -6,8 +6,6 @@ import os
 import re
 import shlex
 import signal
-import subprocess
-import sys
 from functools import partial
 
 import pytest
@@ -15,7 +13,7 @@ import yaml
 
 from imdn_kd.training import signals as interrupt
 from imdn_kd.training.update import Updater
-from tests.cli.run import run
+from tests.cli.run import run, started
 from tests.training.small_runs import content, flat, make_data, merged, metrics, state_file, with_validation
 
 
@@ -96,33 +94,30 @@ def test_a_run_that_diverges_is_one_line_and_exit_code_1(file, tmp_path, capfd):
     assert "Traceback" not in result.err
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_with_the_command_that_goes_on(file, tmp_path, number):
+def test_a_signal_ends_with_the_command_that_goes_on(file, tmp_path, number, capfd, monkeypatch):
     long = merged(
         yaml.safe_load(file.read_text()), {"train": {"total_iter": 10**6}, "val": None, "datasets": {"val": None}}
     )
     file.write_text(yaml.safe_dump(long))
-    command = [sys.executable, "-m", "imdn_kd", "train", "-opt", file.name, "--root", "runs"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "step 6:" in line:
-            break
-    process.send_signal(number)
-    rest = process.stderr.read()
-    assert process.wait(60) == 128 + number
+    with started("train", "-opt", file.name, "--root", "runs", cwd=tmp_path, env=environment) as process:
+        for line in process.stderr:
+            if "step 6:" in line:
+                break
+        process.send_signal(number)
+        rest = process.stderr.read()
+    assert process.returncode == 128 + number
     match = re.search(r"stopped after update (\d+); go on with: imdn-kd (.*)\n", rest)
     assert match, rest
     step = int(match[1])
     assert state_file(tmp_path / "runs", step)["step"] == step
-    words = [*shlex.split(match[2]), "--set", f"train.total_iter={step + 1}"]
-    again = subprocess.run(
-        [sys.executable, "-m", "imdn_kd", *words], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert again.returncode == 0, again.stderr
-    assert f"from update {step} to {step + 1}" in again.stderr
+    monkeypatch.chdir(tmp_path)
+    again = run(capfd, *shlex.split(match[2]), "--set", f"train.total_iter={step + 1}")
+    assert again.code == 0, again.err
+    assert f"from update {step} to {step + 1}" in again.err
     assert state_file(tmp_path / "runs", step + 1)["step"] == step + 1
 
 

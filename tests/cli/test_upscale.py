@@ -1,7 +1,5 @@
 import json
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -13,7 +11,7 @@ from imdn_kd import zoo
 from imdn_kd.archs import IMDN_RTC
 from imdn_kd.inference.model_file import ModelFile, save_model
 from imdn_kd.inference.upscaler import Upscaler
-from tests.cli.run import run
+from tests.cli.run import run, started
 
 
 @pytest.fixture(scope="module")
@@ -227,17 +225,16 @@ def test_bad_requests_are_one_line_and_write_nothing(capfd, model, tmp_path, mon
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.processes
 def test_ctrl_c_leaves_whole_files_only_and_says_how_to_go_on(model, tmp_path):
     for number in range(30):
         photo(tmp_path / "in" / f"{number:02}.png", size=(200, 200))
-    command = [sys.executable, "-c", "from imdn_kd.cli import main; main()", "upscale", str(tmp_path / "in")]
-    command += ["-o", str(tmp_path / "out"), "-m", str(model), "--self-ensemble"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 100
-    while not list((tmp_path / "out").glob("[0-9]*")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=100)
+    with started("upscale", tmp_path / "in", "-o", tmp_path / "out", "-m", model, "--self-ensemble") as process:
+        while not list((tmp_path / "out").glob("[0-9]*")):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        err = process.stderr.read()
     assert process.returncode == 130
     assert "go on with --skip-existing" in err
     written = list((tmp_path / "out").iterdir())

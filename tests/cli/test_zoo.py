@@ -79,6 +79,7 @@ def test_what_cannot_be_shown_is_one_line(folder, capfd):
     assert "small_x2.safetensors: cannot read it" in run(capfd, "zoo", "list").err
 
 
+@pytest.mark.processes
 def test_list_and_card_need_neither_torch_nor_the_training_extra(folder):
     code = (
         "import sys; sys.modules.update(dict.fromkeys(('torch', 'accelerate', 'safetensors')))\n"

@@ -218,6 +218,7 @@ def go_on(place, shipped):
     main()
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("shipped", [False, True])
 def test_killed_at_random_moments_the_same_command_ends_with_the_same_bytes(place, tmp_path_factory, shipped):

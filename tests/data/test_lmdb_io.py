@@ -93,6 +93,7 @@ def read_all(images: LmdbImages) -> bool:
     return all(np.array_equal(images.pixels(key), pixels_of(key)) for key in images.keys)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_other_processes_read_after_this_one_has(folder, method):
     if method not in multiprocessing.get_all_start_methods():

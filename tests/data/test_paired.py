@@ -255,6 +255,7 @@ class Loaded(torch.utils.data.Dataset):
         return self.pairs.read(index)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("make", "method"), [(make_folders, "fork"), (make_lmdb, "fork"), (make_lmdb, "spawn")])
 def test_workers_of_a_loader(tmp_path, make, method):
     if method not in multiprocessing.get_all_start_methods():

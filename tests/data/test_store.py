@@ -273,6 +273,7 @@ print(most)
 """
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_resident_memory_does_not_grow_with_the_store(tmp_path):
     write(tmp_path, [(1000, 1000)] * 70)  # 260 MB

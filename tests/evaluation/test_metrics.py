@@ -174,6 +174,7 @@ def test_descriptions_are_one_line_each_and_differ():
     assert not any("\n" in line for line in lines)
 
 
+@pytest.mark.processes
 def test_import_is_light():
     code = "import sys, imdn_kd.evaluation.metrics; assert not {'scipy', 'skimage', 'torch', 'PIL'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -165,6 +165,7 @@ def test_bad_input_is_named_in_one_line(image, arguments, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.processes
 def test_import_is_light():
     code = "import sys, imdn_kd.image.resize; assert not {'scipy', 'skimage', 'torch'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

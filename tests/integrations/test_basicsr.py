@@ -141,6 +141,7 @@ def test_options_that_cannot_be_used_are_one_line(plugin, kind, options, words):
     assert words in message_of(lambda: getattr(import_basicsr(f"basicsr.{kind}"), build)(options))
 
 
+@pytest.mark.processes
 def test_without_basicsr_importing_it_is_one_line():
     code = "import sys; sys.modules['basicsr'] = None; import imdn_kd.integrations.basicsr"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -165,6 +166,7 @@ def runs(project, tmp_path_factory):
     return (whole, first), (resumed, second)
 
 
+@pytest.mark.processes
 def test_all_losses_are_logged_by_name(runs):
     (_, printed), _ = runs
     lines = [line for line in printed.splitlines() if "l_pix: " in line]
@@ -176,6 +178,7 @@ def test_all_losses_are_logged_by_name(runs):
     assert "# psnr: " in printed
 
 
+@pytest.mark.processes
 def test_what_is_saved_is_the_bare_student(runs):
     (folder, _), _ = runs
     saved = weights(folder, "net_g", 20)
@@ -185,6 +188,7 @@ def test_what_is_saved_is_the_bare_student(runs):
     assert any(not torch.equal(saved["params"][key], saved["params_ema"][key]) for key in saved["params"])
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("label", "count"), [("net_g", None), ("net_a", 4), ("net_d", None)])
 def test_student_adapters_and_critic_have_learned(runs, label, count):
     (folder, _), _ = runs
@@ -193,6 +197,7 @@ def test_student_adapters_and_critic_have_learned(runs, label, count):
     assert sum(not torch.equal(before[key], after[key]) for key in after) > 0.8 * len(after)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("label", ["net_g", "net_a", "net_d"])
 def test_a_run_that_goes_on_arrives_where_the_whole_one_does(runs, label):
     (whole, _), (resumed, printed) = runs
@@ -389,6 +394,7 @@ def one_of_two(rank, kind, project, folder):
         torch.distributed.destroy_process_group()
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_two_processes_learn_as_one_with_both_batches(plugin, project, tmp_path):
     torch.save({"params": build(project).net_g.state_dict()}, tmp_path / "start.pth")

@@ -291,6 +291,7 @@ def test_a_broken_basicsr_is_one_line_and_keeps_ours_usable(monkeypatch):
     assert "\n" not in basicsr_networks.advice()
 
 
+@pytest.mark.processes
 @needs_basicsr
 def test_basicsr_is_imported_when_it_is_needed_and_quietly():
     code = (

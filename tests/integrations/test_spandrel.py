@@ -237,6 +237,7 @@ def test_a_broken_spandrel_is_one_line(monkeypatch, tmp_path):
     assert "importing it fails (OSError: libGL.so.1: cannot open more)" in message
 
 
+@pytest.mark.processes
 def test_spandrel_is_not_imported_before_it_is_needed():
     code = "import sys, imdn_kd.integrations.spandrel; print(*{'spandrel', 'torchvision', 'einops'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -436,6 +436,7 @@ def _killed(place, writes):
     go(place)
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("better", [False, True])
 @pytest.mark.parametrize("writes", range(3))

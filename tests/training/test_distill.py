@@ -94,6 +94,7 @@ def undisturbed(data, teachers, tmp_path_factory):
     return root
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_every_objective_at_once_killed_and_gone_on_with_bit_for_bit(data, teachers, tmp_path, undisturbed):
     start = time.perf_counter()

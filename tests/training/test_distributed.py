@@ -24,6 +24,8 @@ from tests.fake_set import picture
 from tests.training import two_processes
 from tests.training.small_runs import content, merged, metrics, small_options, state_file, train, with_validation
 
+pytestmark = pytest.mark.processes
+
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
 SECONDS = 180

@@ -59,6 +59,7 @@ def go_on(data, root):
     train(everything(data), root, auto_resume=True)
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_at_random_moments(data, tmp_path, undisturbed):
     """SIGKILL leaves no time for anything, so it may hit in the middle of a file."""

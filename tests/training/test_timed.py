@@ -360,6 +360,7 @@ def test_a_deadline_counts_from_when_it_is_made():
     assert (deadline.passed, deadline.passed) == (False, True)
 
 
+@pytest.mark.processes
 def test_processes_plan_for_the_slowest_and_end_together(data, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
     result = subprocess.run([*command, __name__, str(data), str(tmp_path)], capture_output=True, text=True, timeout=180)

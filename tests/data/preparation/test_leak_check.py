@@ -128,6 +128,7 @@ def test_a_damaged_benchmark_image(tmp_path):
         BenchmarkIndex([tmp_path])
 
 
+@pytest.mark.processes
 def test_torch_is_not_needed(folder):
     modules = ("sources.layouts", "sources.locations", "sources.download", "leak_check")
     code = (

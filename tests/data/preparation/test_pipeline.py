@@ -245,6 +245,7 @@ except InputError as error:
 """
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files")
 def test_full_disk_keeps_what_is_done(tmp_path):
     """A limit on the size of files fails in the same place as a disk without room."""
@@ -384,6 +385,7 @@ print(len(states))
 """
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_killed_at_20_random_moments(tmp_path):
     folder = photos(tmp_path / "in", 60, (200, 300))
