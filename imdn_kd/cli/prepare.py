@@ -83,7 +83,9 @@ def prepare(
     }
     requests = _requests(list(what or []), {key: value for key, value in flags.items() if value}, options)
     if output and len(requests) > 1:
-        raise InputError("--output names one result, and several data sets are asked for; use --root")
+        raise InputError(
+            "--output names one result, and several data sets are asked for; use --root", code="prepare.several-outputs"
+        )
     reports = []
     for request in requests:
         with DownloadProgress() as download:
@@ -116,11 +118,15 @@ def _requests(what: list[str], flags: Mapping[str, Any], file: Path | None) -> l
 
     if file is not None:
         if what:
-            raise InputError(f"{what[0]!r} and an option file both say what to prepare; give one of them")
+            raise InputError(
+                f"{what[0]!r} and an option file both say what to prepare; give one of them", code="prepare.source"
+            )
         content = read_options(file, PrepareOptions).model_dump(exclude_unset=True)
         return [check_options({**content, **flags}, PrepareOptions, "imdn-kd prepare")]
     if not what:
-        raise InputError("prepare what? give the name of a data set, as in: imdn-kd prepare sample")
+        raise InputError(
+            "prepare what? give the name of a data set, as in: imdn-kd prepare sample", code="prepare.source"
+        )
     requests = []
     words = iter(what)
     for word in words:
@@ -128,7 +134,9 @@ def _requests(what: list[str], flags: Mapping[str, Any], file: Path | None) -> l
         if word in PATH_SOURCES:
             path = next(words, None)
             if path is None:
-                raise InputError(f"{word} of what? give its path, as in: imdn-kd prepare {word} PATH")
+                raise InputError(
+                    f"{word} of what? give its path, as in: imdn-kd prepare {word} PATH", code="prepare.source"
+                )
             content["path"] = path
         requests.append(check_options(content, PrepareOptions, "imdn-kd prepare"))
     return requests
@@ -143,7 +151,9 @@ def _by_scale(places: Sequence[str]) -> dict[float, str]:
         except ValueError:
             path = ""
         if not path:
-            raise InputError(f"--lr is {place!r}; write SCALE=PATH, as in 4=DIV2K_train_LR_bicubic/X4")
+            raise InputError(
+                f"--lr is {place!r}; write SCALE=PATH, as in 4=DIV2K_train_LR_bicubic/X4", code="prepare.lr"
+            )
     return result
 
 

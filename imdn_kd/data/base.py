@@ -55,9 +55,12 @@ def exact_scale(scale: float | str | Fraction) -> Fraction:
     try:
         exact = Fraction(str(scale))
     except (ValueError, ZeroDivisionError) as error:
-        raise InputError(f"scale is {scale!r}; give a number such as 2 or 1.5") from error
+        raise InputError(f"scale is {scale!r}; give a number such as 2 or 1.5", code="scale.invalid") from error
     if exact < 1 or 100 % exact.denominator:
-        raise InputError(f"scale is {scale}; give a factor from 1 up with at most two decimals, such as 2 or 1.5")
+        raise InputError(
+            f"scale is {scale}; give a factor from 1 up with at most two decimals, such as 2 or 1.5",
+            code="scale.invalid",
+        )
     return exact
 
 

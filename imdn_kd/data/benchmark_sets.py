@@ -88,7 +88,10 @@ class ImageSet:
         hr = read_rgb(pair.hr)
         height, width = (side // self.scale for side in hr.shape[:2])
         if not height or not width:
-            raise InputError(f"{pair.hr}: {_size(hr)} px are too few for factor {self.scale}; remove it from the set")
+            raise InputError(
+                f"{pair.hr}: {_size(hr)} px are too few for factor {self.scale}; remove it from the set",
+                code="image.too-small",
+            )
         hr = hr[: height * self.scale, : width * self.scale]
         if pair.lr is None:
             return hr, imresize(hr, size=(height, width))
@@ -96,7 +99,8 @@ class ImageSet:
         if lr.shape[:2] != (height, width):
             raise InputError(
                 f"{pair.lr}: is {_size(lr)} px, but x{self.scale} of {pair.hr.name} needs {width}x{height}; "
-                "make it again, or move the LR folder away to have it made"
+                "make it again, or move the LR folder away to have it made",
+                code="data.lr-size",
             )
         return hr, lr
 
@@ -121,10 +125,12 @@ def find_set(source: DataSource | str | Path, scale: int, *, root: Path | str = 
     hr_folder = next((folder / name for name in HR_FOLDERS if (folder / name).is_dir()), folder)
     originals = find_images(hr_folder)
     if not originals:
-        raise InputError(f"{hr_folder}: has no images; put the originals there, or into {hr_folder}/HR")
+        raise InputError(
+            f"{hr_folder}: has no images; put the originals there, or into {hr_folder}/HR", code="data.no-images"
+        )
     name, count = Counter(path.stem for path in originals).most_common(1)[0]
     if count > 1:
-        raise InputError(f"{hr_folder}: has {count} images called {name}; keep one of them")
+        raise InputError(f"{hr_folder}: has {count} images called {name}; keep one of them", code="data.same-name")
     lr_folder = _lr_folder(source, folder, hr_folder, scale)
     partners = _partners(originals, lr_folder, source.lr_name, scale)
     pairs = (ImagePair(hr.stem, hr, lr) for hr, lr in zip(originals, partners, strict=True))
@@ -137,11 +143,15 @@ def _folder(data: str | Path, root: Path) -> Path:
     if Path(data).is_dir():
         return Path(data)
     if Path(data).exists():
-        raise InputError(f"{data}: is not a folder of images; a second model needs a --model of its own")
+        raise InputError(
+            f"{data}: is not a folder of images; a second model needs a --model of its own", code="data.not-a-folder"
+        )
     if (root / data).is_dir():
         return root / data
     there = ", ".join(sorted(path.name for path in root.iterdir() if path.is_dir())) if root.is_dir() else ""
-    raise InputError(f"{data}: no such folder, nor a data set in {root} (there: {there or 'none'})")
+    raise InputError(
+        f"{data}: no such folder, nor a data set in {root} (there: {there or 'none'})", code="data.not-found"
+    )
 
 
 def _lr_folder(source: DataSource, folder: Path, hr_folder: Path, scale: int) -> Path | None:
@@ -166,7 +176,8 @@ def _partners(originals: list[Path], folder: Path | None, lr_name: str | None, s
         if found is None:
             raise InputError(
                 f"{folder}: has no LR image of {hr.name} (it would be called {' or '.join(wanted)}); "
-                "add it, or move the folder away to have LR images made"
+                "add it, or move the folder away to have LR images made",
+                code="data.lr-missing",
             )
         partners.append(found)
     return partners

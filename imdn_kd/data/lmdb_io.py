@@ -54,7 +54,9 @@ def import_lmdb() -> ModuleType:
     try:
         import lmdb
     except ImportError as error:
-        raise InputError("LMDB folders need the package lmdb; install imdn_kd[train] (or lmdb)") from error
+        raise InputError(
+            "LMDB folders need the package lmdb; install imdn_kd[train] (or lmdb)", code="lmdb.not-installed"
+        ) from error
     module: ModuleType = lmdb
     return module
 
@@ -63,7 +65,7 @@ def lmdb_folder(path: Path | str) -> Path:
     """Return `path` if its name is one that BasicSR takes for LMDB, else raise InputError."""
     path = Path(path)
     if path.suffix != ".lmdb":
-        raise InputError(f"{path}: is not the name of an LMDB folder; give one that ends in .lmdb")
+        raise InputError(f"{path}: is not the name of an LMDB folder; give one that ends in .lmdb", code="lmdb.name")
     return path
 
 
@@ -94,14 +96,17 @@ def _require_whole(path: Path, environment: Environment) -> None:
     found = (path / DATA).stat().st_size
     if found < needed:
         environment.close()
-        raise InputError(f"{path / DATA}: is cut short ({found} bytes of {needed}); copy or make the folder again")
+        raise InputError(
+            f"{path / DATA}: is cut short ({found} bytes of {needed}); copy or make the folder again",
+            code="lmdb.damaged",
+        )
 
 
 def damaged(path: Path, error: Exception) -> InputError:
     """Return what to tell of an error of LMDB while reading."""
     reason = " ".join(str(error).split()).rstrip(".")
     advice = "close it there first" if "already open" in reason else "copy or make the folder again"
-    return InputError(f"{path / DATA}: cannot be read ({reason}); {advice}")
+    return InputError(f"{path / DATA}: cannot be read ({reason}); {advice}", code="lmdb.damaged")
 
 
 __all__ = ["LmdbImages", "LmdbWriter", "check_key", "common_keys"]
@@ -130,11 +135,14 @@ class LmdbImages:
         import_lmdb()
         self.path = lmdb_folder(path)
         if not self.path.is_dir():
-            raise InputError(f"{self.path}: no such folder; check the name")
+            raise InputError(f"{self.path}: no such folder; check the name", code="lmdb.not-found")
         self._shapes = _read_meta(self.path / META)
         self.keys = tuple(self._shapes)
         if not (self.path / DATA).is_file():
-            raise InputError(f"{self.path}: has no {DATA}, which holds the images; copy or make the folder again")
+            raise InputError(
+                f"{self.path}: has no {DATA}, which holds the images; copy or make the folder again",
+                code="lmdb.incomplete",
+            )
         self._opened: tuple[int, Environment] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -143,7 +151,10 @@ class LmdbImages:
     def shape(self, key: str) -> tuple[int, int, int]:
         """Return height, width and channels as meta_info.txt has them; raises InputError where it has no such key."""
         if key not in self._shapes:
-            raise InputError(f"{self.path / META}: has no line for {key!r}; check the name, or make the folder again")
+            raise InputError(
+                f"{self.path / META}: has no line for {key!r}; check the name, or make the folder again",
+                code="lmdb.no-image",
+            )
         return self._shapes[key]
 
     def read(self, key: str) -> bytes:
@@ -164,7 +175,9 @@ class LmdbImages:
         except lmdb.Error as error:
             raise damaged(self.path, error) from error
         if value is None:
-            raise InputError(f"{self.path}: has no image {key!r}; check the name, or make the folder again")
+            raise InputError(
+                f"{self.path}: has no image {key!r}; check the name, or make the folder again", code="lmdb.no-image"
+            )
         return value
 
     def pixels(self, key: str) -> Pixels:
@@ -179,7 +192,7 @@ class LmdbImages:
         stated = self.shape(key)
         if image.shape[:2] != stated[:2]:
             found, said = (f"{width}x{height}" for height, width in (image.shape[:2], stated[:2]))
-            raise InputError(f"{name}: is {found} px, but {META} says {said}; make the folder again")
+            raise InputError(f"{name}: is {found} px, but {META} says {said}; make the folder again", code="lmdb.size")
         return image
 
 
@@ -193,7 +206,9 @@ def common_keys(one: LmdbImages, other: LmdbImages) -> list[str]:
         missing = sorted(set(full.keys) - set(lacking.keys))
         if missing:
             many = f"{len(missing)} of the {len(full.keys)} images of {full.path}, {missing[0]!r} among them"
-            raise InputError(f"{lacking.path}: lacks {many}; make both from the same images")
+            raise InputError(
+                f"{lacking.path}: lacks {many}; make both from the same images", code="lmdb.different-images"
+            )
     return sorted(one.keys)
 
 
@@ -202,22 +217,29 @@ def _read_meta(path: Path) -> dict[str, tuple[int, int, int]]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError as error:
         advice = "without it the folder is not complete; copy or make it again"
-        raise InputError(f"{path.parent}: has no {META}; {advice}") from error
+        raise InputError(f"{path.parent}: has no {META}; {advice}", code="lmdb.incomplete") from error
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise InputError(f"{path}: cannot be read ({reason}); copy or make the folder again") from error
+        raise InputError(
+            f"{path}: cannot be read ({reason}); copy or make the folder again", code="lmdb.meta-info"
+        ) from error
     shapes: dict[str, tuple[int, int, int]] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         match = _META_LINE.fullmatch(line.strip())
         if match is None:
-            raise InputError(f"{path}, line {number}: is not `name.png (height,width,channels) level`; correct it")
+            raise InputError(
+                f"{path}, line {number}: is not `name.png (height,width,channels) level`; correct it",
+                code="lmdb.meta-info",
+            )
         if match["key"] in shapes:
-            raise InputError(f"{path}, line {number}: lists {match['key']!r} again; remove one of the lines")
+            raise InputError(
+                f"{path}, line {number}: lists {match['key']!r} again; remove one of the lines", code="lmdb.meta-info"
+            )
         shapes[match["key"]] = int(match["height"]), int(match["width"]), int(match["channels"])
     if not shapes:
-        raise InputError(f"{path}: lists no images; make the folder again")
+        raise InputError(f"{path}: lists no images; make the folder again", code="lmdb.meta-info")
     return shapes
 
 
@@ -305,7 +327,9 @@ class LmdbWriter:
         for key in keys:
             size = self._stored_size(key)
             if size is None:
-                raise InputError(f"{self.path}: has no image {key!r}, which is to be listed; put it first")
+                raise InputError(
+                    f"{self.path}: has no image {key!r}, which is to be listed; put it first", code="lmdb.no-image"
+                )
             lines.append(f"{key}.png ({size[0]},{size[1]},3) {_COMPRESSION}\n")
         with atomic_path(self.path / META) as temporary:
             temporary.write_text("".join(lines), encoding="ascii")
@@ -333,11 +357,14 @@ class LmdbWriter:
 
     def _cannot_write(self, error: Exception) -> InputError:
         reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        return InputError(f"{self.path}: cannot be written ({reason}); free some space, or choose another folder")
+        return InputError(
+            f"{self.path}: cannot be written ({reason}); free some space, or choose another folder",
+            code="lmdb.cannot-write",
+        )
 
 
 def check_key(key: str) -> None:
     """Raise InputError if BasicSR would not find an image of that name again."""
     if not _KEY.fullmatch(key):
         advice = "rename it: 1 to 511 ASCII letters, digits and signs, without dots and spaces"
-        raise InputError(f"an image in LMDB cannot be called {key!r}; {advice}")
+        raise InputError(f"an image in LMDB cannot be called {key!r}; {advice}", code="lmdb.key")

@@ -109,7 +109,8 @@ class PairedImageDataset:
             sizes = [f"{image.shape[1]}x{image.shape[0]}" for image in (gt, lq)]
             raise InputError(
                 f"{self._lq.name(index)}: is {sizes[1]} px, which x{float(self.scale):g} does not make the {sizes[0]} "
-                f"of {self._gt.name(index)}; make it again, or correct the scale"
+                f"of {self._gt.name(index)}; make it again, or correct the scale",
+                code="data.lr-size",
             )
         gt_height, gt_width = (self.scale.numerator * count for count in times)
         lq_height, lq_width = (self.scale.denominator * count for count in times)
@@ -163,10 +164,13 @@ def _backend(options: Mapping[str, Any] | None) -> str:
     options = {"type": "disk"} if options is None else options
     kind = options.get("type")
     if kind not in ("disk", "lmdb"):
-        raise InputError(f"io_backend: the type {kind!r} is not supported; write `type: disk` or `type: lmdb`")
+        raise InputError(
+            f"io_backend: the type {kind!r} is not supported; write `type: disk` or `type: lmdb`",
+            code="data.io-backend",
+        )
     unused = sorted(set(options) - {"type"})
     if unused:
-        raise InputError(f"io_backend: the option {unused[0]!r} is not used; leave it out")
+        raise InputError(f"io_backend: the option {unused[0]!r} is not used; leave it out", code="data.io-backend")
     return str(kind)
 
 
@@ -199,12 +203,17 @@ def find_pairs(gt_folder: Path, lq_folder: Path, list_file: Path | None, templat
         who = f"{lonely[0]}" if len(lonely) == 1 else f"{len(lonely)} of {len(names)} images, {lonely[0]} among them"
         advice = "add it" if len(lonely) < len(names) else "check `dataroot_lq` and `filename_tmpl`"
         wanted = template.format(lonely[0].stem) + lonely[0].suffix
-        raise InputError(f"{lq_folder}: has no partner of {who} (it would be called {wanted}); {advice}")
+        raise InputError(
+            f"{lq_folder}: has no partner of {who} (it would be called {wanted}); {advice}", code="data.lr-missing"
+        )
     pairs = [(gt_folder / name, partner) for name, partner in found.items() if partner is not None]
     partners: dict[Path, Path] = {}
     for gt, lq in pairs:
         if partners.setdefault(lq, gt) != gt:
-            raise InputError(f"{lq}: is the partner of both {partners[lq]} and {gt}; give each of them its own")
+            raise InputError(
+                f"{lq}: is the partner of both {partners[lq]} and {gt}; give each of them its own",
+                code="data.lr-shared",
+            )
     return pairs
 
 
@@ -212,28 +221,33 @@ def _names_in_folder(folder: Path) -> list[Path]:
     originals = find_images(folder)
     if not originals:
         advice = "set `io_backend` to `type: lmdb`" if folder.suffix == ".lmdb" else "check the name"
-        raise InputError(f"{folder}: has no images; {advice}")
+        raise InputError(f"{folder}: has no images; {advice}", code="data.no-images")
     stem, count = Counter(path.stem for path in originals).most_common(1)[0]
     if count > 1:
-        raise InputError(f"{folder}: has {count} images called {stem}; keep one of them")
+        raise InputError(f"{folder}: has {count} images called {stem}; keep one of them", code="data.same-name")
     return [Path(path.name) for path in originals]
 
 
 def _names_in_list(folder: Path, list_file: Path) -> list[Path]:
     if not folder.is_dir():
-        raise InputError(f"{folder}: is not a folder; check the name")
+        raise InputError(f"{folder}: is not a folder; check the name", code="data.not-a-folder")
     names: dict[Path, None] = {}
     for number, line in enumerate(_lines(list_file), 1):
         if not line.strip():
             continue
         name = Path(line.strip().split(" ")[0])
         if name in names:
-            raise InputError(f"{list_file}, line {number}: lists {name} again; remove one of the lines")
+            raise InputError(
+                f"{list_file}, line {number}: lists {name} again; remove one of the lines", code="data.image-list"
+            )
         if not (folder / name).is_file():
-            raise InputError(f"{list_file}, line {number}: lists {name}, which is not in {folder}; correct the list")
+            raise InputError(
+                f"{list_file}, line {number}: lists {name}, which is not in {folder}; correct the list",
+                code="data.image-list",
+            )
         names[name] = None
     if not names:
-        raise InputError(f"{list_file}: lists no images; write the name of one on each line")
+        raise InputError(f"{list_file}: lists no images; write the name of one on each line", code="data.image-list")
     return list(names)
 
 
@@ -242,7 +256,9 @@ def _lines(path: Path) -> list[str]:
         return path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise InputError(f"{path}: cannot be read ({reason}); give a list of images as `meta_info_file`") from error
+        raise InputError(
+            f"{path}: cannot be read ({reason}); give a list of images as `meta_info_file`", code="data.image-list"
+        ) from error
 
 
 class _Finder:
@@ -250,7 +266,7 @@ class _Finder:
 
     def __init__(self, folder: Path, template: str) -> None:
         if not folder.is_dir():
-            raise InputError(f"{folder}: is not a folder; check the name")
+            raise InputError(f"{folder}: is not a folder; check the name", code="data.not-a-folder")
         self._folder = folder
         self._template = template
         self._listed: dict[Path, dict[str, list[Path]]] = {}
@@ -266,7 +282,9 @@ class _Finder:
         for place in places:
             alike = self._images(place.parent).get(Path(wanted).name, [])
             if len(alike) > 1:
-                raise InputError(f"{place.parent}: has {len(alike)} images called {wanted}; keep one of them")
+                raise InputError(
+                    f"{place.parent}: has {len(alike)} images called {wanted}; keep one of them", code="data.same-name"
+                )
             if alike:
                 return alike[0]
         return None
@@ -286,4 +304,7 @@ def _check_template(template: str) -> None:
     except (IndexError, KeyError, ValueError, AttributeError):
         fits = False
     if not fits:
-        raise InputError(f"filename_tmpl: {template!r} has no place for the name of the image; write, say, '{{}}x4'")
+        raise InputError(
+            f"filename_tmpl: {template!r} has no place for the name of the image; write, say, '{{}}x4'",
+            code="data.filename-template",
+        )

@@ -64,7 +64,7 @@ class Store:
         self.planes: tuple[str, ...] = tuple(self.manifest["planes"])
         self._images = _load(self.path / IMAGES)
         if self._images.ndim != 1 or self._images.dtype.names != ("name", "sha256") or not len(self._images):
-            raise InputError(f"{self.path / IMAGES}: does not fit the store; prepare it again")
+            raise InputError(f"{self.path / IMAGES}: does not fit the store; prepare it again", code="store.damaged")
         # Others when they are asked for: what is wrong with them concerns nobody else.
         self._maps = {plane: _PlaneMap(self.path, plane, len(self._images)) for plane in self.planes if is_own(plane)}
         self._touched = 0
@@ -119,7 +119,8 @@ class Store:
             there = ", ".join(f"x{float(each):g}" for each in self.lq_scales()) or "none"
             raise InputError(
                 f"{self.path}: has no low-quality images for x{float(scale):g} (there: {there}); "
-                f"prepare it again with --scale {float(scale):g}"
+                f"prepare it again with --scale {float(scale):g}",
+                code="store.no-plane",
             )
         return lq_plane(scale)
 
@@ -157,7 +158,9 @@ class Store:
         if plane in self.planes and plane not in self._maps:
             self._maps[plane] = _PlaneMap(self.path, plane, len(self._images))
         if plane not in self._maps:
-            raise InputError(f"{self.path}: has no plane {plane}; it has {', '.join(self.planes)}")
+            raise InputError(
+                f"{self.path}: has no plane {plane}; it has {', '.join(self.planes)}", code="store.no-plane"
+            )
         return self._maps[plane]
 
 
@@ -210,19 +213,19 @@ class _PlaneMap:
         again = "prepare the store again" if is_own(plane) else "have it made again: imdn-kd teach"
         self.index = _load(folder / INDEX.format(plane), again)
         if self.index.dtype != INDEX_DTYPE or len(self.index) != images:
-            raise InputError(f"{folder / INDEX.format(plane)}: does not fit the store; {again}")
+            raise InputError(f"{folder / INDEX.format(plane)}: does not fit the store; {again}", code="store.damaged")
         lengths = 3 * self.index["height"].astype(np.int64) * self.index["width"]
         ends = np.cumsum(lengths)
         if (lengths <= 0).any() or (self.index["offset"] != ends - lengths).any():
-            raise InputError(f"{folder / INDEX.format(plane)}: is damaged; {again}")
+            raise InputError(f"{folder / INDEX.format(plane)}: is damaged; {again}", code="store.damaged")
         wanted = HEADER_BYTES + int(ends[-1])
         try:
             with path.open("rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:
-            raise InputError(f"{path}: cannot be read; {again}") from error
+            raise InputError(f"{path}: cannot be read; {again}", code="store.damaged") from error
         if len(self._map) != wanted:
-            raise InputError(f"{path}: has {len(self._map)} bytes, should have {wanted}; {again}")
+            raise InputError(f"{path}: has {len(self._map)} bytes, should have {wanted}; {again}", code="store.damaged")
         # Looking these up one by one would take as long as copying a patch.
         self._places = self.index["offset"], self.index["height"], self.index["width"]
         self._pixels = np.frombuffer(self._map, np.uint8, offset=HEADER_BYTES)
@@ -259,15 +262,20 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError(f"{folder}: is not a store of images; make one with imdn-kd prepare") from error
+        raise InputError(
+            f"{folder}: is not a store of images; make one with imdn-kd prepare", code="store.not-found"
+        ) from error
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read; prepare the store again") from error
+        raise InputError(f"{path}: cannot be read; prepare the store again", code="store.damaged") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise InputError(f"{folder}: is not a store of images; make one with imdn-kd prepare")
+        raise InputError(f"{folder}: is not a store of images; make one with imdn-kd prepare", code="store.not-found")
     if not isinstance(manifest.get("planes"), dict) or "gt" not in manifest["planes"]:
-        raise InputError(f"{path}: names no planes; prepare the store again")
+        raise InputError(f"{path}: names no planes; prepare the store again", code="store.damaged")
     if manifest.get("version") != VERSION:
-        raise InputError(f"{folder}: is a store of version {manifest.get('version')}; update imdn_kd to read it")
+        raise InputError(
+            f"{folder}: is a store of version {manifest.get('version')}; update imdn_kd to read it",
+            code="store.version",
+        )
     return manifest
 
 
@@ -275,5 +283,5 @@ def _load(path: Path, again: str = "prepare the store again") -> npt.NDArray[Any
     try:
         array: npt.NDArray[Any] = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: cannot be read; {again}") from error
+        raise InputError(f"{path}: cannot be read; {again}", code="store.damaged") from error
     return array

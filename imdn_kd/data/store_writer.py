@@ -158,7 +158,9 @@ def add_plane(
         with lock:
             return _add_plane(path, plane, make, description, on_image)
     except filelock.Timeout as error:
-        raise InputError(f"{path}: another process is adding to it; wait until that has ended") from error
+        raise InputError(
+            f"{path}: another process is adding to it; wait until that has ended", code="store.in-use"
+        ) from error
 
 
 def _add_plane(
@@ -172,7 +174,9 @@ def _add_plane(
     present = store.manifest["planes"].get(plane)
     if present is not None and store.has(plane):
         if {key: value for key, value in present.items() if key != "sha256"} != dict(description):
-            raise InputError(f"{path}: has another plane {plane} already; choose another name")
+            raise InputError(
+                f"{path}: has another plane {plane} already; choose another name", code="store.plane-exists"
+            )
         return store
     work = store.path / f"{plane}.part"
     work.mkdir(exist_ok=True)

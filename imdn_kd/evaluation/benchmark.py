@@ -49,7 +49,9 @@ class Contestant:
 
     def __post_init__(self) -> None:
         if self.scale < 2:
-            raise InputError(f"scale {self.scale} cannot be scored; give a whole factor of 2 or more")
+            raise InputError(
+                f"scale {self.scale} cannot be scored; give a whole factor of 2 or more", code="benchmark.scale"
+            )
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def contestant(upscaler: Upscaler, name: str, scale: int | None = None) -> Conte
         InputError: no factor is given for a network that takes any, or one below 2.
     """
     if scale is None and upscaler.scale == 1:
-        raise InputError(f"{name} enlarges by any factor; say by which (scale)")
+        raise InputError(f"{name} enlarges by any factor; say by which (scale)", code="benchmark.scale")
     factor = upscaler.scale if scale is None else scale
     run = f"{str(upscaler.dtype).removeprefix('torch.')} on {upscaler.device}"
     return Contestant(name, factor, lambda lr: upscaler(lr, factor), run)
@@ -175,7 +177,7 @@ def open_contestants(
     if BICUBIC in chosen:
         factors = {scale} if scale else {one.scale for one in opened}
         if not factors:
-            raise InputError("bicubic enlarges by any factor; say by which (scale)")
+            raise InputError("bicubic enlarges by any factor; say by which (scale)", code="benchmark.scale")
         opened = [*(bicubic(factor) for factor in sorted(factors)), *opened]
     return opened
 
@@ -197,9 +199,11 @@ def plan(
         InputError: nothing to score or to score on, or data that cannot be used; see `find_set` and `ImageSet.load`.
     """
     if not contestants:
-        raise InputError("nothing to score; name a model")
+        raise InputError("nothing to score; name a model", code="benchmark.nothing-to-do")
     if not data:
-        raise InputError("no data to score on; name a folder of images or a data set such as Set5")
+        raise InputError(
+            "no data to score on; name a folder of images or a data set such as Set5", code="benchmark.nothing-to-do"
+        )
     sets = {
         scale: [find_set(source, scale, root=root) for source in data]
         for scale in sorted({model.scale for model in contestants})
@@ -215,7 +219,9 @@ def check_names(tasks: Sequence[Task]) -> None:
     names = Counter((task.contestant.name, task.contestant.scale, task.images.name) for task in tasks)
     (_, _, data), number = names.most_common(1)[0]
     if number > 1:
-        raise InputError(f"{number} of the data sets are called {data}; save the images of one at a time")
+        raise InputError(
+            f"{number} of the data sets are called {data}; save the images of one at a time", code="benchmark.same-name"
+        )
 
 
 def score(
@@ -293,14 +299,16 @@ def _students(scale: int | None) -> list[str]:
         return [students[key].name for key in sorted(students)]
     if scale not in students:
         there = ", ".join(f"x{key}" for key in sorted(students))
-        raise InputError(f"there is no student for x{scale} (there: {there}); name a model file")
+        raise InputError(f"there is no student for x{scale} (there: {there}); name a model file", code="zoo.no-student")
     return [students[scale].name]
 
 
 def _measure(sr: Pixels, hr: Pixels, pair: ImagePair, scale: int, protocol: Protocol) -> tuple[float, float]:
     figures = psnr(sr, hr, scale, protocol), ssim(sr, hr, scale, protocol)
     if any(math.isnan(figure) for figure in figures):
-        raise InputError(f"{pair.hr}: {hr.shape[1]}x{hr.shape[0]} px are too few to be measured; remove it")
+        raise InputError(
+            f"{pair.hr}: {hr.shape[1]}x{hr.shape[0]} px are too few to be measured; remove it", code="image.too-small"
+        )
     return figures
 
 

@@ -52,12 +52,15 @@ class Protocol:
 
     def __post_init__(self) -> None:
         if self.space not in _SPACES:
-            raise InputError(f"space is {self.space!r}; choose one of {', '.join(_SPACES)}")
+            raise InputError(f"space is {self.space!r}; choose one of {', '.join(_SPACES)}", code="metrics.protocol")
         if self.ssim_window not in _WINDOWS:
-            raise InputError(f"ssim_window is {self.ssim_window!r}; choose one of {', '.join(_WINDOWS)}")
+            raise InputError(
+                f"ssim_window is {self.ssim_window!r}; choose one of {', '.join(_WINDOWS)}", code="metrics.protocol"
+            )
         if self.shave is not None and self.shave < 0:
             raise InputError(
-                f"shave is {self.shave}; give 0 or more pixels, or leave it out to cut as many as the scale"
+                f"shave is {self.shave}; give 0 or more pixels, or leave it out to cut as many as the scale",
+                code="metrics.protocol",
             )
 
     def describe(self) -> str:
@@ -144,13 +147,20 @@ def _comparable(sr: Image, hr: Image, scale: float, protocol: Protocol) -> tuple
     """Both images checked, without their borders, in the space of the protocol as float64."""
     if sr.shape != hr.shape:
         raise InputError(
-            f"cannot compare images of shapes {sr.shape} and {hr.shape}; crop or convert them to one shape"
+            f"cannot compare images of shapes {sr.shape} and {hr.shape}; crop or convert them to one shape",
+            code="metrics.images",
         )
     for image in (sr, hr):
         if image.dtype != np.uint8:
-            raise InputError(f"cannot measure an image of type {image.dtype}; clamp, round and convert it to uint8")
+            raise InputError(
+                f"cannot measure an image of type {image.dtype}; clamp, round and convert it to uint8",
+                code="metrics.images",
+            )
         if image.ndim != 2 and image.shape[2:] != (3,):
-            raise InputError(f"cannot measure an image of shape {image.shape}; give H x W x 3 RGB or H x W grey")
+            raise InputError(
+                f"cannot measure an image of shape {image.shape}; give H x W x 3 RGB or H x W grey",
+                code="metrics.images",
+            )
     border = protocol.border(scale)
     height, width = sr.shape[:2]
     inner = (slice(border, max(border, height - border)), slice(border, max(border, width - border)))

@@ -104,7 +104,9 @@ def build_arch(name: str, scale: int | None = None) -> SRNetwork:
     takes_scale = "upscale" in inspect.signature(ARCHS.get(name)).parameters
     network: SRNetwork = ARCHS.build({"type": name, **({"upscale": scale} if scale and takes_scale else {})})
     if scale is not None and network.info.scale not in (1, scale):
-        raise InputError(f"{name} enlarges by {network.info.scale}, not by {scale}; leave the scale out")
+        raise InputError(
+            f"{name} enlarges by {network.info.scale}, not by {scale}; leave the scale out", code="profile.scale"
+        )
     return network
 
 
@@ -153,16 +155,17 @@ def profile(
         InputError: nothing to profile, an impossible size, device or precision, or too little memory.
     """
     if not networks:
-        raise InputError("nothing to profile; name a model or an architecture")
+        raise InputError("nothing to profile; name a model or an architecture", code="profile.nothing-to-do")
     if runs < 0:
-        raise InputError(f"runs is {runs}; give how many runs to time, or 0 to count only")
+        raise InputError(f"runs is {runs}; give how many runs to time, or 0 to count only", code="profile.runs")
     if threads is not None and threads < 1:
-        raise InputError(f"threads is {threads}; give 1 or more")
+        raise InputError(f"threads is {threads}; give 1 or more", code="profile.threads")
     wanted = [input_size] if input_size else list(output_sizes)
     for height, width in wanted:
         if min(height, width) < 1 or height * width > MAX_PIXELS:
             raise InputError(
-                f"a size of {width}x{height} px is not possible; give one from 1x1 to {MAX_PIXELS} px in all"
+                f"a size of {width}x{height} px is not possible; give one from 1x1 to {MAX_PIXELS} px in all",
+                code="profile.size",
             )
     cases = []
     for name, network in networks.items():
@@ -231,7 +234,9 @@ def _time(
                         on_run()
     except (MemoryError, RuntimeError) as error:
         if is_out_of_memory(error):
-            raise InputError("not enough memory to run a whole image of this size; give a smaller one") from error
+            raise InputError(
+                "not enough memory to run a whole image of this size; give a smaller one", code="profile.no-memory"
+            ) from error
         raise
     return [Timing(tuple(times), peak, run) for times, peak in zip(seconds, peaks, strict=True)]
 

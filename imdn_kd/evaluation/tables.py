@@ -104,9 +104,11 @@ def check_output(path: Path | None) -> None:
     if path is None:
         return
     if path.suffix.lower() not in (".md", ".json"):
-        raise InputError(f"{path}: a report is written as .md or .json; choose one of these suffixes")
+        raise InputError(
+            f"{path}: a report is written as .md or .json; choose one of these suffixes", code="report.format"
+        )
     if path.is_dir():
-        raise InputError(f"{path}: is a folder; name a file")
+        raise InputError(f"{path}: is a folder; name a file", code="report.is-folder")
     check_folder(path)
 
 

@@ -42,9 +42,11 @@ def find_images(folder: Path | str, recursive: bool = False) -> list[Path]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(f"{folder}: is not a folder; check the name")
+        raise InputError(f"{folder}: is not a folder; check the name", code="image.not-a-folder")
     try:
         entries = list(folder.rglob("*") if recursive else folder.iterdir())
     except OSError as error:
-        raise InputError(f"{folder}: cannot be listed ({error.strerror}); change its permissions") from error
+        raise InputError(
+            f"{folder}: cannot be listed ({error.strerror}); change its permissions", code="image.cannot-list"
+        ) from error
     return sorted(entry for entry in entries if is_image_name(entry) and entry.is_file())

@@ -74,7 +74,7 @@ def decode_image(data: bytes, name: str) -> Picture:
     """Decode the bytes of an image file, as `read_image` does; `name` is for messages."""
     with _naming(name):
         if not data:
-            raise _RefusedError(_EMPTY)
+            raise _RefusedError(_EMPTY, code="image.empty")
         return _decode(BytesIO(data))
 
 
@@ -84,18 +84,26 @@ def _naming(path: Path | str) -> Iterator[None]:
     try:
         yield
     except _RefusedError as error:
-        raise InputError(one_line(f"{path}: {error}")) from error
+        raise InputError(one_line(f"{path}: {error}"), code=error.code) from error
     except Image.DecompressionBombError as error:
-        raise InputError(one_line(f"{path}: has more than {MAX_PIXELS} pixels; cut it into pieces first")) from error
+        raise InputError(
+            one_line(f"{path}: has more than {MAX_PIXELS} pixels; cut it into pieces first"), code="image.too-large"
+        ) from error
     except UnidentifiedImageError as error:
         advice = "is not an image that can be read, or is damaged; convert it to PNG, JPEG or TIFF"
-        raise InputError(one_line(f"{path}: {advice}")) from error
+        raise InputError(one_line(f"{path}: {advice}"), code="image.unknown-format") from error
     except MemoryError as error:
-        raise InputError(one_line(f"{path}: does not fit in memory; cut it into pieces first")) from error
+        raise InputError(
+            one_line(f"{path}: does not fit in memory; cut it into pieces first"), code="image.no-memory"
+        ) from error
     except PermissionError as error:
-        raise InputError(one_line(f"{path}: may not be read; change its permissions")) from error
+        raise InputError(
+            one_line(f"{path}: may not be read; change its permissions"), code="image.no-permission"
+        ) from error
     except Exception as error:  # decoders raise every kind on damaged files
-        raise InputError(one_line(f"{path}: is damaged or cut short ({error}); get a fresh copy")) from error
+        raise InputError(
+            one_line(f"{path}: is damaged or cut short ({error}); get a fresh copy"), code="image.damaged"
+        ) from error
 
 
 def _decode(file: BinaryIO) -> Picture:
@@ -107,17 +115,17 @@ def _require_file(path: Path | str) -> None:
     try:
         status = Path(path).stat()
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:
-        raise _RefusedError("no such file; check the name") from error
+        raise _RefusedError("no such file; check the name", code="image.not-found") from error
     except OSError as error:
         if isinstance(error, PermissionError):
             raise
-        raise _RefusedError(f"cannot be opened ({error.strerror}); check the name") from error
+        raise _RefusedError(f"cannot be opened ({error.strerror}); check the name", code="image.cannot-open") from error
     if stat.S_ISDIR(status.st_mode):
-        raise _RefusedError("is a folder; name an image in it")
+        raise _RefusedError("is a folder; name an image in it", code="image.is-folder")
     if not stat.S_ISREG(status.st_mode):
-        raise _RefusedError("is not a regular file; save the image to a file first")
+        raise _RefusedError("is not a regular file; save the image to a file first", code="image.not-a-file")
     if status.st_size == 0:
-        raise _RefusedError(_EMPTY)
+        raise _RefusedError(_EMPTY, code="image.empty")
 
 
 class _Quiet:
@@ -155,11 +163,11 @@ def _read_with_pillow(file: BinaryIO) -> Picture:
     Image.init()
     with Image.open(file, formats=[name for name in _FORMATS if name in Image.OPEN]) as image:
         if 0 in image.size:
-            raise _RefusedError("has no pixels; get a fresh copy")
+            raise _RefusedError("has no pixels; get a fresh copy", code="image.damaged")
         # The tile list says how the file stores samples, and where; loading clears it.
         exact = image.format == "PNG" and _pillow_loses(str(image.tile[0][3]))
         if isinstance(image, TiffImagePlugin.TiffImageFile) and not _is_covered(image):
-            raise _RefusedError(_CUT_SHORT)
+            raise _RefusedError(_CUT_SHORT, code="image.truncated")
         with _deaf_to_libtiff() if image.format == "TIFF" else nullcontext():
             image.load()
         pixels = _decode_png(file) if exact else pixels_of(image)
@@ -237,7 +245,7 @@ def _read_deep_tiff(file: BinaryIO) -> Picture | None:
     if page.imagewidth * page.imagelength > MAX_PIXELS:
         raise Image.DecompressionBombError
     if len(page.dataoffsets) != math.prod(page.chunked) or 0 in page.databytecounts:
-        raise _RefusedError(_CUT_SHORT)
+        raise _RefusedError(_CUT_SHORT, code="image.truncated")
     pixels = _tiff_pixels(page)
     exif = Image.Exif()
     file.seek(0)
@@ -296,7 +304,9 @@ def pixels_of(image: Image.Image) -> Pixels:
         return np.array(_cmyk_to_rgb(image))
     mode = (_WITH_ALPHA if image.has_transparency_data else _WITHOUT_ALPHA).get(mode, mode)
     if mode not in ("L", "LA", "RGB", "RGBA"):
-        raise _RefusedError(f"holds pixels of kind {mode}, which cannot be used; convert it to RGB")
+        raise _RefusedError(
+            f"holds pixels of kind {mode}, which cannot be used; convert it to RGB", code="image.pixel-format"
+        )
     return np.array(image if mode == image.mode else image.convert(mode))
 
 
@@ -305,7 +315,9 @@ def _sixteen_bits(values: NDArray[Any]) -> Pixels:
     top = 1 if values.dtype.kind == "f" else 65535
     # Written so that not-a-number fails it.
     if not (values.min() >= 0 and values.max() <= top):
-        raise _RefusedError(f"holds 32-bit samples beyond 0..{top}; convert it to 8 or 16 bits per channel")
+        raise _RefusedError(
+            f"holds 32-bit samples beyond 0..{top}; convert it to 8 or 16 bits per channel", code="image.pixel-format"
+        )
     stretched: Pixels = np.rint(values * np.float64(65535 / top)).astype(np.uint16)
     return stretched
 

@@ -57,22 +57,30 @@ def imresize(
     processing", 1981.
     """
     if image.dtype not in _DTYPES:
-        raise InputError(f"cannot resize an image of type {image.dtype}; convert it to one of {', '.join(_DTYPES)}")
+        raise InputError(
+            f"cannot resize an image of type {image.dtype}; convert it to one of {', '.join(_DTYPES)}",
+            code="resize.image",
+        )
     if image.ndim not in (2, 3) or image.size == 0:
-        raise InputError(f"cannot resize an image of shape {image.shape}; give H x W or H x W x C with no side empty")
+        raise InputError(
+            f"cannot resize an image of shape {image.shape}; give H x W or H x W x C with no side empty",
+            code="resize.image",
+        )
     height, width = image.shape[:2]
     if size is None:
         if scale is None:
-            raise InputError("imresize got neither scale nor size; give one of them")
+            raise InputError("imresize got neither scale nor size; give one of them", code="resize.size")
         if not (_SMALLEST_SCALE <= scale < math.inf):
-            raise InputError(f"scale is {scale}; give a positive number such as 0.25 or 3")
+            raise InputError(f"scale is {scale}; give a positive number such as 0.25 or 3", code="resize.size")
         size = math.ceil(height * scale), math.ceil(width * scale)
         scales = scale, scale
     else:
         if scale is not None:
-            raise InputError("imresize got both scale and size; give one of them")
+            raise InputError("imresize got both scale and size; give one of them", code="resize.size")
         if len(size) != 2 or not all(isinstance(side, int | np.integer) and side >= 1 for side in size):
-            raise InputError(f"size is {size}; give (height, width) as two whole numbers, at least 1")
+            raise InputError(
+                f"size is {size}; give (height, width) as two whole numbers, at least 1", code="resize.size"
+            )
         size = int(size[0]), int(size[1])
         scales = size[0] / height, size[1] / width
 

@@ -35,7 +35,10 @@ def rgb_of(picture: Picture, name: str) -> Pixels:
     pixels: npt.NDArray[Any] = picture.pixels if picture.pixels.ndim == 3 else picture.pixels[..., None]
     if picture.has_alpha:
         if (pixels[..., -1] != np.iinfo(pixels.dtype).max).any():
-            raise InputError(f"{name}: has transparent pixels, whose colour is not defined; put it on a background")
+            raise InputError(
+                f"{name}: has transparent pixels, whose colour is not defined; put it on a background",
+                code="image.transparent",
+            )
         pixels = pixels[..., :-1]
     # 257 is 65535 / 255.
     eight = pixels if pixels.dtype == np.uint8 else (pixels.astype(np.uint32) + 128) // 257

@@ -61,11 +61,15 @@ def write_image(path: Path | str, picture: Picture, *, overwrite: bool = False, 
         with atomic_path(target) as temporary:
             encode(temporary, picture, quality)
     except InputError as error:
-        raise InputError(one_line(str(error))) from error
+        raise InputError(one_line(str(error)), code=error.code) from error
     except MemoryError as error:
-        raise InputError(one_line(f"{path}: does not fit in memory; write a smaller picture")) from error
+        raise InputError(
+            one_line(f"{path}: does not fit in memory; write a smaller picture"), code="image.no-memory"
+        ) from error
     except Exception as error:  # encoders raise every kind for what their format cannot hold
-        raise InputError(one_line(f"{path}: cannot write it ({error}); try .png or .tif")) from error
+        raise InputError(
+            one_line(f"{path}: cannot write it ({error}); try .png or .tif"), code="image.cannot-write"
+        ) from error
 
 
 def _write_png(path: Path, picture: Picture, quality: int) -> None:
@@ -193,17 +197,23 @@ WRITABLE = frozenset(_ENCODERS)
 def _checked_encoder(target: Path, picture: Picture, overwrite: bool, quality: int) -> _Encoder:
     suffix = target.suffix.lower()
     if suffix not in _ENCODERS:
-        raise InputError(f"{target}: no format has the suffix {suffix!r}; use one of {', '.join(_ENCODERS)}")
+        raise InputError(
+            f"{target}: no format has the suffix {suffix!r}; use one of {', '.join(_ENCODERS)}",
+            code="image.unknown-format",
+        )
     if target.is_dir():
-        raise InputError(f"{target}: is a folder; name a file in it")
+        raise InputError(f"{target}: is a folder; name a file in it", code="image.is-folder")
     if not overwrite and os.path.lexists(target):
-        raise InputError(f"{target}: exists already; choose another name or allow overwriting")
+        raise InputError(f"{target}: exists already; choose another name or allow overwriting", code="image.exists")
     if not 1 <= quality <= 100:
-        raise InputError(f"{target}: quality is {quality}; use 1 to 100")
+        raise InputError(f"{target}: quality is {quality}; use 1 to 100", code="image.quality")
     name, encode = _ENCODERS[suffix]
     if max(picture.width, picture.height) > _LARGEST_SIDE[name]:
         size = f"{picture.width} x {picture.height}"
-        raise InputError(f"{target}: {size} is more than the {_LARGEST_SIDE[name]} of {name}; use .png or .tif")
+        raise InputError(
+            f"{target}: {size} is more than the {_LARGEST_SIDE[name]} of {name}; use .png or .tif",
+            code="image.too-large",
+        )
     return encode
 
 

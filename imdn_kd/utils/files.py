@@ -28,7 +28,9 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(prefix=".", suffix=f".part{target.suffix}", dir=target.parent)
         os.close(handle)
     except OSError as error:
-        raise InputError(f"{target}: cannot write there ({error.strerror}); choose another output folder") from error
+        raise InputError(
+            f"{target}: cannot write there ({error.strerror}); choose another output folder", code="file.cannot-write"
+        ) from error
     temporary = Path(name)
     try:
         yield temporary
@@ -36,7 +38,7 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
     except OSError as error:
-        raise InputError(f"{target}: cannot write it ({error.strerror or error})") from error
+        raise InputError(f"{target}: cannot write it ({error.strerror or error})", code="file.cannot-write") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -62,7 +64,7 @@ def check_folder(target: Path) -> None:
     """
     folder = next(parent for parent in target.absolute().parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise InputError(f"{folder}: cannot write there; choose another output folder")
+        raise InputError(f"{folder}: cannot write there; choose another output folder", code="file.cannot-write")
 
 
 def _umask() -> int:

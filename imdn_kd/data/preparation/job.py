@@ -91,7 +91,10 @@ def _scales(options: PrepareOptions) -> tuple[Fraction, ...]:
     if options.source == "store" and options.steps() is None:
         return tuple(Store(options.path or "").lq_scales())
     if options.steps() is None and options.source not in NAMED_SETS:
-        raise InputError("which low-quality images are given? say it with --scale, or with --lr SCALE=PATH")
+        raise InputError(
+            "which low-quality images are given? say it with --scale, or with --lr SCALE=PATH",
+            code="prepare.scale-missing",
+        )
     return USUAL_SCALES
 
 
@@ -107,6 +110,8 @@ def _refuse_overlap(options: PrepareOptions, target: Path) -> None:
     read = [*filter(None, [options.path]), *options.lr.values(), *options.exclude_like]
     for place in (Path(each).resolve() for each in read):
         if home == place or home in place.parents:
-            raise InputError(f"{target}: holds what is to be read; choose another --output")
+            raise InputError(
+                f"{target}: holds what is to be read; choose another --output", code="prepare.output-overlaps"
+            )
     if options.source == "folder" and Path(options.path or "").resolve() in home.parents:
-        raise InputError(f"{target}: lies among the originals; choose another --output")
+        raise InputError(f"{target}: lies among the originals; choose another --output", code="prepare.output-overlaps")

@@ -73,7 +73,10 @@ def _originals(folder: Path) -> list[Path]:
     inside = next((folder / name for name in HR_FOLDERS if (folder / name).is_dir()), folder)
     images = find_images(inside)
     if not images:
-        raise InputError(f"{inside}: has no images to compare with; name the folder of a benchmark, such as Set14")
+        raise InputError(
+            f"{inside}: has no images to compare with; name the folder of a benchmark, such as Set14",
+            code="data.no-images",
+        )
     return images
 
 

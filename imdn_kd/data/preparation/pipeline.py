@@ -99,7 +99,8 @@ def build_dataset(
             return _report(target, manifest, fresh=False)
         raise InputError(
             f"{target}: is there already, made of other images or in another way; add --overwrite, or choose another "
-            "--output"
+            "--output",
+            code="prepare.output-exists",
         )
     check_folder(target)
     _refuse_to_replace(target)
@@ -121,7 +122,9 @@ def build_dataset(
         except OSError as error:
             done = f"{len(progress_log.records)} of {len(source.images)} images are done"
             advice = "make room or choose another --output, and run the same command again to go on"
-            raise InputError(f"{target}: cannot write it ({error.strerror}); {done}; {advice}") from error
+            raise InputError(
+                f"{target}: cannot write it ({error.strerror}); {done}; {advice}", code="prepare.cannot-write"
+            ) from error
         if target.exists():
             target.replace(part / REPLACED)
         (part / target.name).replace(target)
@@ -131,16 +134,24 @@ def build_dataset(
 def _refuse_to_replace(target: Path) -> None:
     """Only what `prepare` has made may be overwritten."""
     if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise InputError(f"{target}: is a link or a file, not a data set; choose another --output")
+        raise InputError(
+            f"{target}: is a link or a file, not a data set; choose another --output", code="prepare.output-foreign"
+        )
     if target.exists() and "plan" not in _manifest_of(target) and any(target.iterdir()):
-        raise InputError(f"{target}: is there already, and was not made by imdn-kd prepare; choose another --output")
+        raise InputError(
+            f"{target}: is there already, and was not made by imdn-kd prepare; choose another --output",
+            code="prepare.output-foreign",
+        )
 
 
 def _refuse_strange(part: Path) -> None:
     if part.is_symlink() or (part.exists() and not part.is_dir()):
-        raise InputError(f"{part}: is in the way; move it, or choose another --output")
+        raise InputError(f"{part}: is in the way; move it, or choose another --output", code="prepare.output-foreign")
     if part.exists() and not (part / PROGRESS_LOG).exists() and {path.name for path in part.iterdir()} - {"lock"}:
-        raise InputError(f"{part}: is in the way, and not of an interrupted run; move it, or choose another --output")
+        raise InputError(
+            f"{part}: is in the way, and not of an interrupted run; move it, or choose another --output",
+            code="prepare.output-foreign",
+        )
 
 
 class _NothingUsableError(InputError):
@@ -152,7 +163,9 @@ def _refuse_own_source(source: Source, target: Path) -> None:
     home = target.resolve()
     for original in source.images:
         if any(isinstance(file, DiskFile) and home in file.path.resolve().parents for file in original.files()):
-            raise InputError(f"{target}: holds the originals themselves; choose another --output")
+            raise InputError(
+                f"{target}: holds the originals themselves; choose another --output", code="prepare.output-overlaps"
+            )
 
 
 class _PlannedDataset:
@@ -208,7 +221,9 @@ def _fill(
         manifest = _manifest(dataset, progress_log.records, kept)
         if not kept:
             first = next(iter({**manifest["bad"], **manifest["excluded"]}.values()), "no images")
-            raise _NothingUsableError(f"{dataset.source.label}: has no image that can be used ({first})")
+            raise _NothingUsableError(
+                f"{dataset.source.label}: has no image that can be used ({first})", code="prepare.nothing-usable"
+            )
         writer.finish(kept, manifest)
     finally:
         writer.close()
@@ -246,9 +261,13 @@ def _working_in(part: Path, target: Path) -> Iterator[None]:
         with lock:
             yield
     except filelock.Timeout as error:
-        raise InputError(f"{target}: is being prepared by another process; wait for it, or stop it") from error
+        raise InputError(
+            f"{target}: is being prepared by another process; wait for it, or stop it", code="prepare.in-use"
+        ) from error
     except OSError as error:
-        raise InputError(f"{target}: cannot write there ({error.strerror}); choose another --output") from error
+        raise InputError(
+            f"{target}: cannot write there ({error.strerror}); choose another --output", code="prepare.cannot-write"
+        ) from error
     shutil.rmtree(part)
 
 

@@ -91,7 +91,8 @@ class SampleBuilder:
         if low.shape[:2] != wanted:
             raise InputError(
                 f"{file.label}: is {low.shape[1]}x{low.shape[0]} px, but x{float(scale):g} of {original.gt.label} "
-                f"needs {wanted[1]}x{wanted[0]}; make it again"
+                f"needs {wanted[1]}x{wanted[0]}; make it again",
+                code="data.lr-size",
             )
         height, width = _low_size(part, scale)
         return low[:height, :width]
@@ -105,7 +106,9 @@ def _low_size(image: Pixels, scale: Fraction) -> tuple[int, int]:
 def _crop(image: Pixels, multiple: int, label: str) -> Pixels:
     height, width = (side // multiple * multiple for side in image.shape[:2])
     if not height or not width:
-        raise InputError(f"{label}: {image.shape[1]}x{image.shape[0]} px are too few for the factor")
+        raise InputError(
+            f"{label}: {image.shape[1]}x{image.shape[0]} px are too few for the factor", code="image.too-small"
+        )
     return image[:height, :width]
 
 

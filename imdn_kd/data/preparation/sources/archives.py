@@ -51,12 +51,21 @@ def errors_named(label: str) -> Iterator[None]:
         raise
     except OSError as error:
         if not isinstance(error, gzip.BadGzipFile):
-            raise InputError(one_line(f"{label}: cannot be read ({error.strerror or error}); check it")) from error
-        raise InputError(one_line(f"{label}: is damaged ({error}); get a fresh copy")) from error
+            raise InputError(
+                one_line(f"{label}: cannot be read ({error.strerror or error}); check it"), code="file.cannot-read"
+            ) from error
+        raise InputError(
+            one_line(f"{label}: is damaged ({error}); get a fresh copy"), code="archive.damaged"
+        ) from error
     except RuntimeError as error:  # encrypted, or packed in a way that Python does not know
-        raise InputError(one_line(f"{label}: cannot be unpacked ({error}); unpack the archive yourself")) from error
+        raise InputError(
+            one_line(f"{label}: cannot be unpacked ({error}); unpack the archive yourself"),
+            code="archive.cannot-unpack",
+        ) from error
     except Exception as error:  # damage shows as errors of every kind
-        raise InputError(one_line(f"{label}: is damaged or cut short ({error}); get a fresh copy")) from error
+        raise InputError(
+            one_line(f"{label}: is damaged or cut short ({error}); get a fresh copy"), code="archive.damaged"
+        ) from error
 
 
 def members(path: Path) -> list[tuple[str, ArchiveFile | None]]:
@@ -77,7 +86,10 @@ def members(path: Path) -> list[tuple[str, ArchiveFile | None]]:
             return list(
                 _tar_members(path, _unpacked(path) if start.startswith(_GZIP) else _SharedFile(path.open("rb")))
             )
-    raise InputError(one_line(f"{path}: is neither a folder nor a zip or tar archive; unpack it first"))
+    raise InputError(
+        one_line(f"{path}: is neither a folder nor a zip or tar archive; unpack it first"),
+        code="archive.unknown-format",
+    )
 
 
 def _zip_members(path: Path) -> Iterator[tuple[str, ArchiveFile]]:
@@ -154,7 +166,8 @@ def _unpacked(path: Path) -> _SharedFile:
                 advice = "unpack it yourself, or let TMPDIR name a folder with more room"
                 where = tempfile.gettempdir()
                 raise InputError(
-                    one_line(f"{path}: cannot unpack into {where} ({error.strerror}); {advice}")
+                    one_line(f"{path}: cannot unpack into {where} ({error.strerror}); {advice}"),
+                    code="archive.cannot-unpack",
                 ) from error
     spool.file.seek(0)
     return spool

@@ -41,7 +41,9 @@ def download(
     """
     target = Path(target)
     if urlsplit(url).scheme not in ("http", "https"):
-        raise InputError(one_line(f"{url}: is no address to download from; give one with https://"))
+        raise InputError(
+            one_line(f"{url}: is no address to download from; give one with https://"), code="download.url"
+        )
     transfer = Transfer(url, target, size, on_progress)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -53,13 +55,16 @@ def download(
                 one_line(
                     f"{url}: what came is not the file that was published (its checksum is {found}, not {checksum}); "
                     f"run the same command again, or get {target.name} by other means and put it into {target.parent}"
-                )
+                ),
+                code="download.checksum",
             )
         transfer.part.path.replace(target)
         transfer.part.forget()
     except OSError as error:
         advice = "make room or choose another folder, and run the same command again"
-        raise InputError(one_line(f"{target}: cannot write it ({error.strerror or error}); {advice}")) from error
+        raise InputError(
+            one_line(f"{target}: cannot write it ({error.strerror or error}); {advice}"), code="download.cannot-write"
+        ) from error
 
 
 def _checksum(path: Path, kind: str) -> str:
@@ -184,7 +189,8 @@ class Transfer:
                 one_line(
                     f"{self._target}: needs {need / 1e9:.2f} GB, but {free / 1e9:.2f} GB are free there; make room or "
                     "choose another folder"
-                )
+                ),
+                code="download.disk-full",
             )
 
     def _receive(self, response: http.client.HTTPResponse, have: int, total: int | None) -> None:
@@ -209,7 +215,8 @@ class Transfer:
             one_line(
                 f"cannot download {self._url} ({reason}); get {self._target.name} by other means, put it into "
                 f"{self._target.parent}, and run the same command again"
-            )
+            ),
+            code="download.failed",
         )
 
 

@@ -117,7 +117,7 @@ def open_tree(path: Path | str) -> FileTree:
         if path.is_dir():
             return FileTree(label, *_sort_out(_walk(path)), path)
         if not path.exists():
-            raise InputError(f"{label}: no such folder or archive; check the name")
+            raise InputError(f"{label}: no such folder or archive; check the name", code="data.not-found")
         return FileTree(label, *_sort_out(_visible(members(path))))
 
 
@@ -130,7 +130,10 @@ def _sort_out(entries: Iterable[tuple[str, ImageFile | None]]) -> tuple[dict[str
 
 def _walk(root: Path) -> Iterator[tuple[str, DiskFile | None]]:
     def refuse(error: OSError) -> None:
-        raise InputError(one_line(f"{error.filename}: cannot be listed ({error.strerror}); change its permissions"))
+        raise InputError(
+            one_line(f"{error.filename}: cannot be listed ({error.strerror}); change its permissions"),
+            code="data.cannot-list",
+        )
 
     for folder, inside, names in os.walk(root, followlinks=True, onerror=refuse):
         inside[:] = [name for name in inside if not _is_hidden(name) and not _leads_up(Path(folder, name))]

@@ -79,7 +79,9 @@ def scan_dataset(
     home = find_layout(tree)
     files = {path: file for path, file in home.hr.files.items() if not is_lr(path)}
     if not files:
-        raise InputError(f"{tree.label}: has no images; name a folder or an archive of originals")
+        raise InputError(
+            f"{tree.label}: has no images; name a folder or an archive of originals", code="data.no-images"
+        )
     named = by_name(files)
     partners = {}
     for scale in given_scales:
@@ -126,7 +128,8 @@ class DatasetLayout:
         if not places:
             raise InputError(
                 f"{self.hr.label}: has no low-quality images for factor {_text(scale)} beside it (no "
-                f"{' or '.join(names)}); say where they are, or have them made"
+                f"{' or '.join(names)}); say where they are, or have them made",
+                code="data.lr-missing",
             )
         return places
 
@@ -144,7 +147,10 @@ def find_layout(tree: FileTree) -> DatasetLayout:
             return DatasetLayout(hr, inside.folder)
         named = [name for name in inside.folders() if name.endswith(_DIV2K_HR)]
         if len(named) > 1:
-            raise InputError(one_line(f"{inside.label}: has several data sets ({', '.join(named)}); name one of them"))
+            raise InputError(
+                one_line(f"{inside.label}: has several data sets ({', '.join(named)}); name one of them"),
+                code="data.several-sets",
+            )
         if named:
             return DatasetLayout(inside.folder(named[0]) or inside, inside.folder, named[0].removesuffix(_DIV2K_HR))
         last, inside = inside, _only_folder(inside)
@@ -197,7 +203,10 @@ class LrIndex:
         found = next((each for each in wanted if each in self._paths), None)
         if found is None:
             place = f"{self._place.label} (it would be called {' or '.join(wanted)})"
-            raise InputError(one_line(f"{gt.label}: has no partner for factor {_text(self._scale)} in {place}; add it"))
+            raise InputError(
+                one_line(f"{gt.label}: has no partner for factor {_text(self._scale)} in {place}; add it"),
+                code="data.lr-missing",
+            )
         return only_one(self._place, found, self._paths[found])
 
     def count(self, names: Iterable[str]) -> int:
@@ -221,7 +230,10 @@ def only_one(tree: FileTree, name: str, paths: Sequence[str]) -> ImageFile:
     """Return the file of the only path; InputError if there are several of one name."""
     if len(paths) > 1:
         count = "two" if len(paths) == 2 else len(paths)
-        raise InputError(one_line(f"{tree.label}: has {count} images called {name}: {', '.join(paths)}; keep one"))
+        raise InputError(
+            one_line(f"{tree.label}: has {count} images called {name}: {', '.join(paths)}; keep one"),
+            code="data.same-name",
+        )
     return tree.files[paths[0]]
 
 

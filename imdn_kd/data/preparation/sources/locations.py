@@ -48,7 +48,8 @@ def locate(
         there = ", ".join(f"x{scale}" for scale in named.lr)
         raise InputError(
             f"{named.title}: has no published low-quality images for factor {float(unknown[0]):g} (there are {there}); "
-            "have them made"
+            "have them made",
+            code="data.lr-missing",
         )
     search = _Search(named)
     hr = search.find(named.hr, places)
@@ -81,7 +82,8 @@ class _Search:
                 tree = self._in_archive(part, archive)
                 if tree is None:
                     raise InputError(
-                        f"{archive}: has no images in {part.folders[0]}; move it away, it is something else"
+                        f"{archive}: has no images in {part.folders[0]}; move it away, it is something else",
+                        code="archive.wrong-content",
                     )
                 yield tree
         absolute = place.absolute()

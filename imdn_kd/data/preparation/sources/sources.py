@@ -64,7 +64,10 @@ def named_source(named: NamedSet, places: Sequence[Path], given: Sequence[Fracti
             fetch(archive)
         found = locate(named, places, given)
         if not isinstance(found, Located):
-            raise InputError(f"{named.title}: {found[0].name} was fetched, but is not where it should be; try again")
+            raise InputError(
+                f"{named.title}: {found[0].name} was fetched, but is not where it should be; try again",
+                code="download.not-found",
+            )
     scan = scan_dataset(found.hr, given, found.lr)
     count = len(scan.images) + len(scan.skipped)
     warning = ""
@@ -93,7 +96,10 @@ def lmdb_source(path: Path, given: Sequence[Fraction], lr: Mapping[Fraction, Pat
     """
     for scale in given:
         if scale not in lr:
-            raise InputError(f"{path}: no LMDB of its partners for x{float(scale):g} is given; add --lr {scale}=PATH")
+            raise InputError(
+                f"{path}: no LMDB of its partners for x{float(scale):g} is given; add --lr {scale}=PATH",
+                code="data.lr-missing",
+            )
     images = LmdbImages(path)
     partners = {scale: LmdbImages(place) for scale, place in lr.items()}
     for other in partners.values():
