@@ -37,9 +37,7 @@ def benchmark(
         Path | None,
         typer.Option("-opt", "--options", metavar="FILE", help="Option file (.yml); other options go before it."),
     ] = None,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Show what other habits of measuring make of the same images.")
-    ] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Measure the same images by other protocols too.")] = False,
     self_ensemble: opt.SelfEnsemble = False,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", show_default="auto")] = None,
     precision: opt.PrecisionOption = opt.Precision.fp32,
@@ -88,10 +86,10 @@ def benchmark(
         if save is None and file.val.save_img:
             save = Path("experiments") / file.name / "visualization"
 
-    contestants = library.open_contestants(
+    upsamplers = library.open_upsamplers(
         models, scale=scale, device=device or "auto", precision=precision.value, self_ensemble=self_ensemble
     )
-    tasks = library.plan(contestants, sources, root=root)
+    tasks = library.plan_tasks(upsamplers, sources, root=root)
     if save is not None:
         library.check_names(tasks)
     scores = []

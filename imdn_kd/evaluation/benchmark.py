@@ -1,4 +1,4 @@
-"""Scores of models on data sets: PSNR and SSIM by a stated protocol, and what other habits would have made of them."""
+"""Benchmark of models on data sets: PSNR and SSIM by a stated protocol, and by alternative protocols for comparison."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ _WARM_UP_SIDE = 48
 
 
 @dataclass(frozen=True)
-class Contestant:
-    """Something that enlarges.
+class Upsampler:
+    """A model or method under test, which enlarges images by one factor.
 
     Attributes:
-        name: for tables.
+        name: shown in tables.
         scale: the factor, 2 or more.
         enlarge: from H x W x 3 RGB uint8 to sH x sW x 3.
-        run: how it is run, for a line below tables: precision and device.
+        run: precision and device, shown below tables.
     """
 
     name: str
@@ -55,10 +55,10 @@ class Contestant:
 
 
 @dataclass(frozen=True)
-class Task:
-    """One contestant on one data set."""
+class EvalTask:
+    """One upsampler to be scored on one data set."""
 
-    contestant: Contestant
+    upsampler: Upsampler
     images: ImageSet
 
 
@@ -73,8 +73,8 @@ class ImageScore:
 
 
 @dataclass(frozen=True)
-class Habit:
-    """Mean PSNR in dB and SSIM of the same images by another protocol."""
+class AltProtocol:
+    """Mean PSNR in dB and mean SSIM of the same images by an alternative protocol."""
 
     name: str
     protocol: Protocol
@@ -91,10 +91,10 @@ class SetScore:
         scale: the factor.
         data: name of the data set.
         lr_source: where the LR images come from.
-        run: how the model was run: precision and device.
-        protocol: how the images were measured.
-        images: one score an image.
-        habits: the same images by the other `PROTOCOLS`, if asked for.
+        run: precision and device of the model.
+        protocol: that of the scores.
+        images: one score per image.
+        alternatives: the same images by the other `PROTOCOLS`, with `explain`.
     """
 
     model: str
@@ -104,7 +104,7 @@ class SetScore:
     run: str
     protocol: Protocol
     images: tuple[ImageScore, ...]
-    habits: tuple[Habit, ...] = ()
+    alternatives: tuple[AltProtocol, ...] = ()
 
     @property
     def psnr(self) -> float:
@@ -118,37 +118,37 @@ class SetScore:
 
     @property
     def seconds(self) -> float:
-        """Mean seconds an image."""
+        """Mean seconds per image."""
         return fmean(image.seconds for image in self.images)
 
 
-def bicubic(scale: int) -> Contestant:
+def bicubic(scale: int) -> Upsampler:
     """The baseline: MATLAB's bicubic enlargement."""
-    return Contestant(BICUBIC, scale, lambda lr: imresize(lr, scale))
+    return Upsampler(BICUBIC, scale, lambda lr: imresize(lr, scale))
 
 
-def contestant(upscaler: Upscaler, name: str, scale: int | None = None) -> Contestant:
-    """Make a contestant of an `Upscaler`, by default at the factor of its network.
+def make_upsampler(upscaler: Upscaler, name: str, scale: int | None = None) -> Upsampler:
+    """Make an upsampler from an `Upscaler`, by default at the scale of its network.
 
     Raises:
-        InputError: no factor is given for a network that takes any, or one below 2.
+        InputError: `benchmark.scale`, a scale below 2, or none given for a network that takes any.
     """
     if scale is None and upscaler.scale == 1:
         raise InputError(f"{name} enlarges by any factor; say by which (scale)", code="benchmark.scale")
     factor = upscaler.scale if scale is None else scale
     run = f"{str(upscaler.dtype).removeprefix('torch.')} on {upscaler.device}"
-    return Contestant(name, factor, lambda lr: upscaler(lr, factor), run)
+    return Upsampler(name, factor, lambda lr: upscaler(lr, factor), run)
 
 
-def open_contestants(
+def open_upsamplers(
     models: Sequence[str | Path] = (),
     *,
     scale: int | None = None,
     device: str = "auto",
     precision: Precision = "fp32",
     self_ensemble: bool = False,
-) -> list[Contestant]:
-    """Open models, each called by its name in the zoo or by the stem of its file.
+) -> list[Upsampler]:
+    """Open models for a benchmark, named as in the zoo or by the stem of their files.
 
     Args:
         models: names of students of the zoo, model files, or `bicubic` for the baseline at the factors of the others;
@@ -160,12 +160,12 @@ def open_contestants(
         self_ensemble: see `Upscaler`.
 
     Raises:
-        InputError: see `Upscaler` and `contestant`.
+        InputError: as `Upscaler` and `make_upsampler`.
     """
     chosen = [str(model) for model in models] or _students(scale)
     stems = [Path(model).stem if Path(model).is_file() else model for model in chosen]
     counts = Counter(stems)
-    opened: list[Contestant] = []
+    opened: list[Upsampler] = []
     for model, stem in zip(chosen, stems, strict=True):
         if model == BICUBIC:
             continue
@@ -173,7 +173,7 @@ def open_contestants(
         name = stem if counts[stem] == 1 else model
         if scale is not None and upscaler.scale not in (1, scale):
             name += f" (x{upscaler.scale} network)"
-        opened.append(contestant(upscaler, f"{name} (self-ensemble)" if self_ensemble else name, scale))
+        opened.append(make_upsampler(upscaler, f"{name} (self-ensemble)" if self_ensemble else name, scale))
     if BICUBIC in chosen:
         factors = {scale} if scale else {one.scale for one in opened}
         if not factors:
@@ -182,23 +182,23 @@ def open_contestants(
     return opened
 
 
-def plan(
-    contestants: Sequence[Contestant], data: Sequence[DataSource | str | Path], *, root: Path | str = "datasets"
-) -> list[Task]:
-    """Find all data for all contestants, so that what is missing is known before the first image is enlarged.
+def plan_tasks(
+    upsamplers: Sequence[Upsampler], data: Sequence[DataSource | str | Path], *, root: Path | str = "datasets"
+) -> list[EvalTask]:
+    """Find and read all data before the first image is enlarged, so that what is missing is known at once.
 
     Args:
-        contestants: what to score.
+        upsamplers: to be scored.
         data: folders, or names of folders in `root`; see `find_set`.
         root: folder of all data sets.
 
     Returns:
-        All pairs of contestant and data set, contestant by contestant.
+        All pairs of upsampler and data set, upsampler by upsampler.
 
     Raises:
-        InputError: nothing to score or to score on, or data that cannot be used; see `find_set` and `ImageSet.load`.
+        InputError: `benchmark.nothing-to-do`, no models or no data; as `find_set` and `ImageSet.load`.
     """
-    if not contestants:
+    if not upsamplers:
         raise InputError("nothing to score; name a model", code="benchmark.nothing-to-do")
     if not data:
         raise InputError(
@@ -206,17 +206,17 @@ def plan(
         )
     sets = {
         scale: [find_set(source, scale, root=root) for source in data]
-        for scale in sorted({model.scale for model in contestants})
+        for scale in sorted({model.scale for model in upsamplers})
     }
     for images in (found for of_scale in sets.values() for found in of_scale):
         for pair in images.pairs:
             images.load(pair)
-    return [Task(model, images) for model in contestants for images in sets[model.scale]]
+    return [EvalTask(model, images) for model in upsamplers for images in sets[model.scale]]
 
 
-def check_names(tasks: Sequence[Task]) -> None:
+def check_names(tasks: Sequence[EvalTask]) -> None:
     """Raise InputError where the saved images of two tasks would have the same names."""
-    names = Counter((task.contestant.name, task.contestant.scale, task.images.name) for task in tasks)
+    names = Counter((task.upsampler.name, task.upsampler.scale, task.images.name) for task in tasks)
     (_, _, data), number = names.most_common(1)[0]
     if number > 1:
         raise InputError(
@@ -225,36 +225,36 @@ def check_names(tasks: Sequence[Task]) -> None:
 
 
 def score(
-    task: Task,
+    task: EvalTask,
     *,
     protocol: Protocol = STANDARD,
     explain: bool = False,
     save: Path | str | None = None,
     on_image: Callable[[int], None] | None = None,
 ) -> SetScore:
-    """Score one contestant on one data set.
+    """Score one upsampler on one data set.
 
-    Originals are cropped to a multiple of the factor; results are clamped and rounded to 8 bit before they are
+    HR images are cropped to a multiple of the scale; results are clamped and rounded to 8 bit before they are
     measured, as for the tables of papers.
 
     Args:
-        task: see `plan`.
+        task: see `plan_tasks`.
         protocol: how images are measured.
-        explain: measure by the other `PROTOCOLS` too.
+        explain: measure by the other `PROTOCOLS` as well.
         save: folder for the results, as `x4/Set5/baby_MODEL.png`; images that exist are replaced.
         on_image: called after each image with its px.
 
     Raises:
         InputError: an image that cannot be used, or is too small to be measured, or a result that cannot be written.
     """
-    model, images = task.contestant, task.images
-    habits = {name: habit for name, habit in PROTOCOLS.items() if explain and habit != protocol}
+    model, images = task.upsampler, task.images
+    alternatives = {name: other for name, other in PROTOCOLS.items() if explain and other != protocol}
     scores: list[ImageScore] = []
-    by_habit: dict[str, list[tuple[float, float]]] = {name: [] for name in habits}
+    by_other: dict[str, list[tuple[float, float]]] = {name: [] for name in alternatives}
     for number, pair in enumerate(images.pairs):
         hr, lr = images.load(pair)
         if number == 0:
-            # The first run of a network sets things up, which is no part of its speed.
+            # Warm-up: the first run of a network sets things up.
             model.enlarge(lr[:_WARM_UP_SIDE, :_WARM_UP_SIDE])
         start = time.perf_counter()
         sr = model.enlarge(lr)
@@ -264,13 +264,13 @@ def score(
             name = f"{pair.name}_{_file_name(model.name)}.png"
             write_image(folder / name, Picture(sr), overwrite=True)
         scores.append(ImageScore(pair.name, *_measure(sr, hr, pair, model.scale, protocol), seconds))
-        for name, habit in habits.items():
-            by_habit[name].append(_measure(sr, hr, pair, model.scale, habit))
+        for name, other in alternatives.items():
+            by_other[name].append(_measure(sr, hr, pair, model.scale, other))
         if on_image:
             on_image(sr.shape[0] * sr.shape[1])
     means = (
-        Habit(name, habit, *(fmean(column) for column in zip(*by_habit[name], strict=True)))
-        for name, habit in habits.items()
+        AltProtocol(name, other, *(fmean(column) for column in zip(*by_other[name], strict=True)))
+        for name, other in alternatives.items()
     )
     return SetScore(
         model.name, model.scale, images.name, images.lr_source, model.run, protocol, tuple(scores), tuple(means)
@@ -278,7 +278,7 @@ def score(
 
 
 def benchmark(
-    contestants: Sequence[Contestant],
+    upsamplers: Sequence[Upsampler],
     data: Sequence[DataSource | str | Path],
     *,
     root: Path | str = "datasets",
@@ -286,8 +286,8 @@ def benchmark(
     explain: bool = False,
     save: Path | str | None = None,
 ) -> list[SetScore]:
-    """Score every contestant on every data set: `plan`, then `score` for each task."""
-    tasks = plan(contestants, data, root=root)
+    """Score every upsampler on every data set: `plan_tasks`, then `score` for each task."""
+    tasks = plan_tasks(upsamplers, data, root=root)
     if save is not None:
         check_names(tasks)
     return [score(task, protocol=protocol, explain=explain, save=save) for task in tasks]

@@ -1,4 +1,4 @@
-"""PSNR and SSIM of 8-bit images, with everything that moves the figures written down in a `Protocol`."""
+"""PSNR and SSIM of 8-bit images, with everything that affects the figures stated in a `Protocol`."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ _SIDES: dict[Window, int] = {"gaussian11": 11, "uniform7": 7}
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How two images are made comparable before they are measured; the defaults are those behind published tables.
+    """What PSNR and SSIM are measured on; the defaults are those of published tables.
 
     Attributes:
-        space: what is measured. `y` is 16 + 65.481 R + 128.553 G + 24.966 B for R, G, B in [0, 1], as MATLAB's
-            `rgb2ycbcr` before rounding; a grey image counts as R = G = B. The other spaces are habits met elsewhere.
+        space: colour space that is measured. `y` is 16 + 65.481 R + 128.553 G + 24.966 B for R, G, B in [0, 1], as
+            MATLAB's `rgb2ycbcr` before rounding; a grey image counts as R = G = B. The others are met elsewhere.
         shave: pixels cut from each border before colours are converted; None for as many as the scale.
         ssim_window: the published 11x11 Gaussian with population covariance, or scikit-image's default, a 7x7 uniform
             window with sample covariance.
 
     Raises:
-        InputError: a value is not one of the above.
+        InputError: `metrics.protocol`, a value that is not one of the above.
     """
 
     space: Space = "y"
@@ -82,15 +82,15 @@ PROTOCOLS = {
     "rgb": Protocol(space="rgb"),
     "ssim-7x7": Protocol(ssim_window="uniform7"),
 }
-"""The standard protocol and the habits that most often explain a difference from it, by the name to ask for them."""
+"""The standard protocol, and the deviations that most often explain a difference from it, by name."""
 
 
 def psnr(sr: Image, hr: Image, scale: float, protocol: Protocol = PROTOCOLS["standard"]) -> float:
     """Peak signal-to-noise ratio for a peak of 255.
 
     Args:
-        sr: the image to judge, H x W x 3 RGB or H x W grey, uint8.
-        hr: the original, of the same shape and type (cropped beforehand to a multiple of the scale).
+        sr: the result, H x W x 3 RGB or H x W grey, uint8.
+        hr: the ground truth, of the same shape and type (cropped beforehand to a multiple of the scale).
         scale: the factor by which `sr` was enlarged, at least 1; the protocol cuts borders by it.
         protocol: what is measured.
 
@@ -99,7 +99,7 @@ def psnr(sr: Image, hr: Image, scale: float, protocol: Protocol = PROTOCOLS["sta
         borders.
 
     Raises:
-        InputError: the two shapes differ, or the images are not of the type and shape above.
+        InputError: `metrics.images`, the shapes differ or are not as above, or the type is not uint8.
     """
     a, b = _comparable(sr, hr, scale, protocol)
     if a.size == 0:
@@ -112,8 +112,8 @@ def ssim(sr: Image, hr: Image, scale: float, protocol: Protocol = PROTOCOLS["sta
     """Structural similarity with K1 = 0.01, K2 = 0.03 and a range of 255, over windows that lie inside the image.
 
     Args:
-        sr: the image to judge, H x W x 3 RGB or H x W grey, uint8.
-        hr: the original, of the same shape and type (cropped beforehand to a multiple of the scale).
+        sr: the result, H x W x 3 RGB or H x W grey, uint8.
+        hr: the ground truth, of the same shape and type (cropped beforehand to a multiple of the scale).
         scale: the factor by which `sr` was enlarged, at least 1; the protocol cuts borders by it.
         protocol: what is measured.
 
@@ -122,9 +122,10 @@ def ssim(sr: Image, hr: Image, scale: float, protocol: Protocol = PROTOCOLS["sta
         than a window.
 
     Raises:
-        InputError: the two shapes differ, or the images are not of the type and shape above.
+        InputError: `metrics.images`, the shapes differ or are not as above, or the type is not uint8.
 
-    Source: Z. Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004.
+    Source: Z. Wang et al., "Image quality assessment: from error visibility to structural similarity", IEEE TIP 2004,
+    https://doi.org/10.1109/TIP.2003.819861.
     """
     from skimage.metrics import structural_similarity
 
@@ -173,7 +174,7 @@ def _convert(image: Image, space: Space) -> Values:
     if space == "y-pillow":
         from PIL import Image as PillowImage
 
-        # A grey image goes through RGB too, as with those who have this habit: Pillow's Y loses a level on the way.
+        # A grey image goes through RGB too, as it usually does: Pillow's Y loses a level on the way.
         return np.asarray(PillowImage.fromarray(image).convert("RGB").convert("YCbCr"))[..., 0].astype(np.float64)
     weights = np.array([65.481, 128.553, 24.966]) / 255
     if space == "y-swapped":

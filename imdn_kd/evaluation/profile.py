@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multi-adds, activations, time and memory."""
+"""Costs of a network: parameters, multi-adds, activations, time and memory."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ from imdn_kd.registry import ARCHS
 
 @dataclass(frozen=True)
 class Counts:
-    """What follows from the network and the size alone.
+    """Counts that follow from the network and the image size alone.
 
     Attributes:
-        parameters: values that training sets.
+        parameters: number of trainable values.
         multi_adds: multiplications with an addition, of all convolutions and matrix products: half of what
             `torch.utils.flop_counter` counts. Biases, activations and poolings are not counted, as in papers.
-        activations: elements of the outputs of all convolutions, as in the NTIRE efficient super-resolution challenges.
+        activations: elements of the outputs of all convolutions, as in the NTIRE challenges on efficient
+            super-resolution (https://arxiv.org/abs/2205.05675).
         convolutions: their number.
     """
 
@@ -47,7 +48,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Timing:
-    """What was measured.
+    """Measured time and memory.
 
     Attributes:
         seconds: of each run after the warm-up.
@@ -62,12 +63,12 @@ class Timing:
 
     @property
     def median(self) -> float:
-        """Seconds a run."""
+        """Median seconds of a run."""
         return median(self.seconds)
 
     @property
     def quartiles(self) -> tuple[float, float]:
-        """Between these two lies the middle half of the runs, seconds."""
+        """First and third quartile, seconds."""
         if len(self.seconds) == 1:
             return self.seconds[0], self.seconds[0]
         low, _, high = quantiles(self.seconds, n=4, method="inclusive")
@@ -80,8 +81,8 @@ class Profile:
 
     Attributes:
         name: of the network.
-        scale: factor of the network; 1 for one that gets the image enlarged beforehand.
-        input_size: (height, width) of what the network is run on, px.
+        scale: scale of the network; 1 for one that takes an image enlarged beforehand.
+        input_size: (height, width) of the input, px.
         output_size: (height, width) of the result, px.
         counts: see `Counts`.
         timing: see `Timing`; None if nothing was run.
@@ -134,22 +135,22 @@ def profile(
 ) -> list[Profile]:
     """Profile networks, one image at a time, whole, in the memory layout that `Upscaler` uses.
 
-    The runs of different networks and sizes alternate, so that whatever else the machine does meets all of them alike.
+    The runs of different networks and sizes alternate, so that other load on the machine affects all of them alike.
 
     Args:
-        networks: by their names.
-        output_sizes: (height, width) of results in px; tables of papers use 720 x 1280. The input is so much smaller,
-            rounded up to what the network takes.
+        networks: the networks by name.
+        output_sizes: (height, width) of results in px; tables of papers use 720 x 1280. The input is smaller by the
+            scale, rounded up to what the network takes.
         input_size: (height, width) of the input in px, instead of `output_sizes`.
         device: see `Upscaler`.
         precision: see `Upscaler`.
-        runs: how many are timed, each; 0 to count only.
-        threads: of the CPU, 1 or more; by default what PyTorch is set to. Where other programs compete for the cores,
+        runs: timed runs of each; 0 to count only.
+        threads: of the CPU, 1 or more; by default what PyTorch is set to. On a busy machine,
             threads that wait for each other can take ten times as long as a single one.
         on_run: called after each of the (`runs` + 2) runs of each network and size, the first two being the warm-up.
 
     Returns:
-        One profile a network and size, network by network.
+        One profile per network and size, network by network.
 
     Raises:
         InputError: nothing to profile, an impossible size, device or precision, or too little memory.
@@ -227,7 +228,7 @@ def _time(
             for number in range(runs + 1):
                 for k, (network, image) in enumerate(steps):
                     took = _run(network, image)
-                    # The run before it was slowed by counting its memory; one more makes the warm-up.
+                    # The run before was slowed by counting its memory; one more makes the warm-up.
                     if number:
                         seconds[k].append(took)
                     if on_run:

@@ -1,4 +1,4 @@
-"""How scores and costs are laid out: the tables and the JSON of `imdn-kd benchmark` and `imdn-kd profile`."""
+"""Tables and JSON of `imdn-kd benchmark` and `imdn-kd profile`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def report_scores(scores: Sequence[SetScore]) -> Report:
         notes=tuple(notes),
         texts=frozenset({"Model", "Data", "LR images"}),
     )
-    explained = tuple(_explain(score) for score in scores if score.habits)
+    explained = tuple(_explain(score) for score in scores if score.alternatives)
     data = {
         "protocol": {**dataclasses.asdict(protocol), "description": protocol.describe()},
         "scores": [_as_data(score) for score in scores],
@@ -77,7 +77,7 @@ def _costs_as_data(profile: Profile) -> dict[str, Any]:
 
 
 def _figure(value: float, digits: int = 4) -> str:
-    """So many digits, or all before the point."""
+    """The value with so many significant digits, or all before the point."""
     return f"{value:.0f}" if value >= 1000 else f"{value:.{digits}g}"
 
 
@@ -88,16 +88,17 @@ def _size(size: tuple[int, int]) -> str:
 def _explain(score: SetScore) -> Table:
     rows = [
         (
-            *(habit.name, f"{habit.psnr:.3f}", f"{habit.psnr - score.psnr:+.3f}"),
-            *(_ssim(habit.ssim), f"{habit.ssim - score.ssim:+.4f}", habit.protocol.describe()),
+            *(other.name, f"{other.psnr:.3f}", f"{other.psnr - score.psnr:+.3f}"),
+            *(_ssim(other.ssim), f"{other.ssim - score.ssim:+.4f}", other.protocol.describe()),
         )
-        for habit in score.habits
+        for other in score.alternatives
     ]
+    figures = f"{score.psnr:.3f} dB, {_ssim(score.ssim)}"
     return Table(
-        title=f"{score.model} on {score.data} x{score.scale}: {score.psnr:.3f} dB, {_ssim(score.ssim)} by other habits",
-        columns=("Habit", "PSNR dB", "PSNR +-", "SSIM", "SSIM +-", "What is measured"),
+        title=f"{score.model} on {score.data} x{score.scale} ({figures}) by other protocols",
+        columns=("Protocol", "PSNR dB", "PSNR +-", "SSIM", "SSIM +-", "What is measured"),
         rows=tuple(rows),
-        texts=frozenset({"Habit", "What is measured"}),
+        texts=frozenset({"Protocol", "What is measured"}),
     )
 
 
@@ -107,12 +108,12 @@ def _as_data(score: SetScore) -> dict[str, Any]:
         **{key: getattr(score, key) for key in ("model", "scale", "data", "lr_source", "run")},
         **means,
         "images": [dataclasses.asdict(image) for image in score.images],
-        "habits": [
+        "alternatives": [
             {
-                **{"name": habit.name, "description": habit.protocol.describe()},
-                **{"psnr": habit.psnr, "ssim": habit.ssim},
+                **{"name": other.name, "description": other.protocol.describe()},
+                **{"psnr": other.psnr, "ssim": other.ssim},
             }
-            for habit in score.habits
+            for other in score.alternatives
         ],
     }
 

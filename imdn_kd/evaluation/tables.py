@@ -100,7 +100,7 @@ class Report:
 
 
 def check_output(path: Path | None) -> None:
-    """Raise InputError where a report cannot be written as `path` (None is fine): before the long work begins."""
+    """Raise InputError where a report cannot be written to `path` (None is fine), before long work begins."""
     if path is None:
         return
     if path.suffix.lower() not in (".md", ".json"):

@@ -14,7 +14,7 @@ import torch
 
 from imdn_kd import zoo
 from imdn_kd.errors import InputError
-from imdn_kd.evaluation.benchmark import Contestant, SetScore, bicubic, contestant, plan, score
+from imdn_kd.evaluation.benchmark import SetScore, Upsampler, bicubic, make_upsampler, plan_tasks, score
 from imdn_kd.inference.model_file import ModelFile, load_model, save_model
 from imdn_kd.inference.upscaler import Upscaler
 from imdn_kd.release.card import card
@@ -129,12 +129,13 @@ def _measure(file: TrainOptions, run: FinishedRun, on_image: Callable[[int, int]
         raise InputError("datasets.test: there is nothing to report on; give data sets")
     models = {"fp32": run.model} | ({} if (rounded := _rounded(run.model)) is None else {"fp16": rounded})
     device = "cpu" if file.num_gpu == 0 else "auto"
-    contestants: list[Contestant] = [bicubic(file.scale)]
-    contestants += [
-        contestant(Upscaler(model, device=device, precision="fp32"), kind, file.scale) for kind, model in models.items()
+    upsamplers: list[Upsampler] = [bicubic(file.scale)]
+    upsamplers += [
+        make_upsampler(Upscaler(model, device=device, precision="fp32"), kind, file.scale)
+        for kind, model in models.items()
     ]
-    tasks = plan(contestants, [dataset.source() for dataset in (*tested, *chosen)])
-    sets = [task.images for task in tasks if task.contestant is contestants[0]]
+    tasks = plan_tasks(upsamplers, [dataset.source() for dataset in (*tested, *chosen)])
+    sets = [task.images for task in tasks if task.upsampler is upsamplers[0]]
     for images in sets[len(tested) :]:
         if reported_on(images, sets[: len(tested)]):
             raise InputError(
@@ -148,9 +149,9 @@ def _measure(file: TrainOptions, run: FinishedRun, on_image: Callable[[int, int]
         done += 1
         on_image(done, total)
 
-    by: dict[str, dict[str, SetScore]] = {each.name: {} for each in contestants}
+    by: dict[str, dict[str, SetScore]] = {each.name: {} for each in upsamplers}
     for task in tasks:
-        by[task.contestant.name][task.images.name] = score(task, on_image=count)
+        by[task.upsampler.name][task.images.name] = score(task, on_image=count)
     costs = [by["fp32"][data].psnr - figures.psnr for data, figures in by.get("fp16", {}).items()]
     return Measured(by, "fp16" if costs and max(costs) <= TOLERANCE else "fp32")
 

@@ -25,7 +25,7 @@ OUTPUT_SIZE = (720, 1280)
 
 @dataclass(frozen=True)
 class Measured:
-    """Scores by contestant (`bicubic`, `fp32`, `fp16`) and data set; and in which type the weights are stored."""
+    """Scores by upsampler (`bicubic`, `fp32`, `fp16`) and data set; and in which type the weights are stored."""
 
     by: Mapping[str, Mapping[str, SetScore]]
     stored: str

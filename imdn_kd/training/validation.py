@@ -11,7 +11,7 @@ from accelerate import Accelerator
 
 from imdn_kd.archs.base import SRNetwork
 from imdn_kd.data.benchmark_sets import ImageSet
-from imdn_kd.evaluation.benchmark import ImageScore, SetScore, Task, contestant, score
+from imdn_kd.evaluation.benchmark import EvalTask, ImageScore, SetScore, make_upsampler, score
 from imdn_kd.evaluation.metrics import Protocol
 from imdn_kd.inference.upscaler import Upscaler
 from imdn_kd.training import distributed as launch
@@ -52,11 +52,11 @@ def validate(
         InputError: an image cannot be used any more, or a result not be written; see `launch.together`.
         StoppedError: in all processes if it was raised in one; the others have done their share by then.
     """
-    model = contestant(Upscaler(network, device=accelerator.device, precision="fp32"), name, sets[0].scale)
+    model = make_upsampler(Upscaler(network, device=accelerator.device, precision="fp32"), name, sets[0].scale)
     scores = []
     for images in sets:
         mine = images.pairs[accelerator.process_index :: accelerator.num_processes]
-        task = Task(model, dataclasses.replace(images, pairs=mine))
+        task = EvalTask(model, dataclasses.replace(images, pairs=mine))
         shares = launch.of_all(launch.together(partial(_share, task, protocol, save, on_image)))
         finished = [share for share in shares if share is not None]
         if len(finished) < len(shares):
@@ -68,7 +68,7 @@ def validate(
 
 
 def _share(
-    task: Task, protocol: Protocol, save: Path | None, on_image: Callable[[int], None] | None
+    task: EvalTask, protocol: Protocol, save: Path | None, on_image: Callable[[int], None] | None
 ) -> tuple[ImageScore, ...] | None:
     """The scores of the images of this process; None if it was stopped."""
     if not task.images.pairs:

@@ -59,7 +59,7 @@ def test_reports(run, model, tmp_path):
     assert (code, errors) == (0, "")
     data = json.loads(output)
     assert [score["model"] for score in data["scores"]] == ["bicubic", "tiny"]
-    assert {habit["name"] for habit in data["scores"][1]["habits"]} >= {"rgb", "no-shave", "y-rounded"}
+    assert {other["name"] for other in data["scores"][1]["alternatives"]} >= {"rgb", "no-shave", "y-rounded"}
     assert "| bicubic | x2 | mine |" in Path("report/scores.md").read_text()
     assert len(list(Path("kept/x2/mine").iterdir())) == 4
     run("-m", "bicubic", "-s", "3", "mine", "-o", "scores.json")

@@ -11,13 +11,13 @@ from imdn_kd import zoo
 from imdn_kd.archs.imdn import IMDN_AS, IMDN_RTC
 from imdn_kd.errors import InputError
 from imdn_kd.evaluation.benchmark import (
-    Contestant,
     SetScore,
+    Upsampler,
     benchmark,
     bicubic,
-    contestant,
-    open_contestants,
-    plan,
+    make_upsampler,
+    open_upsamplers,
+    plan_tasks,
     score,
 )
 from imdn_kd.evaluation.metrics import PROTOCOLS, psnr, ssim
@@ -43,14 +43,14 @@ MEASURED = {
 
 
 @cache
-def official_contestant(model: str) -> Contestant:
-    return open_contestants([FOLDER / FILES[model]], device="cpu")[0]
+def official_upsampler(model: str) -> Upsampler:
+    return open_upsamplers([FOLDER / FILES[model]], device="cpu")[0]
 
 
 @cache
 def official_score(model: str, data: str) -> SetScore:
     source = SHARED / "benchmark" / data
-    return benchmark([official_contestant(model)], [source], explain=(model, data) == ("IMDN_x4", "Set5"))[0]
+    return benchmark([official_upsampler(model)], [source], explain=(model, data) == ("IMDN_x4", "Set5"))[0]
 
 
 @needs_shared
@@ -60,19 +60,19 @@ def test_published_figures(model, data):
     assert len(found.images) == (5 if data == "Set5" else 14)
     assert found.psnr == pytest.approx(psnr_wanted, abs=0.002)
     assert found.ssim == pytest.approx(ssim_wanted, abs=0.0001)
-    scale = official_contestant(model).scale
+    scale = official_upsampler(model).scale
     assert found.lr_source == (f"LRbicx{scale} (files)" if data == "Set5" else "MATLAB bicubic")
 
 
 @needs_shared
 def test_habits_move_the_figures_as_measured():
     """The figures by other code, to the digits given."""
-    habits = {habit.name: habit for habit in official_score("IMDN_x4", "Set5").habits}
-    assert habits.keys() == PROTOCOLS.keys() - {"standard"}
+    alternatives = {other.name: other for other in official_score("IMDN_x4", "Set5").alternatives}
+    assert alternatives.keys() == PROTOCOLS.keys() - {"standard"}
     wanted = {"y-rounded": 32.187, "no-shave": 32.106, "y-swapped": 32.321, "y-pillow": 30.875, "rgb": 30.300}
     for name, figure in wanted.items():
-        assert habits[name].psnr == pytest.approx(figure, abs=0.001)
-    assert habits["ssim-7x7"].ssim == pytest.approx(0.9043, abs=0.0001)
+        assert alternatives[name].psnr == pytest.approx(figure, abs=0.001)
+    assert alternatives["ssim-7x7"].ssim == pytest.approx(0.9043, abs=0.0001)
 
 
 @needs_shared
@@ -93,14 +93,14 @@ def small_network() -> IMDN_RTC:
 def test_figures_are_those_of_the_metrics(tmp_path):
     make_set(tmp_path / "tiny")
     network = Upscaler(small_network(), device="cpu")
-    model = contestant(network, "tiny")
+    model = make_upsampler(network, "tiny")
     found = benchmark([model], [tmp_path / "tiny"], explain=True)[0]
-    images = plan([model], [tmp_path / "tiny"])[0].images
+    images = plan_tasks([model], [tmp_path / "tiny"])[0].images
     pairs = [images.load(pair) for pair in images.pairs]
     figures = [(psnr(network(lr), hr, 2), ssim(network(lr), hr, 2)) for hr, lr in pairs]
     assert [(image.psnr, image.ssim) for image in found.images] == figures
     assert (found.psnr, found.ssim) == pytest.approx(tuple(np.mean(figures, 0)))
-    rgb = next(habit for habit in found.habits if habit.name == "rgb")
+    rgb = next(other for other in found.alternatives if other.name == "rgb")
     assert rgb.psnr == pytest.approx(np.mean([psnr(network(lr), hr, 2, PROTOCOLS["rgb"]) for hr, lr in pairs]))
     assert (found.model, found.data, found.run) == ("tiny", "tiny", "float32 on cpu")
     assert all(image.seconds > 0 for image in found.images)
@@ -109,7 +109,7 @@ def test_figures_are_those_of_the_metrics(tmp_path):
 def test_perfect_results_score_infinitely(tmp_path):
     folder = make_set(tmp_path / "tiny")
     originals = iter([read_image(folder / "HR" / f"{name}.png").pixels[:36, :40] for name in (NAMES[0], *NAMES)])
-    scores = benchmark([Contestant("oracle", 2, lambda _: next(originals))], [folder])
+    scores = benchmark([Upsampler("oracle", 2, lambda _: next(originals))], [folder])
     assert scores[0].psnr == float("inf")
     assert scores[0].ssim == pytest.approx(1)
     assert json.loads(report_scores(scores).json())["scores"][0]["psnr"] is None
@@ -117,7 +117,7 @@ def test_perfect_results_score_infinitely(tmp_path):
 
 def test_results_are_kept(tmp_path):
     make_set(tmp_path / "tiny")
-    model = Contestant("a/b c", 2, bicubic(2).enlarge)
+    model = Upsampler("a/b c", 2, bicubic(2).enlarge)
     for _ in range(2):
         benchmark([model], [tmp_path / "tiny"], save=tmp_path / "kept")
     kept = sorted(path.relative_to(tmp_path / "kept").as_posix() for path in (tmp_path / "kept").rglob("*.*"))
@@ -131,7 +131,7 @@ def test_several_models_scales_and_sets(tmp_path):
         make_set(tmp_path / name, lr="LRbicx2")
     save_model(tmp_path / "two.safetensors", ModelFile(small_network()))
     save_model(tmp_path / "three.safetensors", ModelFile(IMDN_RTC(num_feat=4, num_block=1, upscale=3)))
-    models = open_contestants(["bicubic", tmp_path / "two.safetensors", tmp_path / "three.safetensors"], device="cpu")
+    models = open_upsamplers(["bicubic", tmp_path / "two.safetensors", tmp_path / "three.safetensors"], device="cpu")
     scores = benchmark(models, ["A", tmp_path / "B"], root=tmp_path)
     assert [(one.model, one.scale, one.data) for one in scores] == [
         (model, scale, data)
@@ -146,10 +146,10 @@ def test_names_and_factors(tmp_path):
         save_model(tmp_path / folder / "net.safetensors", ModelFile(small_network()))
     save_model(tmp_path / "as.safetensors", ModelFile(IMDN_AS(num_feat=8, num_block=1)))
     paths = [tmp_path / "a" / "net.safetensors", tmp_path / "b" / "net.safetensors"]
-    assert [one.name for one in open_contestants(paths, device="cpu")] == list(map(str, paths))
-    (other,) = open_contestants(paths[:1], scale=3, device="cpu", self_ensemble=True)
+    assert [one.name for one in open_upsamplers(paths, device="cpu")] == list(map(str, paths))
+    (other,) = open_upsamplers(paths[:1], scale=3, device="cpu", self_ensemble=True)
     assert (other.name, other.scale) == ("net (x2 network) (self-ensemble)", 3)
-    (any_factor,) = open_contestants([tmp_path / "as.safetensors"], scale=3, device="cpu")
+    (any_factor,) = open_upsamplers([tmp_path / "as.safetensors"], scale=3, device="cpu")
     assert (any_factor.name, any_factor.scale) == ("as", 3)
     assert any_factor.enlarge(np.zeros((5, 6, 3), np.uint8)).shape == (15, 18, 3)
 
@@ -159,20 +159,20 @@ def test_without_models_the_zoo_is_scored(tmp_path, monkeypatch):
     students = [zoo.Student("small-x2", "s2.safetensors", 2)]
     monkeypatch.setattr(zoo, "FOLDER", tmp_path)
     monkeypatch.setattr(zoo, "students", lambda: students)
-    assert [(one.name, one.scale) for one in open_contestants(device="cpu")] == [("small-x2", 2)]
-    assert [one.name for one in open_contestants(scale=2, device="cpu")] == ["small-x2"]
+    assert [(one.name, one.scale) for one in open_upsamplers(device="cpu")] == [("small-x2", 2)]
+    assert [one.name for one in open_upsamplers(scale=2, device="cpu")] == ["small-x2"]
     with pytest.raises(InputError, match=r"no student for x3 \(there: x2\)"):
-        open_contestants(scale=3)
+        open_upsamplers(scale=3)
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda folder: plan([], [folder]), "nothing to score"),
-        (lambda folder: plan([bicubic(2)], []), "no data to score on"),
+        (lambda folder: plan_tasks([], [folder]), "nothing to score"),
+        (lambda folder: plan_tasks([bicubic(2)], []), "no data to score on"),
         (lambda folder: bicubic(1), "scale 1 cannot be scored"),
-        (lambda folder: open_contestants(["bicubic"]), "say by which"),
-        (lambda folder: contestant(Upscaler(IMDN_AS(num_feat=8, num_block=1), device="cpu"), "as"), "say by which"),
+        (lambda folder: open_upsamplers(["bicubic"]), "say by which"),
+        (lambda folder: make_upsampler(Upscaler(IMDN_AS(num_feat=8, num_block=1), device="cpu"), "as"), "say by which"),
         (lambda folder: benchmark([bicubic(2)], [folder / "small"]), "too few to be measured"),
     ],
 )
@@ -186,20 +186,20 @@ def test_sizes_are_checked_before_anything_runs(tmp_path):
     make_set(tmp_path / "good")
     make_set(tmp_path / "bad", lr="LRbicx3", lr_suffix="x3.png", scale=2)
     with pytest.raises(InputError, match=r"babyx3\.png: is 20x18 px"):
-        plan([bicubic(3)], [tmp_path / "good", tmp_path / "bad"])
+        plan_tasks([bicubic(3)], [tmp_path / "good", tmp_path / "bad"])
 
 
 def test_report(tmp_path):
     make_set(tmp_path / "a|b")
-    tasks = plan([bicubic(2)], [tmp_path / "a|b"])
+    tasks = plan_tasks([bicubic(2)], [tmp_path / "a|b"])
     seen: list[int] = []
     report = report_scores([score(task, explain=True, on_image=seen.append) for task in tasks])
     assert seen == [36 * 40] * 2
     text = report.markdown()
     assert "| bicubic | x2 | a\\|b | 2 |" in text
     assert PROTOCOLS["standard"].describe() in text
-    for habit in PROTOCOLS.keys() - {"standard"}:
-        assert f"| {habit} |" in text
+    for other in PROTOCOLS.keys() - {"standard"}:
+        assert f"| {other} |" in text
     data = json.loads(report.json())
     assert [image["name"] for image in data["scores"][0]["images"]] == list(NAMES)
     assert data["protocol"]["description"] == PROTOCOLS["standard"].describe()
@@ -207,7 +207,7 @@ def test_report(tmp_path):
 
 @needs_shared
 def test_pairs_are_those_of_the_other_reader():
-    images = plan([bicubic(3)], [SHARED / "benchmark" / "Set5"])[0].images
+    images = plan_tasks([bicubic(3)], [SHARED / "benchmark" / "Set5"])[0].images
     for pair, (hr, lr) in zip(images.pairs, set5_pairs(3), strict=True):
         found_hr, found_lr = images.load(pair)
         assert np.array_equal(found_hr, hr)

@@ -17,7 +17,7 @@ from imdn_kd import zoo
 from imdn_kd.config.options import read_options
 from imdn_kd.data.store import Store
 from imdn_kd.errors import InputError
-from imdn_kd.evaluation.benchmark import benchmark, open_contestants
+from imdn_kd.evaluation.benchmark import benchmark, open_upsamplers
 from imdn_kd.evaluation.metrics import Protocol
 from imdn_kd.image.io import Picture, write_image
 from imdn_kd.inference.model_file import ModelFile, load_model, save_model
@@ -138,7 +138,7 @@ def test_a_run_becomes_a_student_with_card_and_index(place):
 def test_figures_are_those_of_the_benchmark(place):
     record = zoo.record(go(place).path)
     models = ["bicubic", place / "zoo" / f"{NAME}.safetensors"]
-    scores = benchmark(open_contestants(models, device="cpu"), ["tested", "held_out"], root=place)
+    scores = benchmark(open_upsamplers(models, device="cpu"), ["tested", "held_out"], root=place)
     figures = {(score.model, score.data): [round(score.psnr, 3), round(score.ssim, 4)] for score in scores}
     found = {("bicubic", data): each for data, each in record["bicubic"].items()}
     found |= {(NAME, data): each for data, each in record["figures"].items()} | {

@@ -254,9 +254,9 @@ def test_a_teacher_that_is_worse_than_its_student_is_refused(data, teachers, tmp
 
 def module_contestant(scale):
     """Something that every teacher is better than."""
-    from imdn_kd.evaluation.benchmark import Contestant
+    from imdn_kd.evaluation.benchmark import Upsampler
 
-    return Contestant("bicubic", scale, lambda lr: (255 - lr).repeat(scale, 0).repeat(scale, 1) // 255 * 255)
+    return Upsampler("bicubic", scale, lambda lr: (255 - lr).repeat(scale, 0).repeat(scale, 1) // 255 * 255)
 
 
 @pytest.mark.parametrize(

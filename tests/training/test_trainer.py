@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from imdn_kd.errors import InputError
-from imdn_kd.evaluation.benchmark import benchmark, open_contestants
+from imdn_kd.evaluation.benchmark import benchmark, open_upsamplers
 from imdn_kd.image.io import Picture, write_image
 from imdn_kd.image.resize import imresize
 from imdn_kd.inference.model_file import load_model
@@ -274,7 +274,7 @@ def test_test_sets_are_scored_once_with_the_selected_weights(data, tmp_path, mon
 
 def test_validation_gives_what_the_benchmark_gives_for_the_model_file(data, tmp_path):
     _, outcome = train(small_options(data, with_validation(data, select_on="held_out")), tmp_path)
-    (score,) = benchmark(open_contestants([outcome.model], device="cpu"), [data / "held_out"])
+    (score,) = benchmark(open_upsamplers([outcome.model], device="cpu"), [data / "held_out"])
 
     assert score.psnr == outcome.best["psnr"]["value"]
 

@@ -9,7 +9,7 @@ import pytest
 
 from imdn_kd import Upscaler, zoo
 from imdn_kd.config.options import read_options
-from imdn_kd.evaluation.benchmark import contestant, plan, score
+from imdn_kd.evaluation.benchmark import make_upsampler, plan_tasks, score
 from imdn_kd.inference.model_file import load_model
 from imdn_kd.registry import ARCHS
 from imdn_kd.training.history import run_updates, updates_of
@@ -89,7 +89,7 @@ def test_enlarges_better_than_bicubic_by_its_own_card(student):
 @needs_shared
 def test_has_the_figures_of_its_card(student):
     upscaler = Upscaler(student.name, device="cpu", precision="fp32")
-    (task,) = plan([contestant(upscaler, student.name, student.scale)], [SHARED / "benchmark" / "Set5"])
+    (task,) = plan_tasks([make_upsampler(upscaler, student.name, student.scale)], [SHARED / "benchmark" / "Set5"])
     found, said = score(task), zoo.record(student.path)["figures"]["Set5"]
     assert found.psnr == pytest.approx(said["psnr"], abs=0.002)
     assert found.ssim == pytest.approx(said["ssim"], abs=0.0002)

@@ -18,7 +18,7 @@ from imdn_kd.data.store_writer import add_plane
 from imdn_kd.distill.schema import TeacherOptions
 from imdn_kd.distill.teacher import Teacher, mean_of
 from imdn_kd.errors import InputError
-from imdn_kd.evaluation.benchmark import Contestant, Task, bicubic, contestant, score
+from imdn_kd.evaluation.benchmark import EvalTask, Upsampler, bicubic, make_upsampler, score
 from imdn_kd.evaluation.metrics import Protocol
 from imdn_kd.image.rgb import Pixels
 from imdn_kd.inference.upscaler import Upscaler
@@ -119,13 +119,13 @@ def check_teachers(
         teacher.to(device)
     few = dataclasses.replace(images, pairs=images.pairs[:count])
     scale = int(images.scale)
-    asked = Contestant("the teacher", scale, lambda lr: _enlarge(teachers, lr))
+    asked = Upsampler("the teacher", scale, lambda lr: _enlarge(teachers, lr))
     rivals = [bicubic(scale)]
     if student is not None:
-        rivals.append(contestant(Upscaler(student, device=device, precision="fp32"), "the student", scale))
-    psnr = score(Task(asked, few), protocol=protocol).psnr
+        rivals.append(make_upsampler(Upscaler(student, device=device, precision="fp32"), "the student", scale))
+    psnr = score(EvalTask(asked, few), protocol=protocol).psnr
     for rival in rivals:
-        other = score(Task(rival, few), protocol=protocol).psnr
+        other = score(EvalTask(rival, few), protocol=protocol).psnr
         if not psnr > other:
             raise InputError(
                 f"the teacher has {psnr:.2f} dB on {len(few.pairs)} images of {images.name}, {rival.name} {other:.2f}: "
