@@ -83,6 +83,8 @@ class Registry(Generic[T]):
             )
         try:
             return builder(**keywords)
+        except InputError:
+            raise
         except (TypeError, ValueError, RuntimeError) as error:
             given = ", ".join(f"{key}: {value}" for key, value in keywords.items())
             raise InputError(f"the {self.kind} {name!r} cannot be built with {given}; correct the values") from error

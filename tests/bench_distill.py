@@ -14,8 +14,8 @@ from imdn_kd.distill.builder import make_lesson
 from imdn_kd.distill.distiller import Distiller, Lesson
 from imdn_kd.distill.schema import DistillOptions
 from imdn_kd.distill.teacher import Teacher
-from imdn_kd.distill.terms import Fidelity, Term
-from imdn_kd.distill.weighting import course
+from imdn_kd.distill.terms import GroundTruthTerm, Term
+from imdn_kd.distill.weighting import weight_schedule
 from imdn_kd.losses import L1Loss
 from imdn_kd.registry import ARCHS
 
@@ -92,7 +92,7 @@ def _update(
 ) -> Callable[[], None]:
     torch.manual_seed(0)
     student = ARCHS.build({"type": network, "upscale": upscale}).to(memory_format=torch.channels_last)
-    terms = [Term("l_pix", Fidelity(L1Loss()), course(1.0, total=10**6))]
+    terms = [Term("l_pix", GroundTruthTerm(L1Loss()), weight_schedule(1.0, total=10**6))]
     lesson = Lesson(terms)
     if objectives is not None:
         options = check_options({"objectives": objectives}, DistillOptions, "bench")
@@ -102,7 +102,7 @@ def _update(
 
     def call() -> None:
         optimizer.zero_grad()
-        torch.stack(list(distiller.losses(distiller.look(batch), 0).values())).sum().backward()
+        torch.stack(list(distiller.losses(distiller.run_student(batch), 0).values())).sum().backward()
         optimizer.step()
 
     return call

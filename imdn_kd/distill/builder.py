@@ -13,19 +13,19 @@ from imdn_kd.archs.base import SRNetwork
 from imdn_kd.distill.distiller import Lesson
 from imdn_kd.distill.feature_names import match, resolve
 from imdn_kd.distill.holistic import Holistic
-from imdn_kd.distill.hooks import SR, Taps
+from imdn_kd.distill.hooks import SR, FeatureHooks
 from imdn_kd.distill.schema import DistillOptions, ObjectiveOptions
-from imdn_kd.distill.step_context import Scene
+from imdn_kd.distill.step_context import StepContext
 from imdn_kd.distill.teacher import Teacher
-from imdn_kd.distill.terms import Contrast, Imitation, Likeness, Objective, TapPair, Term
-from imdn_kd.distill.weighting import Weight, course
+from imdn_kd.distill.terms import ContrastiveTerm, FeaturePair, FeatureTerm, Objective, OutputTerm, Term
+from imdn_kd.distill.weighting import Weight, weight_schedule
 from imdn_kd.errors import InputError
 from imdn_kd.losses.base import FeatureLoss, PixelLoss
 from imdn_kd.losses.contrastive import ContrastiveLoss
 from imdn_kd.registry import LOSSES, OBJECTIVES
 
 Names = list[tuple[str, str]]
-"""Taps that are compared: of the student and of a teacher."""
+"""FeatureHooks that are compared: of the student and of a teacher."""
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -87,11 +87,11 @@ def make_lesson(
                     _paired(given, objective, each, mine, shapes)
                     for each, shapes in zip(names[name], theirs, strict=True)
                 ]
-                objective = Likeness(objective, pairs, shares)
+                objective = FeatureTerm(objective, pairs, shares)
             elif isinstance(objective, PixelLoss):
-                objective = Imitation(objective)
+                objective = OutputTerm(objective)
             elif isinstance(objective, ContrastiveLoss):
-                objective = Contrast(objective)
+                objective = ContrastiveTerm(objective)
             assert isinstance(objective, Objective)  # noqa: S101
             added.append(Term(name, objective, _course(given, total)))
     if problems:
@@ -148,14 +148,14 @@ def _expanded(network: SRNetwork, tap: str) -> Sequence[str]:
     """What a tap with wildcards stands for."""
     if tap == SR:
         return [SR]
-    taps = Taps(network, [tap])
+    taps = FeatureHooks(network, [tap])
     taps.remove()
     return taps.names
 
 
-def _tap(student: SRNetwork, names: Sequence[str], lq: Tensor) -> tuple[Taps | None, Shapes]:
+def _tap(student: SRNetwork, names: Sequence[str], lq: Tensor) -> tuple[FeatureHooks | None, Shapes]:
     wanted = [name for name in dict.fromkeys(names) if name != SR]
-    taps = Taps(student, wanted) if wanted else None
+    taps = FeatureHooks(student, wanted) if wanted else None
     found = taps.probe(lq) if taps else []
     return taps, {SR: _shape_of_sr(student, lq)} | {row.name: row.shape for row in found}
 
@@ -165,7 +165,9 @@ def _shape_of_sr(network: SRNetwork, lq: Tensor) -> tuple[int, ...]:
     return (*lq.shape[:2], lq.shape[2] * scale, lq.shape[3] * scale)
 
 
-def _paired(given: ObjectiveOptions, loss: FeatureLoss, names: Names, mine: Shapes, theirs: Shapes) -> list[TapPair]:
+def _paired(
+    given: ObjectiveOptions, loss: FeatureLoss, names: Names, mine: Shapes, theirs: Shapes
+) -> list[FeaturePair]:
     weights = given.tap_weights or [1 / len(names)] * len(names)
     if len(weights) != len(names):
         raise InputError(f"taps stand for {len(names)} features, but there are {len(weights)} tap_weights")
@@ -182,7 +184,7 @@ def _paired(given: ObjectiveOptions, loss: FeatureLoss, names: Names, mine: Shap
                 f"{one} of the student and {other} of the teacher have {widths}, which {given.type} cannot compare; "
                 "choose others, or another loss"
             )
-        pairs.append(TapPair(one, other, weight, (narrow, wide) if adapts else None))
+        pairs.append(FeaturePair(one, other, weight, (narrow, wide) if adapts else None))
     return pairs
 
 
@@ -191,7 +193,7 @@ def _size(shape: tuple[int, ...]) -> str:
 
 
 def _course(given: ObjectiveOptions, total: int) -> Weight:
-    return course(
+    return weight_schedule(
         given.loss_weight,
         total=total,
         start=given.start_iter,
@@ -213,9 +215,9 @@ def _try(lesson: Lesson, student: SRNetwork, patch: tuple[Tensor, Tensor]) -> No
     batch = dict(zip(("lq", "gt"), patch, strict=True))
     problems: list[str] = []
     training = student.training
-    cached = batch["gt"] if lesson.plane is not None and not lesson.asks_teachers else None
+    cached = batch["gt"] if lesson.plane is not None and not lesson.teacher_required else None
     with torch.no_grad(), torch.random.fork_rng([]):
-        scene = Scene(
+        context = StepContext(
             batch,
             student=student.eval(),
             info=student.info,
@@ -225,7 +227,7 @@ def _try(lesson: Lesson, student: SRNetwork, patch: tuple[Tensor, Tensor]) -> No
         )
         for term in lesson.terms:
             with _collected(problems, term.name):
-                if not term.objective(scene).isfinite():
+                if not term.objective(context).isfinite():
                     raise InputError("is not finite for a patch of noise; check the weights of the teacher")
     student.train(training)
     if problems:

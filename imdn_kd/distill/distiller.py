@@ -10,26 +10,26 @@ from torch import Tensor, nn
 
 from imdn_kd.archs.base import SRNetwork
 from imdn_kd.distill.holistic import Holistic
-from imdn_kd.distill.hooks import Taps
-from imdn_kd.distill.step_context import Scene
+from imdn_kd.distill.hooks import FeatureHooks
+from imdn_kd.distill.step_context import StepContext
 from imdn_kd.distill.teacher import Teacher
-from imdn_kd.distill.terms import Likeness, Term
+from imdn_kd.distill.terms import FeatureTerm, Term
 
 STUDENT, ADAPTERS, CRITIC = "student", "adapters", "critic"
 """Who learns."""
 
 
 @dataclass(frozen=True)
-class Turn:
-    """A part of an update, in which some of those that learn take a step, on all its batches.
+class OptimStep:
+    """One optimizer step within an iteration, over all its batches.
 
     Attributes:
-        learners: who.
+        trains: names of the modules whose optimizers step.
         losses: from what was made of a batch to their weighted losses, by name; the sum is what is to fall.
     """
 
-    learners: tuple[str, ...]
-    losses: Callable[[Scene], dict[str, Tensor]]
+    trains: tuple[str, ...]
+    losses: Callable[[StepContext], dict[str, Tensor]]
 
 
 @dataclass
@@ -46,16 +46,16 @@ class Lesson:
     terms: Sequence[Term]
     teachers: Sequence[Teacher] = ()
     plane: str | None = None
-    taps: Taps | None = None
+    taps: FeatureHooks | None = None
 
-    def learners(self) -> dict[str, nn.Module]:
+    def trainable_modules(self) -> dict[str, nn.Module]:
         """What learns beside the student, by name."""
         found: dict[str, nn.Module] = {}
         # With a prefix, since names such as `keys` are taken in a ModuleDict.
         adapters = {
             f"of_{term.name}": term.objective.adapters
             for term in self.terms
-            if isinstance(term.objective, Likeness) and len(term.objective.adapters)
+            if isinstance(term.objective, FeatureTerm) and len(term.objective.adapters)
         }
         if adapters:
             found[ADAPTERS] = nn.ModuleDict(adapters)
@@ -69,13 +69,14 @@ class Lesson:
         for term in self.terms:
             term.objective.to(device)
         for teacher in self.teachers:
-            teacher.to(device if self.asks_teachers else "cpu")
+            teacher.to(device if self.teacher_required else "cpu")
         return self
 
     @property
-    def asks_teachers(self) -> bool:
+    def teacher_required(self) -> bool:
         """Whether teachers run during training: not if their results are known and enough."""
-        asked = any(term.objective.live for term in self.terms) or any(teacher.taps for teacher in self.teachers)
+        asked = any(term.objective.needs_online_teacher for term in self.terms)
+        asked = asked or any(teacher.taps for teacher in self.teachers)
         return bool(self.teachers) and (self.plane is None or asked)
 
 
@@ -92,7 +93,7 @@ class Distiller:
         self.student, self.lesson = student, lesson
         self._info = network.info
 
-    def look(self, batch: Mapping[str, Tensor]) -> Scene:
+    def run_student(self, batch: Mapping[str, Tensor]) -> StepContext:
         """Run the student on a batch.
 
         Args:
@@ -101,31 +102,31 @@ class Distiller:
         """
         lesson = self.lesson
         cached = None if lesson.plane is None else batch[lesson.plane]
-        return Scene(
+        return StepContext(
             batch, student=self.student, info=self._info, taps=lesson.taps, teachers=lesson.teachers, cached=cached
         )
 
-    def losses(self, scene: Scene, step: int) -> dict[str, Tensor]:
+    def losses(self, context: StepContext, step: int) -> dict[str, Tensor]:
         """Return the student's weighted losses by name; those whose weight is 0 now are left out.
 
         Args:
-            scene: a batch.
+            context: a batch.
             step: updates done.
         """
         weights = {term.name: term.weight(step) for term in self.lesson.terms}
         return {
-            term.name: weights[term.name] * term.objective(scene) for term in self.lesson.terms if weights[term.name]
+            term.name: weights[term.name] * term.objective(context) for term in self.lesson.terms if weights[term.name]
         }
 
-    def turns(self, step: int) -> list[Turn]:
+    def optim_steps(self, step: int) -> list[OptimStep]:
         """Who learns in an update, one after the other: the student first, from whose results its critics learn then.
 
         Args:
             step: updates done.
         """
-        also = tuple(name for name in self.lesson.learners() if name == ADAPTERS)
-        turns = [Turn((STUDENT, *also), lambda scene: self.losses(scene, step))]
+        also = tuple(name for name in self.lesson.trainable_modules() if name == ADAPTERS)
+        optim_steps = [OptimStep((STUDENT, *also), lambda context: self.losses(context, step))]
         for term in self.lesson.terms:
             if isinstance(term.objective, Holistic) and term.weight(step):
-                turns += [Turn((CRITIC,), term.objective.critic_losses)] * term.objective.n_critic
-        return turns
+                optim_steps += [OptimStep((CRITIC,), term.objective.critic_losses)] * term.objective.n_critic
+        return optim_steps

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from imdn_kd.archs.critic import Critic
-from imdn_kd.distill.step_context import Scene
+from imdn_kd.distill.step_context import StepContext
 from imdn_kd.distill.terms import Objective
 from imdn_kd.errors import InputError
 from imdn_kd.losses.adversarial import critic_loss, generator_loss, gradient_penalty
@@ -44,14 +44,14 @@ class Holistic(Objective):
         self.n_critic, self.gradient_penalty = n_critic, gradient_penalty
         self.critic: Critic = _CRITICS.build({"type": "Critic", **(critic or {})})
 
-    def forward(self, scene: Scene) -> Tensor:
+    def forward(self, context: StepContext) -> Tensor:
         """The student's part; the critic has no gradient of it."""
         with _frozen(self.critic):
-            return generator_loss(self.critic(scene.enlarged, scene.as_known(scene.sr)))
+            return generator_loss(self.critic(context.enlarged, context.quantise_like_cache(context.sr)))
 
-    def critic_losses(self, scene: Scene) -> dict[str, Tensor]:
+    def critic_losses(self, context: StepContext) -> dict[str, Tensor]:
         """The critic's part, by name, weighted; the student has no gradient of it."""
-        condition, real, fake = scene.enlarged, scene.teacher_sr, scene.as_known(scene.sr).detach()
+        condition, real, fake = context.enlarged, context.teacher_sr, context.quantise_like_cache(context.sr).detach()
         scores = critic_loss(self.critic(condition, real), self.critic(condition, fake))
         if not self.gradient_penalty:
             return {"d_score": scores}

@@ -1,4 +1,4 @@
-"""Taps: features inside any network, read while it runs, without a change to its code or its results."""
+"""FeatureHooks: features inside any network, read while it runs, without a change to its code or its results."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Size = tuple[int, int]
 _FORM = re.compile(r"(?P<path>[^@:]*)(?:@(?P<call>\d+))?(?P<of_input>:input)?")
 
 
-class Report(NamedTuple):
+class FeatureInfo(NamedTuple):
     """What a dry run showed of one tap.
 
     Attributes:
@@ -48,7 +48,7 @@ class Report(NamedTuple):
     copied: bool
 
 
-class Taps:
+class FeatureHooks:
     """Reads features of a network.
 
     A tap is written `PATH[@CALL][:input]`:
@@ -125,7 +125,7 @@ class Taps:
                 "call probe() before recording, with the network in the mode in which it is recorded"
             )
 
-    def probe(self, image: Tensor) -> list[Report]:
+    def probe(self, image: Tensor) -> list[FeatureInfo]:
         """Run the network in eval mode without gradients, and note what recordings have to know.
 
         A network that is training is run in that mode as well, since it may then change other features in place. Modes,
@@ -157,7 +157,7 @@ class Taps:
         self._handles += [handle for path in sources - self._sources for handle in self._watch(path)]
         self._sources |= sources
         found = runs[0].found
-        return [Report(name, tap.path, *found[name], name in self._copied) for name, tap in self._taps.items()]
+        return [FeatureInfo(name, tap.path, *found[name], name in self._copied) for name, tap in self._taps.items()]
 
     def remove(self) -> None:
         """Take the hooks off the network."""

@@ -14,7 +14,7 @@ from imdn_kd.config.options import Integer, Options, UserPath
 CRITIC_OPTIM = {"type": "Adam", "lr": 1e-4, "betas": [0.0, 0.9]}
 """The optimiser of the critic where `train.optim_d` is not given."""
 
-FIDELITY_OPTIONS = {"l_pix": "pixel_opt", "l_fft": "fft_opt"}
+GROUND_TRUTH_OPTIONS = {"l_pix": "pixel_opt", "l_fft": "fft_opt"}
 """The options in `train` of losses between result and original, by the names under which these are logged."""
 
 CRITIC_LOSSES = ("d_score", "d_penalty")

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from imdn_kd.archs.base import ModelInfo
-from imdn_kd.distill.hooks import SR, Taps
+from imdn_kd.distill.hooks import SR, FeatureHooks
 from imdn_kd.distill.teacher import Teacher, mean_of
 
 
-class Scene:
+class StepContext:
     """One batch and what networks make of it; each of them runs on it once at most.
 
     Args:
@@ -41,7 +41,7 @@ class Scene:
         *,
         student: nn.Module,
         info: ModelInfo,
-        taps: Taps | None = None,
+        taps: FeatureHooks | None = None,
         teachers: Sequence[Teacher] = (),
         cached: Tensor | None = None,
     ) -> None:
@@ -53,21 +53,21 @@ class Scene:
         self.student_features: dict[str, Tensor] = {**features, SR: self.sr}
 
     @cached_property
-    def _looks(self) -> list[tuple[Tensor, dict[str, Tensor]]]:
-        return [teacher.look(self.lq) for teacher in self._teachers]
+    def _teacher_runs(self) -> list[tuple[Tensor, dict[str, Tensor]]]:
+        return [teacher.forward_features(self.lq) for teacher in self._teachers]
 
     def teacher_features(self, number: int) -> Mapping[str, Tensor]:
         """Features of one of the teachers by tap; `sr`, its result, among them."""
-        return self._looks[number][1]
+        return self._teacher_runs[number][1]
 
     @cached_property
     def teacher_sr(self) -> Tensor:
         """The result of the teachers, N x C x sH x sW."""
         if self._cached is not None:
             return self._cached
-        return mean_of(self._teachers, [sr for sr, _ in self._looks])
+        return mean_of(self._teachers, [sr for sr, _ in self._teacher_runs])
 
-    def as_known(self, sr: Tensor) -> Tensor:
+    def quantise_like_cache(self, sr: Tensor) -> Tensor:
         """A result of the student in the form in which the teachers' are known, for who could tell by this.
 
         Those that were computed before are of 8 bit: then it is rounded and clamped, with the gradient of what it was.
@@ -76,7 +76,7 @@ class Scene:
             return sr
         return sr + (sr.clamp(0, 1).mul(255).round().div(255) - sr).detach()
 
-    def teach(self, lq: Tensor) -> Tensor:
+    def teacher_output(self, lq: Tensor) -> Tensor:
         """What the teachers make of other images."""
         return mean_of(self._teachers, [teacher(lq) for teacher in self._teachers])
 
@@ -95,13 +95,13 @@ class Scene:
             enlarged = (rows @ widened.flatten(2)).clamp_(0, 1).view(-1, high, *widened.shape[2:]).permute(0, 3, 1, 2)
             return enlarged.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
-    def let_go(self) -> Scene:
+    def release_graph(self) -> StepContext:
         """Forget all features, and how the student's result came about, which frees memory; the results stay."""
         self.sr = self.sr.detach()
         self.student_features = {SR: self.sr}
-        if "_looks" in vars(self):
+        if "_teacher_runs" in vars(self):
             self.teacher_sr  # noqa: B018 - computed from what is forgotten now
-            del self._looks
+            del self._teacher_runs
         return self
 
 

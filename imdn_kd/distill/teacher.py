@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from imdn_kd.archs.base import ModelInfo, SRNetwork
 from imdn_kd.data.augment import HFLIP, TRANSPOSE, VFLIP, apply, undo
-from imdn_kd.distill.hooks import SR, Taps
+from imdn_kd.distill.hooks import SR, FeatureHooks
 from imdn_kd.errors import InputError
 
 TURNS = range(HFLIP + VFLIP + TRANSPOSE + 1)
@@ -55,7 +55,7 @@ class Teacher(nn.Module):
         self.name, self.weight, self.value_range, self.self_ensemble = name, weight, value_range, self_ensemble
         self.precision = precision
         self.register_buffer("mean", torch.tensor(mean or [0.0] * channels).view(1, channels, 1, 1), persistent=False)
-        self.taps: Taps | None = None
+        self.taps: FeatureHooks | None = None
         self.train(False)
 
     def train(self, mode: bool = True) -> Teacher:
@@ -67,16 +67,16 @@ class Teacher(nn.Module):
         """Record features from now on, and return their shapes for an input, that of the result, `sr`, among them.
 
         Args:
-            names: see `Taps`; `sr` needs no recording.
+            names: see `FeatureHooks`; `sr` needs no recording.
             lq: the input, N x C x H x W in [0, 1].
         """
         wanted = [name for name in dict.fromkeys(names) if name != SR]
-        self.taps = Taps(self.network, wanted) if wanted else None
+        self.taps = FeatureHooks(self.network, wanted) if wanted else None
         if self.taps is not None:
-            self.taps.probe(self.as_given(self._filled_up(lq)))
-        return {name: tuple(feature.shape) for name, feature in self.look(lq)[1].items()}
+            self.taps.probe(self.normalize_input(self._filled_up(lq)))
+        return {name: tuple(feature.shape) for name, feature in self.forward_features(lq)[1].items()}
 
-    def as_given(self, lq: Tensor) -> Tensor:
+    def normalize_input(self, lq: Tensor) -> Tensor:
         """Images in [0, 1] as the network takes them."""
         return (lq - self.mean) * self.value_range
 
@@ -86,7 +86,7 @@ class Teacher(nn.Module):
         return self._ensemble(lq, self._run(lq))
 
     @torch.no_grad()
-    def look(self, lq: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward_features(self, lq: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Enlarge images, and return the features that are tapped as well: those of the images as they are."""
         if self.taps is None:
             sr, features = self._run(lq), {}
@@ -113,7 +113,7 @@ class Teacher(nn.Module):
         lq = self._filled_up(lq)
         mixed = self.precision != torch.float32
         with torch.autocast(lq.device.type, self.precision if mixed else None, enabled=mixed):
-            sr: Tensor = self.network(self.as_given(lq))
+            sr: Tensor = self.network(self.normalize_input(lq))
         return sr[:, :, : height * scale, : width * scale].float() / self.value_range + self.mean
 
     def _turned(self, lq: Tensor, code: int) -> Tensor:

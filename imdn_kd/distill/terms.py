@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from imdn_kd.distill.hooks import SR
-from imdn_kd.distill.step_context import Scene
+from imdn_kd.distill.step_context import StepContext
 from imdn_kd.distill.weighting import Weight
 from imdn_kd.errors import InputError
 
@@ -19,20 +19,20 @@ class Objective(nn.Module, ABC):
     """Something that is to become small. What it learns itself, such as adapters, are its parameters.
 
     Attributes:
-        live: whether teachers must be asked about other images than those of the batch, so that what is known of
-            these is not enough.
+        needs_online_teacher: whether it needs teacher outputs for other images than those of the batch, so that a cache
+            is not enough.
         uses_result: whether it needs the result of the teachers.
     """
 
-    live = False
+    needs_online_teacher = False
     uses_result = False
 
     @abstractmethod
-    def forward(self, scene: Scene) -> Tensor:
+    def forward(self, context: StepContext) -> Tensor:
         """Return a scalar, not weighted."""
 
 
-class Fidelity(Objective):
+class GroundTruthTerm(Objective):
     """The student's result is to be the original.
 
     Args:
@@ -43,13 +43,13 @@ class Fidelity(Objective):
         super().__init__()
         self.loss = loss
 
-    def forward(self, scene: Scene) -> Tensor:
+    def forward(self, context: StepContext) -> Tensor:
         """As in `Objective`."""
-        loss: Tensor = self.loss(scene.sr, scene.gt)
+        loss: Tensor = self.loss(context.sr, context.gt)
         return loss
 
 
-class Imitation(Objective):
+class OutputTerm(Objective):
     """The student's result is to be the teacher's: pixel-wise distillation.
 
     Args:
@@ -62,13 +62,13 @@ class Imitation(Objective):
         super().__init__()
         self.loss = loss
 
-    def forward(self, scene: Scene) -> Tensor:
+    def forward(self, context: StepContext) -> Tensor:
         """As in `Objective`."""
-        loss: Tensor = self.loss(scene.sr, scene.teacher_sr)
+        loss: Tensor = self.loss(context.sr, context.teacher_sr)
         return loss
 
 
-class Contrast(Objective):
+class ContrastiveTerm(Objective):
     """The student's result is to be near the teacher's and far from the input.
 
     Args:
@@ -81,14 +81,14 @@ class Contrast(Objective):
         super().__init__()
         self.loss = loss
 
-    def forward(self, scene: Scene) -> Tensor:
+    def forward(self, context: StepContext) -> Tensor:
         """As in `Objective`."""
-        loss: Tensor = self.loss(scene.sr, scene.teacher_sr, scene.enlarged)
+        loss: Tensor = self.loss(context.sr, context.teacher_sr, context.enlarged)
         return loss
 
 
 @dataclass(frozen=True)
-class TapPair:
+class FeaturePair:
     """Two features that are compared.
 
     Attributes:
@@ -104,7 +104,7 @@ class TapPair:
     adapter: tuple[int, int] | None = None
 
 
-class Likeness(Objective):
+class FeatureTerm(Objective):
     """Features of the student are to be like those of its teachers.
 
     Args:
@@ -113,7 +113,7 @@ class Likeness(Objective):
         shares: parts of the teachers in the mean; they sum up to 1.
     """
 
-    def __init__(self, loss: nn.Module, pairs: Sequence[Sequence[TapPair]], shares: Sequence[float]) -> None:
+    def __init__(self, loss: nn.Module, pairs: Sequence[Sequence[FeaturePair]], shares: Sequence[float]) -> None:
         super().__init__()
         self.loss, self.pairs, self._shares = loss, pairs, shares
         self.uses_result = any(pair.teacher == SR for several in pairs for pair in several)
@@ -126,18 +126,18 @@ class Likeness(Objective):
             }
         )
 
-    def forward(self, scene: Scene) -> Tensor:
+    def forward(self, context: StepContext) -> Tensor:
         """As in `Objective`."""
         parts: list[Tensor] = []
         for teacher, (several, share) in enumerate(zip(self.pairs, self._shares, strict=True)):
             for number, pair in enumerate(several):
-                mine = scene.student_features[pair.student]
+                mine = context.student_features[pair.student]
                 key = f"{teacher}_{number}"
                 if key in self.adapters:
                     mine = self.adapters[key](mine.float())
                 # The result may be known without asking the teachers.
                 result = pair.teacher == SR
-                theirs = scene.teacher_sr if result else scene.teacher_features(teacher)[pair.teacher]
+                theirs = context.teacher_sr if result else context.teacher_features(teacher)[pair.teacher]
                 try:
                     parts.append(share * pair.weight * self.loss(mine, theirs))
                 except InputError as error:

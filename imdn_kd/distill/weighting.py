@@ -8,7 +8,7 @@ Weight = Callable[[int], float]
 """From how many updates have been made, 0 before the first, to the weight in the next one."""
 
 
-def course(
+def weight_schedule(
     weight: float, *, total: int, start: int = 0, stop: int | None = None, ramp: int = 0, decay: int = 0
 ) -> Weight:
     """A weight that rises, stays and falls; 0 before and after.

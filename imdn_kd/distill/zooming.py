@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from imdn_kd.distill.step_context import Scene
+from imdn_kd.distill.step_context import StepContext
 from imdn_kd.distill.terms import Objective
 from imdn_kd.distill.upcycling import draw_augmentation, zoom_in, zoom_out
 from imdn_kd.errors import InputError
@@ -30,7 +30,7 @@ class Upcycling(Objective):
         InputError: something else.
     """
 
-    live = True
+    needs_online_teacher = True
 
     def __init__(self, *, zoom: Sequence[str] = ("in", "out"), consistency: bool = True, loss: str = "L1Loss") -> None:
         super().__init__()
@@ -43,28 +43,28 @@ class Upcycling(Objective):
         if not isinstance(self.loss, PixelLoss):
             raise InputError(f"loss of Upcycling is {loss}; give one between images, as L1Loss")
 
-    def forward(self, scene: Scene) -> Tensor:
+    def forward(self, context: StepContext) -> Tensor:
         """As in `Objective`.
 
         Raises:
             InputError: at scale 1, or for patches that are too small to be shrunk.
         """
-        if scene.info.scale == 1:
+        if context.info.scale == 1:
             raise InputError("Upcycling needs a network that enlarges; leave it out at scale 1")
-        parts = [self._part(scene, self._zoomed(scene, kind)) for kind in self.zoom]
+        parts = [self._part(context, self._zoomed(context, kind)) for kind in self.zoom]
         return torch.stack(parts).mean()
 
-    def _zoomed(self, scene: Scene, kind: str) -> Tensor:
+    def _zoomed(self, context: StepContext, kind: str) -> Tensor:
         if kind == "in":
-            return zoom_in(scene.gt, scene.lq.shape[2:])
-        info = scene.info
-        return zoom_out(scene.lq, info.scale, min_size=info.min_size, size_multiple=info.size_multiple)
+            return zoom_in(context.gt, context.lq.shape[2:])
+        info = context.info
+        return zoom_out(context.lq, info.scale, min_size=info.min_size, size_multiple=info.size_multiple)
 
-    def _part(self, scene: Scene, lq: Tensor) -> Tensor:
+    def _part(self, context: StepContext, lq: Tensor) -> Tensor:
         if not self.consistency:
-            sr = scene.student(lq)
+            sr = context.student(lq)
         else:
             augmentation = draw_augmentation(len(lq))
-            sr = augmentation.undo(scene.student(augmentation.apply(lq)))
-        loss: Tensor = self.loss(sr, scene.teach(lq))
+            sr = augmentation.undo(context.student(augmentation.apply(lq)))
+        loss: Tensor = self.loss(sr, context.teacher_output(lq))
         return loss

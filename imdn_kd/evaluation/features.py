@@ -10,8 +10,7 @@ from torch import Tensor
 
 from imdn_kd.archs.base import SRNetwork
 from imdn_kd.distill.feature_names import match, semantic_names
-from imdn_kd.distill.hooks import Report as Probed
-from imdn_kd.distill.hooks import Taps
+from imdn_kd.distill.hooks import FeatureHooks, FeatureInfo
 from imdn_kd.distill.teacher import Teacher
 from imdn_kd.evaluation.tables import Report, Table
 
@@ -37,7 +36,7 @@ def report_features(student: SRNetwork, teachers: Sequence[Teacher] = ()) -> Rep
         known = semantic_names(teacher.network)
         shared = [name for name in names if name.startswith("block.") or name in known]
         pairs = {name: match(student, teacher.network, name) for name in shared}
-        theirs = _probe(teacher.network, {other for _, other in pairs.values()}, teacher.as_given(photograph))
+        theirs = _probe(teacher.network, {other for _, other in pairs.values()}, teacher.normalize_input(photograph))
         rows = [(name, *_cells(mine[one]), *_cells(theirs[other])) for name, (one, other) in pairs.items()]
         title = f"Features of {student.spec['type']} and its teacher, {teacher.network.spec['type']}"
         columns = ("name", "student", "shape", "range", "teacher", "its shape", "its range")
@@ -61,15 +60,15 @@ def _note() -> str:
     )
 
 
-def _probe(network: SRNetwork, taps: Iterable[str], image: Tensor) -> dict[str, Probed]:
-    listening = Taps(network, list(taps))
+def _probe(network: SRNetwork, taps: Iterable[str], image: Tensor) -> dict[str, FeatureInfo]:
+    listening = FeatureHooks(network, list(taps))
     try:
         return {row.name: row for row in listening.probe(image)}
     finally:
         listening.remove()
 
 
-def _cells(row: Probed) -> tuple[str, str, str]:
+def _cells(row: FeatureInfo) -> tuple[str, str, str]:
     shape = "x".join(map(str, row.shape[1:]))
     return row.name, shape, f"{row.minimum:.3g} to {row.maximum:.3g}{' *' if row.copied else ''}"
 

@@ -15,10 +15,10 @@ from imdn_kd.archs.base import SRNetwork
 from imdn_kd.config.options import check_options
 from imdn_kd.distill.builder import make_lesson
 from imdn_kd.distill.distiller import ADAPTERS, CRITIC, STUDENT, Distiller, Lesson
-from imdn_kd.distill.schema import CRITIC_OPTIM, FIDELITY_OPTIONS, DistillOptions, TeacherOptions
-from imdn_kd.distill.step_context import Scene
-from imdn_kd.distill.terms import Fidelity, Term
-from imdn_kd.distill.weighting import course
+from imdn_kd.distill.schema import CRITIC_OPTIM, GROUND_TRUTH_OPTIONS, DistillOptions, TeacherOptions
+from imdn_kd.distill.step_context import StepContext
+from imdn_kd.distill.terms import GroundTruthTerm, Term
+from imdn_kd.distill.weighting import weight_schedule
 from imdn_kd.errors import InputError
 from imdn_kd.integrations.basicsr_networks import find, import_basicsr
 from imdn_kd.integrations.teachers import open_teacher
@@ -68,7 +68,7 @@ class DistillModel(_models.SRModel):  # type: ignore[misc, name-defined]
             self.model_ema(0)
             self._load_pretrained(self.net_g_ema, "params_ema")
         self.net_g.train()
-        self._others = self._lesson.to(self.device).learners()
+        self._others = self._lesson.to(self.device).trainable_modules()
         if self.opt["dist"]:
             # As BasicSR does for the student by wrapping it, which what is called inside of objectives cannot be.
             for module in self._others.values():
@@ -95,25 +95,25 @@ class DistillModel(_models.SRModel):  # type: ignore[misc, name-defined]
         self.optimizers = [*self._optimizers.values()]
 
     def optimize_parameters(self, current_iter: int) -> None:
-        """One update: everyone that learns takes a step, in turn.
+        """One update: each optimizer in it takes a step.
 
         Args:
             current_iter: its number, from 1.
         """
         losses: dict[str, Tensor] = {}
-        scene: Scene | None = None
-        for turn in self._distiller.turns(current_iter - 1):
-            optimizers = [self._optimizers[name] for name in turn.learners]
+        context: StepContext | None = None
+        for optim_step in self._distiller.optim_steps(current_iter - 1):
+            optimizers = [self._optimizers[name] for name in optim_step.trains]
             for optimizer in optimizers:
                 optimizer.zero_grad()
-            if scene is None:
-                scene = self._distiller.look({"lq": self.lq, "gt": self.gt})
-            parts = turn.losses(scene)
+            if context is None:
+                context = self._distiller.run_student({"lq": self.lq, "gt": self.gt})
+            parts = optim_step.losses(context)
             torch.autograd.backward(torch.stack([*parts.values()]).sum())
-            self._share_gradients([self._others[name] for name in turn.learners if name != STUDENT])
+            self._share_gradients([self._others[name] for name in optim_step.trains if name != STUDENT])
             for optimizer in optimizers:
                 optimizer.step()
-            self.output = scene.let_go().sr
+            self.output = context.release_graph().sr
             losses |= {name: part.detach() for name, part in parts.items()}
         self.log_dict = self.reduce_loss_dict(losses)
         if self.ema_decay > 0:
@@ -181,8 +181,8 @@ def _lesson(opt: Mapping[str, Any], student: SRNetwork, device: torch.device) ->
     build_loss = import_basicsr("basicsr.losses").build_loss
     total = int(train["total_iter"])
     terms = [
-        Term(name, Fidelity(build_loss(_plain(train[key]))), course(1.0, total=total))
-        for name, key in FIDELITY_OPTIONS.items()
+        Term(name, GroundTruthTerm(build_loss(_plain(train[key]))), weight_schedule(1.0, total=total))
+        for name, key in GROUND_TRUTH_OPTIONS.items()
         if train.get(key)
     ]
     with _at("distill"):

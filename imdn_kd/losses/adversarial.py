@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from imdn_kd.errors import InputError
-from imdn_kd.losses.base import upcast
+from imdn_kd.losses.base import SHAPES_DIFFER, upcast
 
 Scorer = Callable[[Tensor, Tensor], Tensor]
 """From a condition and an image, N x C x H x W each, to scores, N: `imdn_kd.archs.critic.Critic`, for one."""
@@ -53,7 +53,9 @@ def gradient_penalty(critic: Scorer, condition: Tensor, real: Tensor, fake: Tens
     """
     if real.shape != fake.shape:
         shapes = f"{tuple(real.shape)} and {tuple(fake.shape)}"
-        raise InputError(f"results of teacher and student must be alike in shape, but are {shapes}")
+        raise InputError(
+            f"outputs of teacher and student must have the same shape, but are {shapes}", code=SHAPES_DIFFER
+        )
     condition, real, fake = (upcast(images.detach()) for images in (condition, real, fake))
     with torch.autocast(real.device.type, enabled=False):
         share = torch.rand((len(real), 1, 1, 1), dtype=real.dtype, device=real.device)

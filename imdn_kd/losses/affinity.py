@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from imdn_kd.errors import InputError
-from imdn_kd.losses.base import FeatureLoss
-from imdn_kd.losses.pairwise_ops import all_pairs, checked_distance, l2_normalize, local_pairs
+from imdn_kd.losses.base import OUT_OF_RANGE, FeatureLoss, check_choice
+from imdn_kd.losses.pairwise_ops import DISTANCES, all_pairs, l2_normalize, local_pairs
 from imdn_kd.registry import LOSSES
 
 PRESETS = ("paper", "skd_code", "fakd")
@@ -61,21 +61,26 @@ class PairwiseLoss(FeatureLoss):
         super().__init__()
         fields = {"alpha": alpha, "beta": beta, "pooling": pooling, "distance": distance}
         given = [name for name, value in fields.items() if value is not None]
-        if preset is not None and preset not in PRESETS:
-            raise InputError(f"preset of PairwiseLoss is {preset!r}; choose from {', '.join(PRESETS)}")
+        if preset is not None:
+            check_choice("PairwiseLoss", "preset", preset, PRESETS)
         if preset is not None and given:
-            raise InputError(f"PairwiseLoss has the preset {preset!r} and also {', '.join(given)}; give one of both")
+            raise InputError(
+                f"PairwiseLoss has the preset {preset!r} and also {', '.join(given)}; give one of both",
+                code="loss.preset-and-options",
+            )
         for name in ("alpha", "beta"):
             value = fields[name]
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise InputError(f"{name} of PairwiseLoss is {value!r}; give a whole number, 1 or more")
-        if pooling is not None and pooling not in POOLINGS:
-            raise InputError(f"pooling of PairwiseLoss is {pooling!r}; choose from {', '.join(POOLINGS)}")
+                raise InputError(
+                    f"{name} of PairwiseLoss is {value!r}; give a whole number, 1 or more", code=OUT_OF_RANGE
+                )
+        self.pooling = pooling or ("max" if preset == "skd_code" else "avg")
+        check_choice("PairwiseLoss", "pooling", self.pooling, POOLINGS)
+        self.distance = distance or ("l1" if preset == "fakd" else "l2")
+        check_choice("PairwiseLoss", "distance", self.distance, DISTANCES)
         self.preset = preset
         self.alpha = alpha
         self.beta = beta or (2 if preset == "paper" else 1)
-        self.pooling = pooling or ("max" if preset == "skd_code" else "avg")
-        self.distance = checked_distance("PairwiseLoss", distance or ("l1" if preset == "fakd" else "l2"))
 
     def compute(self, student: Tensor, teacher: Tensor) -> Tensor:
         """As in `FeatureLoss`."""
@@ -126,7 +131,8 @@ class ChannelAffinityLoss(FeatureLoss):
 
     def __init__(self, *, distance: str = "l1") -> None:
         super().__init__()
-        self.distance = checked_distance("ChannelAffinityLoss", distance)
+        check_choice("ChannelAffinityLoss", "distance", distance, DISTANCES)
+        self.distance = distance
 
     def compute(self, student: Tensor, teacher: Tensor) -> Tensor:
         """As in `FeatureLoss`."""
@@ -154,7 +160,8 @@ class InstanceAffinityLoss(FeatureLoss):
 
     def __init__(self, *, distance: str = "l1") -> None:
         super().__init__()
-        self.distance = checked_distance("InstanceAffinityLoss", distance)
+        check_choice("InstanceAffinityLoss", "distance", distance, DISTANCES)
+        self.distance = distance
 
     def compute(self, student: Tensor, teacher: Tensor) -> Tensor:
         """As in `FeatureLoss`."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from imdn_kd.errors import InputError
-from imdn_kd.losses.base import FeatureLoss
+from imdn_kd.losses.base import OUT_OF_RANGE, FeatureLoss, check_choice
 from imdn_kd.registry import LOSSES
 
 FORMS = ("paper", "code")
@@ -34,9 +34,8 @@ class AttentionLoss(FeatureLoss):
     def __init__(self, *, p: float = 2, form: str = "paper") -> None:
         super().__init__()
         if not 1 <= p < math.inf:
-            raise InputError(f"p of AttentionLoss is {p}; give a number of at least 1, as 2")
-        if form not in FORMS:
-            raise InputError(f"form of AttentionLoss is {form!r}; choose from {', '.join(FORMS)}")
+            raise InputError(f"p of AttentionLoss is {p}; give a number of at least 1, as 2", code=OUT_OF_RANGE)
+        check_choice("AttentionLoss", "form", form, FORMS)
         self.p = p
         self.form = form
 

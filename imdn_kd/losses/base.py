@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,9 @@ from imdn_kd.errors import InputError
 
 SHAPES_DIFFER = "loss.shapes-differ"
 """Code of the error about inputs whose shapes do not fit each other."""
+
+OUT_OF_RANGE = "loss.out-of-range"
+"""Code of the error about a number that a loss cannot use."""
 
 
 class PixelLoss(nn.Module, ABC):
@@ -88,6 +92,12 @@ class FeatureLoss(nn.Module, ABC):
     @abstractmethod
     def compute(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the loss of maps that fit and are at least float32; the teacher's have no gradient."""
+
+
+def check_choice(loss: str, option: str, value: object, known: Collection[str]) -> None:
+    """Raise InputError unless the `option` of a loss is one of the `known` names."""
+    if value not in known:
+        raise InputError(f"{option} of {loss} is {value!r}; choose from {', '.join(known)}", code="loss.unknown-choice")
 
 
 def upcast(tensor: Tensor) -> Tensor:

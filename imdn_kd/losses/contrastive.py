@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from imdn_kd.errors import InputError
+from imdn_kd.losses.base import OUT_OF_RANGE, SHAPES_DIFFER, check_choice
 from imdn_kd.losses.frequency import even_sided, twice_details, twice_details_transposed
 from imdn_kd.registry import LOSSES
 
@@ -51,11 +52,10 @@ class ContrastiveLoss(nn.Module):
 
     def __init__(self, *, space: str = "pixels", eps: float = 1e-3) -> None:
         super().__init__()
-        if space not in SPACES:
-            raise InputError(f"space of ContrastiveLoss is {space!r}; choose from {', '.join(SPACES)}")
+        check_choice("ContrastiveLoss", "space", space, SPACES)
         # Below, float32 would round it to 0, or to numbers that GPUs may take for 0.
         if not torch.finfo(torch.float32).tiny <= eps < math.inf:
-            raise InputError(f"eps of ContrastiveLoss is {eps}; give a positive number, as 1e-3")
+            raise InputError(f"eps of ContrastiveLoss is {eps}; give a positive number, as 1e-3", code=OUT_OF_RANGE)
         self.space = space
         self.eps = eps
 
@@ -73,7 +73,8 @@ class ContrastiveLoss(nn.Module):
         if student.ndim != 4 or not student.shape == teacher.shape == negative.shape:
             shapes = f"{tuple(student.shape)}, {tuple(teacher.shape)} and {tuple(negative.shape)}"
             raise InputError(
-                f"ContrastiveLoss: images of student, teacher and negative must be alike in shape, but are {shapes}"
+                f"ContrastiveLoss: images of student, teacher and negative must have the same shape, but are {shapes}",
+                code=SHAPES_DIFFER,
             )
         dtype = torch.promote_types(student.dtype, torch.float32)
         with torch.autocast(student.device.type, enabled=False):

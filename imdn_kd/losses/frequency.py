@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from imdn_kd.errors import InputError
-from imdn_kd.losses.base import PixelLoss
+from imdn_kd.losses.base import OUT_OF_RANGE, PixelLoss
 from imdn_kd.registry import LOSSES
 
 
@@ -34,7 +34,9 @@ class FrequencyBandLoss(PixelLoss):
     def __init__(self, *, bands: Sequence[float] = (1, 1, 1)) -> None:
         super().__init__()
         if not (all(0 <= weight < math.inf for weight in bands) and any(bands)):
-            raise InputError(f"bands of FrequencyBandLoss is {bands}; give weights of 0 or more, as [1, 1, 2]")
+            raise InputError(
+                f"bands of FrequencyBandLoss is {bands}; give weights of 0 or more, as [1, 1, 2]", code=OUT_OF_RANGE
+            )
         self.bands = tuple(bands)
 
     def compute(self, sr: Tensor, gt: Tensor) -> Tensor:
@@ -81,9 +83,14 @@ class WaveletLoss(PixelLoss):
     def __init__(self, *, levels: int = 1, low: float = 1, high: float = 1) -> None:
         super().__init__()
         if not (isinstance(levels, int) and levels >= 1):
-            raise InputError(f"levels of WaveletLoss is {levels!r}; give a positive whole number, as 1")
+            raise InputError(
+                f"levels of WaveletLoss is {levels!r}; give a positive whole number, as 1", code=OUT_OF_RANGE
+            )
         if not (0 <= low < math.inf and 0 <= high < math.inf and low + high > 0):
-            raise InputError(f"low and high of WaveletLoss are {low} and {high}; give weights of 0 or more, not both 0")
+            raise InputError(
+                f"low and high of WaveletLoss are {low} and {high}; give weights of 0 or more, not both 0",
+                code=OUT_OF_RANGE,
+            )
         self.levels = levels
         self.low = low
         self.high = high

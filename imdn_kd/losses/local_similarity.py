@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from imdn_kd.errors import InputError
-from imdn_kd.losses.base import FeatureLoss
-from imdn_kd.losses.pairwise_ops import checked_distance, l2_normalize, local_pairs, neighbours
+from imdn_kd.losses.base import FeatureLoss, check_choice
+from imdn_kd.losses.pairwise_ops import DISTANCES, l2_normalize, local_pairs, neighbours
 from imdn_kd.registry import LOSSES
 
 KINDS = ("cosine", "distance")
@@ -34,10 +33,10 @@ class LocalSimilarityLoss(FeatureLoss):
 
     def __init__(self, *, kind: str = "cosine", distance: str = "l2") -> None:
         super().__init__()
-        if kind not in KINDS:
-            raise InputError(f"kind of LocalSimilarityLoss is {kind!r}; choose from {', '.join(KINDS)}")
+        check_choice("LocalSimilarityLoss", "kind", kind, KINDS)
+        check_choice("LocalSimilarityLoss", "distance", distance, DISTANCES)
         self.kind = kind
-        self.distance = checked_distance("LocalSimilarityLoss", distance)
+        self.distance = distance
 
     def compute(self, student: Tensor, teacher: Tensor) -> Tensor:
         """As in `FeatureLoss`."""

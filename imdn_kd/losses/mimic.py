@@ -5,8 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from imdn_kd.errors import InputError
-from imdn_kd.losses.base import FeatureLoss
+from imdn_kd.losses.base import FeatureLoss, check_choice
 from imdn_kd.registry import LOSSES
 
 DISTANCES = {"l1": functional.l1_loss, "l2": functional.mse_loss}
@@ -36,8 +35,7 @@ class MimicLoss(FeatureLoss):
 
     def __init__(self, *, distance: str = "l2") -> None:
         super().__init__()
-        if distance not in DISTANCES:
-            raise InputError(f"distance of MimicLoss is {distance!r}; choose from {', '.join(DISTANCES)}")
+        check_choice("MimicLoss", "distance", distance, DISTANCES)
         self.distance = distance
 
     def compute(self, student: Tensor, teacher: Tensor) -> Tensor:

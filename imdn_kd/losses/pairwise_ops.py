@@ -15,8 +15,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from imdn_kd.errors import InputError
-
 DISTANCES = ("l1", "l2")
 """Ways to compare two affinities: the absolute or the squared difference."""
 
@@ -24,13 +22,6 @@ Area = tuple[slice, slice, slice, slice]
 _NO_DIRECTION = 1e-12
 _PIECE = 2**22
 """Numbers that a piece of the work holds in one tensor, at most: 16 MiB in float32."""
-
-
-def checked_distance(loss: str, distance: str) -> str:
-    """Return `distance` if it is one of `DISTANCES`, else raise InputError in the name of `loss`."""
-    if distance not in DISTANCES:
-        raise InputError(f"distance of {loss} is {distance!r}; choose from {', '.join(DISTANCES)}")
-    return distance
 
 
 def l2_normalize(vectors: Tensor, dim: int = 1) -> Tensor:

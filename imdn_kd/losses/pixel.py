@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from imdn_kd.errors import InputError
-from imdn_kd.losses.base import PixelLoss
+from imdn_kd.losses.base import OUT_OF_RANGE, PixelLoss, check_choice
 from imdn_kd.registry import LOSSES
 
 NORMS = ("backward", "ortho", "forward")
@@ -56,7 +56,7 @@ class CharbonnierLoss(PixelLoss):
         super().__init__()
         # Below, float32 would round it to 0, or to numbers that GPUs may take for 0.
         if not torch.finfo(torch.float32).tiny <= eps < math.inf:
-            raise InputError(f"eps of CharbonnierLoss is {eps}; give a positive number, as 1e-12")
+            raise InputError(f"eps of CharbonnierLoss is {eps}; give a positive number, as 1e-12", code=OUT_OF_RANGE)
         self.eps = eps
 
     def compute(self, sr: Tensor, gt: Tensor) -> Tensor:
@@ -81,8 +81,7 @@ class FFTLoss(PixelLoss):
 
     def __init__(self, *, norm: str = "backward") -> None:
         super().__init__()
-        if norm not in NORMS:
-            raise InputError(f"norm of FFTLoss is {norm!r}; choose from {', '.join(NORMS)}")
+        check_choice("FFTLoss", "norm", norm, NORMS)
         self.norm = norm
 
     def compute(self, sr: Tensor, gt: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from imdn_kd.errors import InputError
-from imdn_kd.losses.base import FeatureLoss
+from imdn_kd.losses.base import OUT_OF_RANGE, FeatureLoss, check_choice
 from imdn_kd.losses.mimic import DISTANCES
 from imdn_kd.registry import LOSSES
 
@@ -61,13 +61,15 @@ class StatisticsLoss(FeatureLoss):
             ("over", over, DIMENSIONS),
             ("distance", distance, DISTANCES),
         ):
-            if value not in known:
-                raise InputError(f"{option} of StatisticsLoss is {value!r}; choose from {', '.join(known)}")
+            check_choice("StatisticsLoss", option, value, known)
         if not 1 <= p < math.inf or (statistic == "power" and p != int(p)):
             kind = "a positive whole number" if statistic == "power" else "a number of at least 1"
-            raise InputError(f"p of StatisticsLoss is {p}; give {kind}, as 2")
+            raise InputError(f"p of StatisticsLoss is {p}; give {kind}, as 2", code=OUT_OF_RANGE)
         if p != 2 and statistic not in ("power", "absolute_power"):
-            raise InputError(f"p of StatisticsLoss has no effect on {statistic}; leave it out, or take power")
+            raise InputError(
+                f"p of StatisticsLoss has no effect on {statistic}; leave it out, or take power",
+                code="loss.option-without-effect",
+            )
         self.statistic = statistic
         self.p = p
         self.over = over

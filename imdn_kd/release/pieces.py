@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from imdn_kd.distill.schema import FIDELITY_OPTIONS
+from imdn_kd.distill.schema import GROUND_TRUTH_OPTIONS
 
 
 def pieces(entries: Sequence[Mapping[str, Any]], end: int) -> list[dict[str, Any]]:
@@ -45,7 +45,7 @@ def _settings(entry: Mapping[str, Any]) -> dict[str, Any]:
         "patch": data["gt_size"],
         "average": train["ema_decay"],
         "data": f"{entry['data']['train']['images']} images of {data['name']}",
-        "losses": _summed(train[option] for option in FIDELITY_OPTIONS.values() if train.get(option)),
+        "losses": _summed(train[option] for option in GROUND_TRUTH_OPTIONS.values() if train.get(option)),
         "objectives": _summed(distill["objectives"].values()),
         "seed": options["manual_seed"],
     }

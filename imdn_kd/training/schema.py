@@ -12,7 +12,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from imdn_kd.config.options import Integer, Options, UserPath
 from imdn_kd.config.problems import UNKNOWN
 from imdn_kd.data.schema import TrainDataOptions
-from imdn_kd.distill.schema import CRITIC_OPTIM, FIDELITY_OPTIONS, DistillOptions, TeacherOptions
+from imdn_kd.distill.schema import CRITIC_OPTIM, GROUND_TRUTH_OPTIONS, DistillOptions, TeacherOptions
 from imdn_kd.evaluation.metrics import Protocol
 from imdn_kd.evaluation.schema import DatasetOptions, ValOptions
 
@@ -254,8 +254,8 @@ class TrainingOptions(Options):
         return value
 
     def losses(self) -> dict[str, LossOptions]:
-        """The losses that are asked for, by the names in `FIDELITY_OPTIONS`."""
-        named = {name: getattr(self, option) for name, option in FIDELITY_OPTIONS.items()}
+        """The losses that are asked for, by the names in `GROUND_TRUTH_OPTIONS`."""
+        named = {name: getattr(self, option) for name, option in GROUND_TRUTH_OPTIONS.items()}
         return {name: loss for name, loss in named.items() if loss is not None}
 
 

@@ -119,7 +119,7 @@ class Trainer:
         lesson = plan.lesson.to(device)
         self.distiller = Distiller(accelerator.prepare_model(network), lesson, network)
         self.learners = {STUDENT: self._learner(STUDENT, network)}
-        for name, module in lesson.learners().items():
+        for name, module in lesson.trainable_modules().items():
             if state is not None:
                 module.load_state_dict(state.others[name]["weights"])
             self.learners[name] = self._learner(name, module)

@@ -1,4 +1,4 @@
-"""One update: everyone that learns takes a step, in turn."""
+"""One training iteration: each optimizer in it takes a step."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from imdn_kd.data.patches import Batch
-from imdn_kd.distill.distiller import STUDENT, Distiller, Turn
-from imdn_kd.distill.step_context import Scene
+from imdn_kd.distill.distiller import STUDENT, Distiller, OptimStep
+from imdn_kd.distill.step_context import StepContext
 from imdn_kd.training.optim import Learner
 
 
@@ -24,8 +24,8 @@ class Update:
     Attributes:
         losses: means over the batches, by name.
         norms: of the gradient of each of the student's losses in the last batch, by name, if these were asked for.
-        taken: who took a step.
-        failed: who took none, since their gradients were not finite; those whose turn comes later took none either.
+        taken: names of the modules whose optimizers took a step.
+        failed: names of those whose gradients were not finite; neither they nor those after them took a step.
     """
 
     losses: dict[str, Tensor] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class Updater:
     """Makes updates.
 
     Args:
-        distiller: says whose turn it is, and what their losses are.
+        distiller: gives the optimizer steps of an iteration and their losses.
         learners: by name.
         accelerator: precision and processes.
         seed: of the training.
@@ -69,46 +69,49 @@ class Updater:
         torch.manual_seed(_seed_of(self._seed, step, self._accelerator.process_index))
         for learner in self._learners.values():
             learner.set_rate(step)
-        update, scenes = Update(), list[Scene]()
-        for turn in self._distiller.turns(step):
-            for name in turn.learners:
+        update, contexts = Update(), list[StepContext]()
+        for optim_step in self._distiller.optim_steps(step):
+            for name in optim_step.trains:
                 # Now, since the gradients of an update that fails are looked at.
                 self._learners[name].optimizer.zero_grad()
-            if STUDENT in turn.learners:
-                scenes = self._student(turn, batches, update, norms=norms)
+            if STUDENT in optim_step.trains:
+                contexts = self._student(optim_step, batches, update, norms=norms)
             else:
-                for scene in scenes:
-                    self._add(update, self._backward(turn, scene, len(batches)))
-            if not self._step(turn):
-                update.failed = turn.learners
+                for context in contexts:
+                    self._add(update, self._backward(optim_step, context, len(batches)))
+            if not self._step(optim_step):
+                update.failed = optim_step.trains
                 break
-            update.taken += turn.learners
+            update.taken += optim_step.trains
         return update
 
-    def _student(self, turn: Turn, batches: Sequence[Batch], update: Update, *, norms: bool) -> list[Scene]:
-        """The student's losses and their gradients; returns what it has made of the batches, for the turns after it."""
-        scenes = []
+    def _student(
+        self, optim_step: OptimStep, batches: Sequence[Batch], update: Update, *, norms: bool
+    ) -> list[StepContext]:
+        """Compute the student's losses and gradients; return the contexts for the steps after its own."""
+        contexts = []
         for number, batch in enumerate(batches, 1):
             # Processes need not exchange gradients before they are complete.
             alone = number < len(batches)
             with self._accelerator.no_sync(self._distiller.student) if alone else nullcontext():
-                scene = self._distiller.look(batch)
-                parts = self._backward(turn, scene, len(batches), norms_for=update if norms and not alone else None)
+                context = self._distiller.run_student(batch)
+                wanted = update if norms and not alone else None
+                parts = self._backward(optim_step, context, len(batches), norms_for=wanted)
             self._add(update, parts)
-            scenes.append(scene.let_go())
-        return scenes
+            contexts.append(context.release_graph())
+        return contexts
 
     def _backward(
-        self, turn: Turn, scene: Scene, batches: int, norms_for: Update | None = None
+        self, optim_step: OptimStep, context: StepContext, batches: int, norms_for: Update | None = None
     ) -> Mapping[str, Tensor]:
-        parts = {name: loss / batches for name, loss in turn.losses(scene).items()}
+        parts = {name: loss / batches for name, loss in optim_step.losses(context).items()}
         if norms_for is not None and len(parts) > 1:
             norms = norms_of_gradients(parts, self._learners[STUDENT].module)
             norms_for.norms = {name: norm * batches for name, norm in norms.items()}
         total = torch.stack(list(parts.values())).sum()
-        if STUDENT in turn.learners and self._accelerator.num_processes > 1:
+        if STUDENT in optim_step.trains and self._accelerator.num_processes > 1:
             # Those whose gradients are exchanged must all have one, also where only features are compared.
-            total = total + 0 * scene.sr.sum()
+            total = total + 0 * context.sr.sum()
         self._accelerator.backward(total)
         return parts
 
@@ -116,13 +119,13 @@ class Updater:
         for name, part in parts.items():
             update.losses[name] = update.losses.get(name, 0) + part.detach()
 
-    def _step(self, turn: Turn) -> bool:
-        """Let the learners of a turn take their steps; False if none is taken, since gradients are not finite."""
-        learners = [self._learners[name] for name in turn.learners]
+    def _step(self, optim_step: OptimStep) -> bool:
+        """Take an optimizer step; return False, without one, if gradients are not finite."""
+        learners = [self._learners[name] for name in optim_step.trains]
         gradients = [gradient for learner in learners for gradient in learner.gradients()]
         finite = bool(torch.isfinite(torch.nn.utils.get_total_norm(gradients)))
         if finite:
-            if self._grad_clip is not None and STUDENT in turn.learners:
+            if self._grad_clip is not None and STUDENT in optim_step.trains:
                 torch.nn.utils.clip_grad_norm_(self._learners[STUDENT].module.parameters(), self._grad_clip)
             for learner in learners:
                 learner.take_step()

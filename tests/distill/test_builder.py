@@ -13,8 +13,8 @@ from imdn_kd.distill.builder import make_lesson
 from imdn_kd.distill.distiller import ADAPTERS, CRITIC, STUDENT, Distiller, Lesson
 from imdn_kd.distill.schema import DistillOptions
 from imdn_kd.distill.teacher import Teacher
-from imdn_kd.distill.terms import Fidelity, Likeness, Term
-from imdn_kd.distill.weighting import course
+from imdn_kd.distill.terms import FeatureTerm, GroundTruthTerm, Term
+from imdn_kd.distill.weighting import weight_schedule
 from imdn_kd.errors import InputError
 from imdn_kd.losses import L1Loss
 from imdn_kd.losses.affinity import PairwiseLoss
@@ -52,7 +52,7 @@ def lesson_of(objectives, student, *teachers, **keywords):
 
 def losses_of(lesson, student, batch, step=0):
     distiller = Distiller(student, lesson, student)
-    return distiller.losses(distiller.look(batch), step)
+    return distiller.losses(distiller.run_student(batch), step)
 
 
 def features(network, lq):
@@ -66,7 +66,7 @@ def features(network, lq):
 
 
 def test_without_a_teacher_a_student_learns_from_the_originals(student, batch):
-    lesson = Lesson([Term("l_pix", Fidelity(L1Loss()), course(2.0, total=10))])
+    lesson = Lesson([Term("l_pix", GroundTruthTerm(L1Loss()), weight_schedule(2.0, total=10))])
     losses = losses_of(lesson, student, batch)
     assert set(losses) == {"l_pix"}
     torch.testing.assert_close(losses["l_pix"], 2 * functional.l1_loss(student(batch["lq"]), batch["gt"]))
@@ -116,15 +116,15 @@ def test_a_known_result_is_not_asked_for_again(student, teacher, batch, monkeypa
 
     losses = losses_of(lesson, student, {**batch, "t": known})
 
-    assert not lesson.asks_teachers
+    assert not lesson.teacher_required
     torch.testing.assert_close(losses["l_kd"], functional.l1_loss(student(batch["lq"]), known))
     torch.testing.assert_close(losses["l_pair"], PairwiseLoss()(student(batch["lq"]), known))
 
 
 def test_a_known_result_is_not_enough_where_features_or_other_inputs_are_compared(student, teacher):
-    assert lesson_of({"l": {"type": "Upcycling"}}, student, teacher, plane="t").asks_teachers
-    assert lesson_of({"l": {"type": "PairwiseLoss", "taps": ["head"]}}, student, teacher, plane="t").asks_teachers
-    assert not lesson_of({"l": {"type": "L1Loss"}}, student, teacher, plane="t").asks_teachers
+    assert lesson_of({"l": {"type": "Upcycling"}}, student, teacher, plane="t").teacher_required
+    assert lesson_of({"l": {"type": "PairwiseLoss", "taps": ["head"]}}, student, teacher, plane="t").teacher_required
+    assert not lesson_of({"l": {"type": "L1Loss"}}, student, teacher, plane="t").teacher_required
 
 
 def test_the_known_mean_of_several_teachers_is_enough_for_losses_between_results(student, teacher, batch):
@@ -134,7 +134,7 @@ def test_the_known_mean_of_several_teachers_is_enough_for_losses_between_results
     for each in lesson.teachers:
         each.network.forward = None  # fails if it is called
     losses = losses_of(lesson, student, {**batch, "t": known})
-    assert not lesson.asks_teachers
+    assert not lesson.teacher_required
     torch.testing.assert_close(losses["l_pair"], PairwiseLoss()(student(batch["lq"]), known))
 
 
@@ -153,7 +153,7 @@ def test_several_teachers_count_by_their_weights(student, batch):
 
 def test_an_adapter_brings_the_student_to_the_width_of_the_teacher(student, teacher, batch):
     lesson = lesson_of({"l_mimic": {"type": "MimicLoss", "taps": ["block.2"]}}, student, teacher)
-    (adapter,) = lesson.learners()[ADAPTERS]["of_l_mimic"].values()
+    (adapter,) = lesson.trainable_modules()[ADAPTERS]["of_l_mimic"].values()
     before = copy.deepcopy(student.state_dict())
 
     mine, theirs = features(student, batch["lq"])[2], features(teacher.network, batch["lq"])[4]
@@ -166,9 +166,8 @@ def test_an_adapter_brings_the_student_to_the_width_of_the_teacher(student, teac
     assert student.fea_conv.weight.grad.abs().sum() > 0
     assert all(parameter.grad is None for parameter in teacher.parameters())
     assert student.state_dict().keys() == before.keys()
-    assert (
-        lesson_of({"l": {"type": "MimicLoss", "taps": ["block.2"]}}, student, Teacher(imdn(8, 2, 3))).learners() == {}
-    )
+    same_width = lesson_of({"l": {"type": "MimicLoss", "taps": ["block.2"]}}, student, Teacher(imdn(8, 2, 3)))
+    assert same_width.trainable_modules() == {}
 
 
 def test_every_term_has_its_own_course(student, teacher, batch):
@@ -184,17 +183,17 @@ def test_the_critic_learns_after_the_student_from_what_that_has_made(student, te
     critic = {"num_feat": 4, "stages": 2}
     lesson = lesson_of({"l_adv": {"type": "Holistic", "critic": critic, "n_critic": 3}}, student, teacher)
     distiller = Distiller(student, lesson, student)
-    turns = distiller.turns(0)
-    assert [turn.learners for turn in turns] == [(STUDENT,), *[(CRITIC,)] * 3]
+    optim_steps = distiller.optim_steps(0)
+    assert [optim_step.trains for optim_step in optim_steps] == [(STUDENT,), *[(CRITIC,)] * 3]
 
-    scene = distiller.look(batch)
-    sum(turns[0].losses(scene).values()).backward()
-    module = lesson.learners()[CRITIC]
+    context = distiller.run_student(batch)
+    sum(optim_steps[0].losses(context).values()).backward()
+    module = lesson.trainable_modules()[CRITIC]
     assert all(parameter.grad is None and parameter.requires_grad for parameter in module.parameters())
     assert student.fea_conv.weight.grad.abs().sum() > 0
 
     student.zero_grad()
-    sum(turns[1].losses(scene.let_go()).values()).backward()
+    sum(optim_steps[1].losses(context.release_graph()).values()).backward()
     assert all(parameter.grad is None for parameter in student.parameters())
     assert all(parameter.grad is not None for parameter in module.parameters())
 
@@ -203,7 +202,7 @@ def test_there_is_no_critic_while_its_weight_is_zero(student, teacher):
     objective = {"type": "Holistic", "critic": {"stages": 2}, "start_iter": 5}
     lesson = lesson_of({"l_adv": objective, "l_kd": {"type": "L1Loss"}}, student, teacher)
     distiller = Distiller(student, lesson, student)
-    assert [len(distiller.turns(step)) for step in (4, 5)] == [1, 2]
+    assert [len(distiller.optim_steps(step)) for step in (4, 5)] == [1, 2]
 
 
 def test_the_critic_cannot_tell_by_the_rounding_of_known_results(student, teacher, batch):
@@ -211,13 +210,13 @@ def test_the_critic_cannot_tell_by_the_rounding_of_known_results(student, teache
     objective = {"type": "Holistic", "critic": {"num_feat": 4, "stages": 2}, "gradient_penalty": 0}
     lesson = lesson_of({"l_adv": objective}, student, teacher, plane="t")
     distiller = Distiller(student, lesson, student)
-    scene = distiller.look({**batch, "t": torch.rand_like(batch["gt"])})
-    scene.sr = scene.sr + 0.3
+    context = distiller.run_student({**batch, "t": torch.rand_like(batch["gt"])})
+    context.sr = context.sr + 0.3
     seen = []
-    lesson.learners()[CRITIC].register_forward_pre_hook(lambda _, given: seen.append(given[1]))
+    lesson.trainable_modules()[CRITIC].register_forward_pre_hook(lambda _, given: seen.append(given[1]))
 
-    sum(distiller.turns(0)[0].losses(scene).values()).backward()
-    distiller.turns(0)[1].losses(scene.let_go())
+    sum(distiller.optim_steps(0)[0].losses(context).values()).backward()
+    distiller.optim_steps(0)[1].losses(context.release_graph())
 
     for image in (seen[0], seen[2]):
         levels = image.detach() * 255
@@ -305,7 +304,7 @@ def test_the_student_is_left_as_it_was(student, teacher, batch):
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(objectives, line, student, teacher):
-    terms = [Term("l_pix", Fidelity(L1Loss()), course(1.0, total=10))]
+    terms = [Term("l_pix", GroundTruthTerm(L1Loss()), weight_schedule(1.0, total=10))]
     with pytest.raises(InputError, match="^" + line) as caught:
         lesson_of(objectives, student, teacher, terms=terms)
     assert len(caught.value.lines) == 1
@@ -350,7 +349,7 @@ def test_the_critic_has_the_channels_of_the_student():
         ARCHS.build({"type": "IMDN", "upscale": 2, "num_feat": 8, "num_block": 1, "num_in_ch": 1}) for _ in "ab"
     )
     lesson = lesson_of({"l": {"type": "Holistic", "critic": {"stages": 2}}}, one, Teacher(two))
-    assert lesson.learners()[CRITIC].num_in_ch == 1
+    assert lesson.trainable_modules()[CRITIC].num_in_ch == 1
 
 
 @pytest.mark.parametrize(("objective", "step"), [({"start_iter": 3}, 0), ({"stop_iter": 4}, 4)])
@@ -389,7 +388,7 @@ def test_options_that_contradict_each_other_are_refused(objective, line):
 
 @pytest.mark.parametrize("name", ["keys", "type", "forward", "training"])
 def test_any_word_is_a_name(name, student, teacher):
-    assert lesson_of({name: {"type": "MimicLoss", "taps": ["head"]}}, student, teacher).learners()
+    assert lesson_of({name: {"type": "MimicLoss", "taps": ["head"]}}, student, teacher).trainable_modules()
 
 
 @pytest.mark.parametrize("name", ["a.b", "a b", "", "1", "_x", "é", "d_score"])
@@ -402,4 +401,4 @@ def test_names_that_cannot_be_logged_are_refused(name):
 def test_a_likeness_of_one_teacher_is_its_loss(student, teacher):
     lesson = lesson_of({"l": {"type": "PairwiseLoss", "taps": ["head"]}}, student, teacher)
     (term,) = lesson.terms
-    assert isinstance(term.objective, Likeness)
+    assert isinstance(term.objective, FeatureTerm)

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from imdn_kd.distill.feature_names import match, resolve, semantic_names
-from imdn_kd.distill.hooks import Taps
+from imdn_kd.distill.hooks import FeatureHooks
 from imdn_kd.errors import InputError
 from imdn_kd.registry import ARCHS
 from tests.basicsr_compat import needs_basicsr
@@ -86,7 +86,7 @@ def assert_names(network, expected):
     found = semantic_names(network)
     assert list(found.items()) == list(expected.items())
     assert all(resolve(network, name) == tap for name, tap in expected.items())
-    taps = Taps(network, list(expected.values()))
+    taps = FeatureHooks(network, list(expected.values()))
     shapes = {report.name: report.shape for report in taps.probe(torch.rand(1, 3, 16, 24))}
     taps.remove()
     assert len({shape for name, shape in shapes.items() if name != "sr"}) == 1

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.optim.swa_utils import AveragedModel
 
-from imdn_kd.distill.hooks import Taps
+from imdn_kd.distill.hooks import FeatureHooks
 from imdn_kd.errors import InputError
 from imdn_kd.registry import ARCHS
 from tests.basicsr_compat import needs_basicsr
@@ -37,7 +37,7 @@ def picture(height=9, width=14, batch=2):
 
 
 def record(network, names, image, *, probe=True):
-    taps = Taps(network, names)
+    taps = FeatureHooks(network, names)
     if probe:
         taps.probe(image[:1])
     with taps.recording() as features:
@@ -216,7 +216,7 @@ def test_features_of_a_network_that_pads_its_input(tmp_path):
     expected = {"layers.0": tokens_to_map(first, *size), "norm": tokens_to_map(normed, *size)}
     assert_features(network, expected, image)
     # The size of the dry run is not kept.
-    taps = Taps(network, ["norm"])
+    taps = FeatureHooks(network, ["norm"])
     taps.probe(picture(40, 17, batch=1))
     with taps.recording() as features:
         network(image)
@@ -266,7 +266,7 @@ def test_features_of_safmn_rcan_and_span(tmp_path):
 
 def test_the_dry_run_reports_shapes_ranges_and_copies():
     network, image = imdn(), picture()
-    reports = Taps(network, ["IMDB2.c1", "c", "sr"]).probe(image)
+    reports = FeatureHooks(network, ["IMDB2.c1", "c", "sr"]).probe(image)
     w = network.state_dict()
     block = imdb(conv(image, w, "fea_conv"), w, "IMDB1", attention=True)
     before = conv(block, w, "IMDB2.c1")
@@ -301,7 +301,7 @@ def test_the_dry_run_leaves_everything_as_it_was(training):
     buffers = dict(network.named_buffers())
     state = copy.deepcopy(network.state_dict())
     generator = torch.get_rng_state()
-    Taps(network, ["norm", "drop"]).probe(picture(batch=1))
+    FeatureHooks(network, ["norm", "drop"]).probe(picture(batch=1))
     assert {key: id(value) for key, value in network.named_buffers()} == {k: id(v) for k, v in buffers.items()}
     assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
     assert torch.equal(torch.get_rng_state(), generator)
@@ -324,15 +324,15 @@ class ChangesInTraining(nn.Module):
 
 def test_what_is_changed_in_place_in_training_alone_is_found():
     network, image = ChangesInTraining().train(), picture()
-    assert Taps(network, ["conv"]).probe(image)[0].copied
-    assert not Taps(network.eval(), ["conv"]).probe(image)[0].copied
+    assert FeatureHooks(network, ["conv"]).probe(image)[0].copied
+    assert not FeatureHooks(network.eval(), ["conv"]).probe(image)[0].copied
     features = record(network.train(), ["conv"], image)
     assert torch.equal(features["conv"], network.conv(image))
 
 
 def test_a_change_in_place_that_was_not_foreseen_is_an_error():
     network = imdn()
-    taps = Taps(network, ["IMDB1", "IMDB2.c1"])
+    taps = FeatureHooks(network, ["IMDB1", "IMDB2.c1"])
     message = message_of(lambda: run(taps, network))
     assert message.startswith("tap 'IMDB2.c1': the network changes this feature in place")
     taps.probe(picture())
@@ -341,7 +341,7 @@ def test_a_change_in_place_that_was_not_foreseen_is_an_error():
 
 def test_a_result_that_is_changed_within_the_recording_is_an_error():
     network = imdn()
-    taps = Taps(network, ["sr"])
+    taps = FeatureHooks(network, ["sr"])
     taps.probe(picture())
 
     def clamp():
@@ -370,7 +370,7 @@ def test_the_gradient_of_the_result_is_that_without_taps():
     for tapped in (False, True):
         network = imdn().train()
         if tapped:
-            taps = Taps(network, ["IMDB*.c1", "c.0"])
+            taps = FeatureHooks(network, ["IMDB*.c1", "c.0"])
             taps.probe(picture())
             with taps.recording():
                 sr = network(picture())
@@ -383,7 +383,7 @@ def test_the_gradient_of_the_result_is_that_without_taps():
 
 def test_nothing_is_recorded_outside_and_nothing_is_kept():
     network = imdn()
-    taps = Taps(network, ["IMDB1"])
+    taps = FeatureHooks(network, ["IMDB1"])
     with taps.recording() as features:
         network(picture())
     reference = weakref.ref(features["IMDB1"])
@@ -397,7 +397,7 @@ def test_nothing_is_recorded_outside_and_nothing_is_kept():
 
 def test_each_recording_has_features_of_its_own():
     network = imdn()
-    taps = Taps(network, ["IMDB1"])
+    taps = FeatureHooks(network, ["IMDB1"])
     both = []
     for factor in (1, 2):
         with taps.recording() as features:
@@ -408,7 +408,7 @@ def test_each_recording_has_features_of_its_own():
 
 def test_a_run_that_fails_ends_the_recording():
     network = imdn()
-    taps = Taps(network, ["IMDB1"])
+    taps = FeatureHooks(network, ["IMDB1"])
     with pytest.raises(RuntimeError, match="expected input"), taps.recording():
         network(torch.rand(1, 5, 8, 8))
     run(taps, network)
@@ -416,7 +416,7 @@ def test_a_run_that_fails_ends_the_recording():
 
 def test_taps_can_be_removed():
     network = imdn()
-    taps = Taps(network, ["IMDB*", "c:input"])
+    taps = FeatureHooks(network, ["IMDB*", "c:input"])
     taps.probe(picture())
     taps.remove()
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
@@ -427,7 +427,7 @@ def test_taps_can_be_removed():
 def test_runs_without_gradients(mode):
     network = imdn()
     expected = record(network, ["IMDB1", "IMDB2.c1"], picture())
-    taps = Taps(network, ["IMDB1", "IMDB2.c1"])
+    taps = FeatureHooks(network, ["IMDB1", "IMDB2.c1"])
     with mode():
         taps.probe(picture())
         with taps.recording() as features:
@@ -444,7 +444,7 @@ def copies(network):
 
 def test_copies_of_a_network_record_nothing():
     network, image = imdn(), picture()
-    taps = Taps(network, ["IMDB1", "IMDB2.c1", "c:input"])
+    taps = FeatureHooks(network, ["IMDB1", "IMDB2.c1", "c:input"])
     taps.probe(image)
     expected = run(taps, network)
     for copied in copies(network):
@@ -462,7 +462,7 @@ def test_a_network_in_several_processes(tmp_path):
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
         network = imdn().train()
-        taps = Taps(network, ["IMDB1", "IMDB2.c1"])
+        taps = FeatureHooks(network, ["IMDB1", "IMDB2.c1"])
         taps.probe(picture())
         wrapped = nn.parallel.DistributedDataParallel(network)
         with taps.recording() as features:
@@ -481,9 +481,9 @@ def test_a_network_in_mixed_precision(tapped_first):
     try:
         accelerator = Accelerator(cpu=True, mixed_precision="bf16")
         network = imdn()
-        taps = Taps(network, ["IMDB2.c1", "sr"]) if tapped_first else None
+        taps = FeatureHooks(network, ["IMDB2.c1", "sr"]) if tapped_first else None
         prepared = accelerator.prepare_model(network)
-        taps = taps or Taps(network, ["IMDB2.c1", "sr"])
+        taps = taps or FeatureHooks(network, ["IMDB2.c1", "sr"])
         assert [report.copied for report in taps.probe(picture())] == [True, False]
         with taps.recording() as features:
             sr = prepared(picture())
@@ -502,7 +502,7 @@ def test_a_compiled_network(order):
     expected = record(network, ["IMDB1", "IMDB2.c1"], picture())
     if order.startswith("compile"):
         network.compile(backend="eager")
-    taps = Taps(network, ["IMDB1", "IMDB2.c1"])
+    taps = FeatureHooks(network, ["IMDB1", "IMDB2.c1"])
     if order.startswith("taps"):
         network.compile(backend="eager")
     assert [report.copied for report in taps.probe(picture())] == [False, True]
@@ -516,12 +516,12 @@ def test_a_compiled_network(order):
 
 def test_wildcards_stand_for_the_modules_in_their_order():
     network = build(type="IMDN", num_feat=16, num_block=11, upscale=2)
-    assert Taps(network, ["IMDB*"]).names == tuple(f"IMDB{k}" for k in range(1, 12))
-    assert Taps(network, ["IMDB1*.c[13]:input", "IMDB11.*1:input"]).names == (
+    assert FeatureHooks(network, ["IMDB*"]).names == tuple(f"IMDB{k}" for k in range(1, 12))
+    assert FeatureHooks(network, ["IMDB1*.c[13]:input", "IMDB11.*1:input"]).names == (
         *("IMDB1.c1:input", "IMDB1.c3:input", "IMDB10.c1:input", "IMDB10.c3:input"),
         *("IMDB11.c1:input", "IMDB11.c3:input"),
     )
-    assert Taps(network, ["*.act@2"]).names == tuple(f"IMDB{k}.act@2" for k in range(1, 12))
+    assert FeatureHooks(network, ["*.act@2"]).names == tuple(f"IMDB{k}.act@2" for k in range(1, 12))
 
 
 class Tokens(nn.Module):
@@ -565,7 +565,7 @@ class _Told(nn.Module):
 @given(st.integers(1, 20), st.integers(1, 20))
 def test_sizes_of_maps_are_found(told, height, width):
     network = Tokens(told)
-    taps = Taps(network, ["body.block", "body.block:input", "body.block.norm"])
+    taps = FeatureHooks(network, ["body.block", "body.block:input", "body.block.norm"])
     taps.probe(picture(11, 30, batch=1))
     image = picture(height, width)
     with taps.recording() as features:
@@ -628,7 +628,7 @@ def message_of(call):
     ],
 )
 def test_taps_that_do_not_exist_are_one_line(tap, words):
-    assert words in message_of(lambda: Taps(imdn(), ["IMDB1", tap]))
+    assert words in message_of(lambda: FeatureHooks(imdn(), ["IMDB1", tap]))
 
 
 @pytest.mark.parametrize("probe", [True, False])
@@ -649,7 +649,7 @@ def test_taps_that_do_not_exist_are_one_line(tap, words):
 )
 def test_features_that_are_no_maps_are_one_line(tap, words, probe):
     network = Odd()
-    taps = Taps(network, [tap])
+    taps = FeatureHooks(network, [tap])
     message = message_of(lambda: taps.probe(picture()) if probe else run(taps, network))
     assert words in message
     record(network, ["list.0", "often@2"], picture())
@@ -657,7 +657,7 @@ def test_features_that_are_no_maps_are_one_line(tap, words, probe):
 
 def test_a_recording_is_of_one_run():
     network = imdn()
-    taps = Taps(network, ["IMDB1"])
+    taps = FeatureHooks(network, ["IMDB1"])
 
     def twice():
         with taps.recording():
@@ -681,7 +681,7 @@ def test_a_recording_is_of_one_run():
 
 def test_two_sets_of_taps_do_not_meet():
     network = imdn()
-    first, second = Taps(network, ["IMDB1"]), Taps(network, ["IMDB1", "IMDB2"])
+    first, second = FeatureHooks(network, ["IMDB1"]), FeatureHooks(network, ["IMDB1", "IMDB2"])
     with first.recording() as one, second.recording() as other:
         network(picture())
     assert torch.equal(one["IMDB1"], other["IMDB1"])
@@ -698,7 +698,7 @@ def test_modules_that_are_run_again_for_their_gradients_are_counted_once():
             return torch.utils.checkpoint.checkpoint(self.conv, x, use_reentrant=False)
 
     network = Frugal().train()
-    taps = Taps(network, ["conv", "conv:input"])
+    taps = FeatureHooks(network, ["conv", "conv:input"])
     with taps.recording() as features:
         network(picture()).mean().backward()
     assert torch.equal(features["conv"], network.conv(picture()))

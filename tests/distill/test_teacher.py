@@ -100,7 +100,7 @@ def test_features_of_a_self_ensemble_are_those_of_the_images_as_they_are():
     teacher = Teacher(inner, self_ensemble=True)
     assert teacher.tap(["fea_conv"], lq)["fea_conv"] == (1, 16, 8, 10)
 
-    sr, features = teacher.look(lq)
+    sr, features = teacher.forward_features(lq)
 
     torch.testing.assert_close(features["fea_conv"], expected.detach())
     assert features["sr"] is sr
@@ -121,7 +121,7 @@ def test_features_of_filled_up_images_are_cut_to_those_of_the_images():
     lq = images(2, 3, 9, 13)
     teacher = Teacher(Mapped())
     assert teacher.tap(["features"], lq) == {"features": (2, 3, 9, 13), "sr": (2, 3, 18, 26)}
-    assert torch.equal(teacher.look(lq)[1]["features"], lq)
+    assert torch.equal(teacher.forward_features(lq)[1]["features"], lq)
 
 
 def test_features_are_not_looked_at_where_the_result_is_wanted_alone(monkeypatch):

@@ -186,7 +186,7 @@ def test_known_results_train_as_asked_ones_do(data, teachers, tmp_path, monkeypa
     objectives = {"l_kd": {"type": "L1Loss"}, "l_pair": {"type": "PairwiseLoss"}}
     for name, cache in (("known", True), ("asked", False)):
         trainer, _ = train(distilled(data, teachers[:1], objectives, {"name": name}, cache=cache), tmp_path)
-        assert trainer.plan.lesson.asks_teachers != cache
+        assert trainer.plan.lesson.teacher_required != cache
     assert metrics(tmp_path, "known") == metrics(tmp_path, "asked")
     states = [state_file(tmp_path, UPDATES, name)["network"] for name in ("known", "asked")]
     assert flat(states[0]) == flat(states[1])

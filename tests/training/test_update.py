@@ -1,4 +1,4 @@
-"""Updates in turns, with the loss scaling of fp16, which needs no GPU."""
+"""Optimizer steps, with the loss scaling of fp16, which needs no GPU."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def parts(scaler=None, clip=None):
     options = check_options({"objectives": OBJECTIVES}, DistillOptions, "test")
     lesson = make_lesson(options, student, [Teacher(teacher)], total=10, sides=[8])
     speaker = accelerator(scaler)
-    modules = {STUDENT: student, **lesson.learners()}
+    modules = {STUDENT: student, **lesson.trainable_modules()}
     optimizer = ("SGD", {"lr": 0.1})
     learners = {name: Learner(module, optimizer, constant(), speaker) for name, module in modules.items()}
     return Updater(Distiller(student, lesson, student), learners, speaker, seed=0, grad_clip=clip), learners
@@ -121,8 +121,8 @@ def test_several_batches_are_as_one_of_all_of_them():
     apart, others = parts()
     both = {key: torch.cat([batch(0)[key], batch(1)[key]]) for key in batch()}
     for updater, batches in ((together, [both]), (apart, [batch(0), batch(1)])):
-        turn, *_ = updater._distiller.turns(0)  # without the critic, whose random numbers would be others
-        updater._distiller.turns = lambda step, turn=turn: [turn]
+        optim_step, *_ = updater._distiller.optim_steps(0)  # without the critic, whose random numbers would be others
+        updater._distiller.optim_steps = lambda step, optim_step=optim_step: [optim_step]
         updater.make(batches, 0)
     for key, value in weights(learners).items():
         torch.testing.assert_close(weights(others)[key], value, rtol=1e-4, atol=1e-6)
@@ -134,8 +134,8 @@ def test_the_norms_of_single_gradients_are_those_of_the_whole_ones():
     assert set(update.norms) == {"l_kd", "l_mimic", "l_adv"}
 
     fresh, learners = parts()
-    scene = fresh._distiller.look(batch())
-    losses = fresh._distiller.losses(scene, 0)
+    context = fresh._distiller.run_student(batch())
+    losses = fresh._distiller.losses(context, 0)
     for name, loss in losses.items():
         learners[STUDENT].module.zero_grad()
         loss.backward(retain_graph=True)

@@ -20,10 +20,10 @@ from imdn_kd.data.benchmark_sets import ImageSet, find_set
 from imdn_kd.data.store import StoreDataset
 from imdn_kd.distill.builder import make_lesson
 from imdn_kd.distill.distiller import ADAPTERS, CRITIC, STUDENT, Lesson
-from imdn_kd.distill.schema import FIDELITY_OPTIONS
+from imdn_kd.distill.schema import GROUND_TRUTH_OPTIONS
 from imdn_kd.distill.teacher import Teacher
-from imdn_kd.distill.terms import Fidelity, Term
-from imdn_kd.distill.weighting import course
+from imdn_kd.distill.terms import GroundTruthTerm, Term
+from imdn_kd.distill.weighting import weight_schedule
 from imdn_kd.errors import InputError
 from imdn_kd.evaluation.metrics import is_measurable
 from imdn_kd.evaluation.schema import DatasetOptions
@@ -127,7 +127,7 @@ def make_plan(options: TrainOptions, *, device: torch.device, root: Path, auto_r
         more.append("train.reparam: no effect, since the network has no 3x3 convolutions")
     if state is not None:
         if not problems.lines:
-            problems.lines += check_learners(state, options, lesson.learners())
+            problems.lines += check_learners(state, options, lesson.trainable_modules())
         more += changes(state, options)
     elif network is not None and options.path.pretrained is not None:
         more += _pretrain(options, network, problems)
@@ -201,9 +201,9 @@ def open_batches(options: TrainOptions, planes: tuple[str, ...] = ()) -> Batches
 def _terms(options: TrainOptions, problems: _Problems) -> Iterator[Term]:
     """The losses between the network's results and the originals."""
     for name, given in options.train.losses().items():
-        loss = problems.of(f"train.{FIDELITY_OPTIONS[name]}", partial(LOSSES.build, given.spec()))
+        loss = problems.of(f"train.{GROUND_TRUTH_OPTIONS[name]}", partial(LOSSES.build, given.spec()))
         if loss is not None:
-            yield Term(name, Fidelity(loss), course(given.loss_weight, total=options.train.total_iter))
+            yield Term(name, GroundTruthTerm(loss), weight_schedule(given.loss_weight, total=options.train.total_iter))
 
 
 def _teachers(options: TrainOptions, device: torch.device, problems: _Problems) -> Iterator[Teacher]:

@@ -33,7 +33,7 @@ def lesson_notes(options: TrainOptions, lesson: Lesson) -> Iterator[str]:
         options: of the run.
         lesson: made of these.
     """
-    given, learners = options.train.model_fields_set, lesson.learners()
+    given, learners = options.train.model_fields_set, lesson.trainable_modules()
     if options.distill is None:
         if options.teachers():
             yield "network_t: no effect, since there is no section distill"
