@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from imdn_kd.errors import InputError
-from imdn_kd.image.rgb import Pixels
+from imdn_kd.image.rgb import RgbImage
 
 HFLIP = 1
 """Exchange left and right."""
@@ -145,7 +145,7 @@ def _inverse(code: int) -> int:
 _INVERSES = [_inverse(code) for code in range(NUM_TRANSFORM_CODES)]
 
 
-def copy_sample(source: Pixels, target: Pixels, code: int) -> None:
+def copy_sample(source: RgbImage, target: RgbImage, code: int) -> None:
     """Write a uint8 image into `target`, transformed by its code, both C x H x W, in one pass.
 
     Several times as fast as whole batches in PyTorch, which has no views with negative steps. Nothing is checked.

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imdn_kd.errors import InputError
-from imdn_kd.image.rgb import Pixels
+from imdn_kd.image.rgb import RgbImage
 
 
 class ImagePairs(Protocol):
@@ -37,7 +37,7 @@ class ImagePairs(Protocol):
         """Return the (height, width) of every `lq` image, px; may have to look into every file."""
         ...
 
-    def read(self, index: int) -> dict[str, Pixels]:
+    def read(self, index: int) -> dict[str, RgbImage]:
         """Return the planes of an image, each H x W x 3, RGB; perhaps views that must not be written to.
 
         Raises:

@@ -6,15 +6,10 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from imdn_kd.errors import InputError
 from imdn_kd.image.io import find_images
 from imdn_kd.image.resize import imresize
-from imdn_kd.image.rgb import read_rgb
-
-Pixels = npt.NDArray[np.uint8]
+from imdn_kd.image.rgb import RgbImage, read_rgb
 
 HR_FOLDERS = ("HR", "GTmod12", "GT")
 """Where a data set keeps its originals; without any of these the folder itself holds them."""
@@ -76,7 +71,7 @@ class ImageSet:
         """Where the LR images come from, for tables."""
         return MADE if self.lr is None else f"{self.lr.name} (files)"
 
-    def load(self, pair: ImagePair) -> tuple[Pixels, Pixels]:
+    def load(self, pair: ImagePair) -> tuple[RgbImage, RgbImage]:
         """Read a pair: the original cropped at the bottom and right to a multiple of the factor, and its LR image.
 
         Returns:
@@ -183,5 +178,5 @@ def _partners(originals: list[Path], folder: Path | None, lr_name: str | None, s
     return partners
 
 
-def _size(image: Pixels) -> str:
+def _size(image: RgbImage) -> str:
     return f"{image.shape[1]}x{image.shape[0]}"

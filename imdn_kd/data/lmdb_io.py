@@ -22,7 +22,7 @@ from PIL import Image
 
 from imdn_kd.errors import InputError
 from imdn_kd.image.io import decode_image
-from imdn_kd.image.rgb import Pixels, rgb_of
+from imdn_kd.image.rgb import RgbImage, rgb_of
 from imdn_kd.utils.files import atomic_path
 
 DATA = "data.mdb"
@@ -180,7 +180,7 @@ class LmdbImages:
             )
         return value
 
-    def pixels(self, key: str) -> Pixels:
+    def pixels(self, key: str) -> RgbImage:
         """Return an image as H x W x 3, RGB, 8 bit.
 
         Raises:
@@ -288,7 +288,7 @@ class LmdbWriter:
         """Whether an image of that name was put, now or before the folder was opened."""
         return key in self._group or self._stored_size(key) is not None
 
-    def put(self, key: str, pixels: Pixels) -> None:
+    def put(self, key: str, pixels: RgbImage) -> None:
         """Add an image, H x W x 3, RGB, in place of any other of that name.
 
         Raises:

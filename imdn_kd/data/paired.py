@@ -16,7 +16,7 @@ from imdn_kd.data.lmdb_io import LmdbImages, common_keys
 from imdn_kd.errors import InputError
 from imdn_kd.image.io import find_images
 from imdn_kd.image.probe import image_size
-from imdn_kd.image.rgb import Pixels, read_rgb
+from imdn_kd.image.rgb import RgbImage, read_rgb
 from imdn_kd.registry import DATASETS
 
 
@@ -29,7 +29,7 @@ class _Images(Protocol):
 
     def size(self, index: int) -> tuple[int, int]: ...
 
-    def read(self, index: int) -> Pixels: ...
+    def read(self, index: int) -> RgbImage: ...
 
 
 @DATASETS.register
@@ -97,7 +97,7 @@ class PairedImageDataset:
             self._sizes.setflags(write=False)
         return self._sizes
 
-    def read(self, index: int) -> dict[str, Pixels]:
+    def read(self, index: int) -> dict[str, RgbImage]:
         """Return `gt`, sH x sW x 3, and `lq`, H x W x 3; RGB.
 
         Raises:
@@ -138,7 +138,7 @@ class _Files:
     def size(self, index: int) -> tuple[int, int]:
         return image_size(self._paths[index])
 
-    def read(self, index: int) -> Pixels:
+    def read(self, index: int) -> RgbImage:
         return read_rgb(self._paths[index])
 
 
@@ -156,7 +156,7 @@ class _Entries:
     def size(self, index: int) -> tuple[int, int]:
         return self._images.shape(self._keys[index])[:2]
 
-    def read(self, index: int) -> Pixels:
+    def read(self, index: int) -> RgbImage:
         return self._images.pixels(self._keys[index])
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from imdn_kd.data import augment
 from imdn_kd.data.base import ImagePairs
 from imdn_kd.errors import InputError
-from imdn_kd.image.rgb import Pixels
+from imdn_kd.image.rgb import RgbImage
 from imdn_kd.utils.threads import in_order
 
 Batch = dict[str, Tensor]
@@ -204,7 +204,7 @@ class Patches:
     def _image(self, word: int) -> int:
         return int(np.searchsorted(self._ends, _below(int(self._ends[-1]), word), side="right"))
 
-    def _corner(self, lq: Pixels, random_bits: list[int]) -> tuple[int, int]:
+    def _corner(self, lq: RgbImage, random_bits: list[int]) -> tuple[int, int]:
         """Top and left of the patch in `lq`, px."""
         rows, columns = map(self._starts, lq.shape[:2])
         keep, *drawn = random_bits
@@ -261,7 +261,7 @@ def _below(count: int, word: int) -> int:
     return word * count >> 64
 
 
-def _sharpness(patch: Pixels) -> int:
+def _sharpness(patch: RgbImage) -> int:
     """Sum of the absolute differences: whole numbers, so that it is the same on every machine."""
     grey = patch[..., 0].astype(np.int32) + patch[..., 1] + patch[..., 2]
     return int(np.abs(grey[1:] - grey[:-1]).sum() + np.abs(grey[:, 1:] - grey[:, :-1]).sum())

@@ -33,7 +33,7 @@ import numpy.typing as npt
 
 from imdn_kd.data.base import exact_scale, lq_plane
 from imdn_kd.errors import InputError
-from imdn_kd.image.rgb import Pixels
+from imdn_kd.image.rgb import RgbImage
 from imdn_kd.registry import DATASETS
 
 FORMAT = "imdn_kd store"
@@ -93,7 +93,7 @@ class Store:
         index = self._map(plane).index
         return np.stack([index["height"], index["width"]], 1).astype(np.int64)
 
-    def image(self, index: int, plane: str = "gt") -> Pixels:
+    def image(self, index: int, plane: str = "gt") -> RgbImage:
         """Return one image, H x W x 3, as a read-only view of the file."""
         image = self._map(plane).image(index)
         # What was read counts as memory of this process until it is given back to the cache of the system.
@@ -196,7 +196,7 @@ class StoreDataset:
         """(height, width) of every `lq` image, px."""
         return self.store.sizes(self._lq)
 
-    def read(self, index: int) -> dict[str, Pixels]:
+    def read(self, index: int) -> dict[str, RgbImage]:
         """Views of the planes of an image; `gt` is cropped to the part that `lq` was made of."""
         lq = self.store.image(index, self._lq)
         up, down = self.scale.numerator, self.scale.denominator
@@ -230,7 +230,7 @@ class _PlaneMap:
         self._places = self.index["offset"], self.index["height"], self.index["width"]
         self._pixels = np.frombuffer(self._map, np.uint8, offset=HEADER_BYTES)
 
-    def image(self, number: int) -> Pixels:
+    def image(self, number: int) -> RgbImage:
         start, height, width = (field.item(number) for field in self._places)
         return self._pixels[start : start + 3 * height * width].reshape(height, width, 3)
 

@@ -25,7 +25,7 @@ from imdn_kd.data.store import (
     index_checksum,
 )
 from imdn_kd.errors import InputError
-from imdn_kd.image.rgb import Pixels
+from imdn_kd.image.rgb import RgbImage
 from imdn_kd.utils.files import atomic_path
 from imdn_kd.utils.progress_log import ProgressLog, Record
 
@@ -58,7 +58,7 @@ class PlaneWriter:
         self._file.truncate(end)
         self._file.seek(end)
 
-    def append(self, image: Pixels) -> tuple[int, int, int]:
+    def append(self, image: RgbImage) -> tuple[int, int, int]:
         """Write H x W x 3 and return (height, width, crc32)."""
         data = np.ascontiguousarray(image).data
         self._file.write(data)
@@ -106,7 +106,7 @@ class StoreWriter:
             writer.cut(shapes[plane][:kept])
         return kept
 
-    def append(self, name: str, sha256: str, planes: Mapping[str, Pixels]) -> Record:
+    def append(self, name: str, sha256: str, planes: Mapping[str, RgbImage]) -> Record:
         """Write an image in all its planes and return what the progress log has to know of it."""
         shapes = {plane: self._writers[plane].append(image) for plane, image in planes.items()}
         return {"name": name, "sha256": sha256, "planes": shapes}
@@ -134,7 +134,7 @@ class StoreWriter:
 def add_plane(
     path: Path | str,
     plane: str,
-    make: Callable[[int], Pixels],
+    make: Callable[[int], RgbImage],
     *,
     description: Mapping[str, Any],
     on_image: Callable[[], None] | None = None,
@@ -166,7 +166,7 @@ def add_plane(
 def _add_plane(
     path: Path | str,
     plane: str,
-    make: Callable[[int], Pixels],
+    make: Callable[[int], RgbImage],
     description: Mapping[str, Any],
     on_image: Callable[[], None] | None,
 ) -> Store:

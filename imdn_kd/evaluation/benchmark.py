@@ -10,19 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-import numpy as np
-import numpy.typing as npt
-
 from imdn_kd import zoo
 from imdn_kd.data.benchmark_sets import DataSource, ImagePair, ImageSet, find_set
 from imdn_kd.errors import InputError
 from imdn_kd.evaluation.metrics import PROTOCOLS, Protocol, psnr, ssim
 from imdn_kd.image.io import Picture, write_image
 from imdn_kd.image.resize import imresize
+from imdn_kd.image.rgb import RgbImage
 from imdn_kd.inference.device import Precision
 from imdn_kd.inference.upscaler import Upscaler
-
-Pixels = npt.NDArray[np.uint8]
 
 BICUBIC = "bicubic"
 """Name of the baseline among models."""
@@ -44,7 +40,7 @@ class Upsampler:
 
     name: str
     scale: int
-    enlarge: Callable[[Pixels], Pixels]
+    enlarge: Callable[[RgbImage], RgbImage]
     run: str = ""
 
     def __post_init__(self) -> None:
@@ -303,7 +299,7 @@ def _students(scale: int | None) -> list[str]:
     return [students[scale].name]
 
 
-def _measure(sr: Pixels, hr: Pixels, pair: ImagePair, scale: int, protocol: Protocol) -> tuple[float, float]:
+def _measure(sr: RgbImage, hr: RgbImage, pair: ImagePair, scale: int, protocol: Protocol) -> tuple[float, float]:
     figures = psnr(sr, hr, scale, protocol), ssim(sr, hr, scale, protocol)
     if any(math.isnan(figure) for figure in figures):
         raise InputError(

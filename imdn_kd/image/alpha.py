@@ -1,4 +1,4 @@
-"""Transparency: colours that nobody sees must not bleed into those that are seen."""
+"""Alpha bleeding: colours for transparent pixels, so that resizing gives no dark fringes."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 import numpy.typing as npt
 
 
-def fill_transparent(colour: npt.NDArray[Any], alpha: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Give every fully transparent pixel the colour of the nearest pixel that is not.
+def bleed_alpha(colour: npt.NDArray[Any], alpha: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Give every fully transparent pixel the colour of the nearest other pixel (alpha bleeding).
 
-    Most programs store black there; enlarged as it is, an opaque shape would get a dark fringe.
+    Most programs store black there, which would give an opaque shape a dark fringe when it is enlarged.
 
     Args:
         colour: H x W x C.
         alpha: H x W; 0 is transparent.
 
     Returns:
-        H x W x C; `colour` itself where nothing is to be done.
+        H x W x C; `colour` itself where no pixel is transparent, or all are.
     """
     hidden = alpha == 0
     if not hidden.any() or hidden.all():

@@ -11,10 +11,11 @@ import numpy.typing as npt
 from imdn_kd.errors import InputError
 from imdn_kd.image.io import Picture, read_image
 
-Pixels = npt.NDArray[np.uint8]
+RgbImage = npt.NDArray[np.uint8]
+"""H x W x 3, RGB."""
 
 
-def read_rgb(path: Path) -> Pixels:
+def read_rgb(path: Path) -> RgbImage:
     """Read an image as tables are made: H x W x 3, RGB, 8 bit; see `rgb_of`.
 
     Raises:
@@ -23,7 +24,7 @@ def read_rgb(path: Path) -> Pixels:
     return rgb_of(read_image(path), str(path))
 
 
-def rgb_of(picture: Picture, name: str) -> Pixels:
+def rgb_of(picture: Picture, name: str) -> RgbImage:
     """Return the pixels of a picture as H x W x 3, RGB, 8 bit; `name` is for messages.
 
     Grey is repeated three times, 16 bits are rounded to 8, an opaque alpha channel is left out, colour profiles are

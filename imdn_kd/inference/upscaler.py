@@ -19,7 +19,7 @@ from torch import Tensor
 from imdn_kd import zoo
 from imdn_kd.archs.base import ModelInfo, SRNetwork
 from imdn_kd.errors import InputError
-from imdn_kd.image.alpha import fill_transparent
+from imdn_kd.image.alpha import bleed_alpha
 from imdn_kd.image.reader import MAX_PIXELS, pixels_of
 from imdn_kd.image.resize import imresize
 from imdn_kd.inference.buffers import PixelBuffer
@@ -157,7 +157,7 @@ class Upscaler:
         colour, alpha = planes[..., :-1], planes[..., -1]
         flat = bool((alpha == alpha.flat[0]).all())
         parts = 1 if flat else 2
-        large_colour = self._enlarge(fill_transparent(colour, alpha), target, _part_of(on_progress, 0, parts))
+        large_colour = self._enlarge(bleed_alpha(colour, alpha), target, _part_of(on_progress, 0, parts))
         if flat:
             large_alpha = np.full((*target, 1), alpha.flat[0], alpha.dtype)
         else:

@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from imdn_kd.config.options import Options
 from imdn_kd.image.resize import imresize
-from imdn_kd.image.rgb import Pixels
+from imdn_kd.image.rgb import RgbImage
 
 Floats = npt.NDArray[np.float32]
 
@@ -40,7 +40,7 @@ class Bicubic(Options):
 
     type: Literal["bicubic"] = "bicubic"
 
-    def apply(self, image: Pixels, scale: Fraction, random: np.random.Generator) -> Pixels:
+    def apply(self, image: RgbImage, scale: Fraction, random: np.random.Generator) -> RgbImage:
         """`image` with sides that are multiples of the factor's numerator."""
         if scale == 1:
             return image
@@ -58,7 +58,7 @@ class Blur(Options):
     type: Literal["blur"]
     sigma: Range
 
-    def apply(self, image: Pixels, scale: Fraction, random: np.random.Generator) -> Pixels:
+    def apply(self, image: RgbImage, scale: Fraction, random: np.random.Generator) -> RgbImage:
         """Blur each channel, with mirrored borders."""
         from scipy.ndimage import gaussian_filter
 
@@ -77,7 +77,7 @@ class Noise(Options):
     type: Literal["noise"]
     sigma: Range
 
-    def apply(self, image: Pixels, scale: Fraction, random: np.random.Generator) -> Pixels:
+    def apply(self, image: RgbImage, scale: Fraction, random: np.random.Generator) -> RgbImage:
         """Add the noise, round and clamp."""
         sigma = np.float32(_drawn(self.sigma, random))
         noisy = image + sigma * random.standard_normal(image.shape, np.float32)
@@ -94,7 +94,7 @@ class Jpeg(Options):
     type: Literal["jpeg"]
     quality: Range
 
-    def apply(self, image: Pixels, scale: Fraction, random: np.random.Generator) -> Pixels:
+    def apply(self, image: RgbImage, scale: Fraction, random: np.random.Generator) -> RgbImage:
         """Through memory, with the chroma subsampling that Pillow chooses."""
         buffer = BytesIO()
         Image.fromarray(image).save(buffer, "JPEG", quality=round(_drawn(self.quality, random)))
@@ -112,7 +112,7 @@ class Jpeg(Options):
 Step = Bicubic | Blur | Noise | Jpeg
 
 
-def degrade(image: Pixels, scale: Fraction, steps: Sequence[Step], key: str) -> Pixels:
+def degrade(image: RgbImage, scale: Fraction, steps: Sequence[Step], key: str) -> RgbImage:
     """Make the low-quality image of an original.
 
     Args:

@@ -14,7 +14,7 @@ from PIL import Image
 from imdn_kd.data.benchmark_sets import HR_FOLDERS
 from imdn_kd.errors import InputError
 from imdn_kd.image.io import find_images
-from imdn_kd.image.rgb import Pixels, read_rgb
+from imdn_kd.image.rgb import RgbImage, read_rgb
 
 Bits = npt.NDArray[np.bool_]
 
@@ -54,7 +54,7 @@ class BenchmarkIndex:
         self._hashes = np.array([_hashes(read_rgb(path)) for path in paths], dtype=np.bool_)
         self.checksum = hashlib.sha256(self._hashes.tobytes()).hexdigest()
 
-    def match(self, pixels: Pixels) -> str | None:
+    def match(self, pixels: RgbImage) -> str | None:
         """Return the label of the benchmark image that an image looks like most; None if it is like none of them.
 
         Safe to call from several threads.
@@ -85,13 +85,13 @@ def _label(path: Path) -> str:
     return f"{(folder.parent if folder.name in HR_FOLDERS else folder).name}/{path.name}"
 
 
-def _small(pixels: Pixels) -> Image.Image:
+def _small(pixels: RgbImage) -> Image.Image:
     image = Image.fromarray(pixels)
     # Whole factors are averaged fast; the rest is left to the hash.
     return image.reduce(max(1, min(image.size) // _SIDE)).convert("L")
 
 
-def _hashes(pixels: Pixels) -> list[Bits]:
+def _hashes(pixels: RgbImage) -> list[Bits]:
     small = _small(pixels)
     width, height = small.size
     cuts = itertools.product((0, round(_CUT * width)), (0, round(_CUT * height)), repeat=2)

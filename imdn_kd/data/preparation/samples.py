@@ -17,7 +17,7 @@ from imdn_kd.data.preparation.sources.layouts import SourceImage
 from imdn_kd.data.preparation.writers import Format
 from imdn_kd.errors import InputError
 from imdn_kd.image.io import Picture, decode_image
-from imdn_kd.image.rgb import Pixels, rgb_of
+from imdn_kd.image.rgb import RgbImage, rgb_of
 from imdn_kd.utils.progress_log import Record
 
 
@@ -53,7 +53,7 @@ class Sample:
 
     name: str
     sha256: str
-    planes: Mapping[str, Pixels]
+    planes: Mapping[str, RgbImage]
     was: list[str] = field(default_factory=list)
 
 
@@ -81,7 +81,7 @@ class SampleBuilder:
             return {"name": original.name, "bad": str(error)}
         return Sample(original.name, hashlib.sha256(data).hexdigest(), planes, _was(picture))
 
-    def _low(self, original: SourceImage, gt: Pixels, scale: Fraction) -> Pixels:
+    def _low(self, original: SourceImage, gt: RgbImage, scale: Fraction) -> RgbImage:
         part = _crop(gt, math.lcm(scale.numerator, self._multiple), original.gt.label)
         if self._spec.steps is not None:
             return degrade(part, scale, self._spec.steps, f"{self._spec.seed} {original.name} {scale}")
@@ -98,12 +98,12 @@ class SampleBuilder:
         return low[:height, :width]
 
 
-def _low_size(image: Pixels, scale: Fraction) -> tuple[int, int]:
+def _low_size(image: RgbImage, scale: Fraction) -> tuple[int, int]:
     height, width = image.shape[:2]
     return height // scale.numerator * scale.denominator, width // scale.numerator * scale.denominator
 
 
-def _crop(image: Pixels, multiple: int, label: str) -> Pixels:
+def _crop(image: RgbImage, multiple: int, label: str) -> RgbImage:
     height, width = (side // multiple * multiple for side in image.shape[:2])
     if not height or not width:
         raise InputError(

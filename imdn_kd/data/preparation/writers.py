@@ -12,7 +12,7 @@ from imdn_kd.data.lmdb_io import LmdbWriter, check_key
 from imdn_kd.data.store import MANIFEST
 from imdn_kd.data.store_writer import StoreWriter
 from imdn_kd.image.io import Picture, write_image
-from imdn_kd.image.rgb import Pixels
+from imdn_kd.image.rgb import RgbImage
 from imdn_kd.utils.files import atomic_path
 from imdn_kd.utils.progress_log import Record
 
@@ -27,7 +27,7 @@ class Writer(Protocol):
         """Keep what is there of these records, remove anything else, and return how many are complete."""
         ...
 
-    def append(self, name: str, sha256: str, planes: Mapping[str, Pixels]) -> Record:
+    def append(self, name: str, sha256: str, planes: Mapping[str, RgbImage]) -> Record:
         """Write an image in all its planes; return what the progress log has to know of it."""
         ...
 
@@ -54,7 +54,7 @@ class FolderWriter:
                 return number
         return len(records)
 
-    def append(self, name: str, sha256: str, planes: Mapping[str, Pixels]) -> Record:
+    def append(self, name: str, sha256: str, planes: Mapping[str, RgbImage]) -> Record:
         """Write one file for each plane."""
         for plane, image in planes.items():
             write_image(self._path(plane, name), Picture(image), overwrite=True)
@@ -85,7 +85,7 @@ class LmdbPlanesWriter:
                 return number
         return len(records)
 
-    def append(self, name: str, sha256: str, planes: Mapping[str, Pixels]) -> Record:
+    def append(self, name: str, sha256: str, planes: Mapping[str, RgbImage]) -> Record:
         """Write and commit an image."""
         check_key(name)
         for plane, image in planes.items():

@@ -20,7 +20,7 @@ from imdn_kd.distill.teacher import Teacher, mean_of
 from imdn_kd.errors import InputError
 from imdn_kd.evaluation.benchmark import EvalTask, Upsampler, bicubic, make_upsampler, score
 from imdn_kd.evaluation.metrics import Protocol
-from imdn_kd.image.rgb import Pixels
+from imdn_kd.image.rgb import RgbImage
 from imdn_kd.inference.upscaler import Upscaler
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class Cache:
             teacher.to(device)
         total = len(self._store)
 
-        def make(index: int) -> Pixels:
+        def make(index: int) -> RgbImage:
             on_image(index, total)
             return _enlarge(self._teachers, self._store.image(index, self._source))
 
@@ -134,14 +134,14 @@ def check_teachers(
     return psnr
 
 
-def _enlarge(teachers: Sequence[Teacher], lr: Pixels) -> Pixels:
+def _enlarge(teachers: Sequence[Teacher], lr: RgbImage) -> RgbImage:
     lq = torch.from_numpy(lr.copy()).permute(2, 0, 1)[None].to(teachers[0].mean.device).float() / 255
     sr = mean_of(teachers, [teacher(lq) for teacher in teachers])
     if not sr.isfinite().all():
         names = ", ".join(teacher.name for teacher in teachers)
         raise InputError(f"{names}: gives values that are not finite; check weights, value_range and precision")
     sr = sr.clamp(0, 1).mul(255).round().byte()
-    pixels: Pixels = sr[0].permute(1, 2, 0).contiguous().cpu().numpy()
+    pixels: RgbImage = sr[0].permute(1, 2, 0).contiguous().cpu().numpy()
     return pixels
 
 

@@ -7,18 +7,17 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import skimage.data
 from PIL import Image, ImageEnhance
 
 from imdn_kd.data.preparation.leak_check import BenchmarkIndex
 from imdn_kd.errors import InputError
+from imdn_kd.image.rgb import RgbImage
 from tests.fake_set import picture
 from tests.shared_data import SHARED, needs_shared, read_rgb
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
-Pixels = npt.NDArray[np.uint8]
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +75,7 @@ def test_copies_are_found(folder, benchmarks, name, copy):
     assert benchmarks.match(np.asarray(COPIES[copy](image))) == f"{folder.name}/{name}.png"
 
 
-def strangers() -> list[Pixels]:
+def strangers() -> list[RgbImage]:
     flat = np.full((90, 120, 3), 200, np.uint8)
     slope = np.broadcast_to(np.linspace(0, 255, 256).astype(np.uint8)[:, None], (256, 256, 3))
     noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)

@@ -20,7 +20,7 @@ from imdn_kd.data.preparation.sources.layouts import SkippedImage, SourceImage, 
 from imdn_kd.data.preparation.sources.locations import Located, locate
 from imdn_kd.data.store import Store
 from imdn_kd.errors import InputError
-from imdn_kd.image.rgb import Pixels
+from imdn_kd.image.rgb import RgbImage
 
 Fetch = Callable[[Archive], None]
 """Gets a missing archive into one of the places."""
@@ -142,7 +142,7 @@ def sample_source(name: str) -> Source:
     data: Any = skimage.data  # scikit-image is only partly typed
     originals = []
     for photo in SAMPLE[name]:
-        pixels: Pixels = data.stereo_motorcycle()[0] if photo == "motorcycle" else getattr(data, photo)()
+        pixels: RgbImage = data.stereo_motorcycle()[0] if photo == "motorcycle" else getattr(data, photo)()
         label = f"photograph {photo} of scikit-image"
         originals.append(SourceImage(photo, _PixelFile(label, zlib.crc32(pixels.data), pixels.nbytes, pixels.copy)))
     return Source(name, "photographs of scikit-image", originals)
@@ -178,7 +178,7 @@ class _PixelFile:
     label: str
     crc32: int
     size: int
-    pixels: Callable[[], Pixels]
+    pixels: Callable[[], RgbImage]
 
     @property
     def stamp(self) -> str:
