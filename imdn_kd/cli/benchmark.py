@@ -58,9 +58,9 @@ def benchmark(
     """
     from imdn_kd.cli.progress import FileProgress
     from imdn_kd.config.options import read_options
-    from imdn_kd.data.benchmark_sets import DataSource
+    from imdn_kd.data.folder_names import DataSource
     from imdn_kd.evaluation import benchmark as library
-    from imdn_kd.evaluation.metrics import Protocol
+    from imdn_kd.evaluation.protocol import Protocol
     from imdn_kd.evaluation.report import report_scores
     from imdn_kd.evaluation.schema import BenchmarkOptions
     from imdn_kd.evaluation.tables import check_output

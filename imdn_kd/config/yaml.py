@@ -89,6 +89,8 @@ class Document:
                 self.content: Any = None if self._root is None else loader.construct_document(self._root)
             finally:
                 loader.dispose()
+        except InputError:
+            raise
         except RecursionError as error:
             raise InputError(f"{where(None)}: is nested too deeply; correct it") from error
         # Values that do not fit the tag before them (`!!bool 3`) fail in all of these ways.

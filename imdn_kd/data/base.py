@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Protocol
 
 from imdn_kd.errors import InputError
-from imdn_kd.image.rgb import RgbImage
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from imdn_kd.image.rgb import RgbImage
 
 
 class ImagePairs(Protocol):

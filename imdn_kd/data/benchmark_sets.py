@@ -6,39 +6,14 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from imdn_kd.data.folder_names import HR_FOLDERS, LR_FOLDERS, LR_NAMES, DataSource
 from imdn_kd.errors import InputError
 from imdn_kd.image.io import find_images
 from imdn_kd.image.resize import imresize
 from imdn_kd.image.rgb import RgbImage, read_rgb
 
-HR_FOLDERS = ("HR", "GTmod12", "GT")
-"""Where a data set keeps its originals; without any of these the folder itself holds them."""
-
-LR_FOLDERS = ("LRbicx{scale}", "LR_bicubic/X{scale}")
-"""Where a data set keeps LR images, beside its originals."""
-
-LR_NAMES = ("{}x{scale}", "{}")
-"""What the LR image of original `{}` is called, less the suffix."""
-
 MADE = "MATLAB bicubic"
 """The source of LR images that come from no folder."""
-
-
-@dataclass(frozen=True)
-class DataSource:
-    """What a user says of a data set.
-
-    Attributes:
-        data: folder, or the name of one in the folder of all data sets.
-        lr: folder of the LR images, instead of the usual places.
-        name: for tables, instead of the name of the folder.
-        lr_name: what the LR image of original `{}` is called, less the suffix, instead of `LR_NAMES`.
-    """
-
-    data: str | Path
-    lr: str | Path | None = None
-    name: str | None = None
-    lr_name: str | None = None
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,11 @@ from pathlib import Path
 from statistics import fmean
 
 from imdn_kd import zoo
-from imdn_kd.data.benchmark_sets import DataSource, ImagePair, ImageSet, find_set
+from imdn_kd.data.benchmark_sets import ImagePair, ImageSet, find_set
+from imdn_kd.data.folder_names import DataSource
 from imdn_kd.errors import InputError
-from imdn_kd.evaluation.metrics import PROTOCOLS, Protocol, psnr, ssim
+from imdn_kd.evaluation.metrics import psnr, ssim
+from imdn_kd.evaluation.protocol import PROTOCOLS, Protocol
 from imdn_kd.image.io import Picture, write_image
 from imdn_kd.image.resize import imresize
 from imdn_kd.image.rgb import RgbImage

@@ -3,86 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from imdn_kd.errors import InputError
+from imdn_kd.evaluation.protocol import PROTOCOLS, Protocol, Space, Window
 
 Image = npt.NDArray[np.uint8]
 Values = npt.NDArray[np.floating[Any]]
-Space = Literal["y", "y-rounded", "y-swapped", "y-pillow", "rgb"]
-Window = Literal["gaussian11", "uniform7"]
-
-_SPACES: dict[Space, str] = {
-    "y": "Y (BT.601, 16-235, not rounded)",
-    "y-rounded": "Y (BT.601, 16-235, rounded to whole levels)",
-    "y-swapped": "Y (BT.601, 16-235, not rounded) with red and blue swapped",
-    "y-pillow": "Y (Pillow's YCbCr, 0-255)",
-    "rgb": "RGB",
-}
-_WINDOWS: dict[Window, str] = {
-    "gaussian11": "SSIM window Gaussian 11x11 (sigma 1.5)",
-    "uniform7": "SSIM window uniform 7x7",
-}
 
 _SIDES: dict[Window, int] = {"gaussian11": 11, "uniform7": 7}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Protocol:
-    """What PSNR and SSIM are measured on; the defaults are those of published tables.
-
-    Attributes:
-        space: colour space that is measured. `y` is 16 + 65.481 R + 128.553 G + 24.966 B for R, G, B in [0, 1], as
-            MATLAB's `rgb2ycbcr` before rounding; a grey image counts as R = G = B. The others are met elsewhere.
-        shave: pixels cut from each border before colours are converted; None for as many as the scale.
-        ssim_window: the published 11x11 Gaussian with population covariance, or scikit-image's default, a 7x7 uniform
-            window with sample covariance.
-
-    Raises:
-        InputError: `metrics.protocol`, a value that is not one of the above.
-    """
-
-    space: Space = "y"
-    shave: int | None = None
-    ssim_window: Window = "gaussian11"
-
-    def __post_init__(self) -> None:
-        if self.space not in _SPACES:
-            raise InputError(f"space is {self.space!r}; choose one of {', '.join(_SPACES)}", code="metrics.protocol")
-        if self.ssim_window not in _WINDOWS:
-            raise InputError(
-                f"ssim_window is {self.ssim_window!r}; choose one of {', '.join(_WINDOWS)}", code="metrics.protocol"
-            )
-        if self.shave is not None and self.shave < 0:
-            raise InputError(
-                f"shave is {self.shave}; give 0 or more pixels, or leave it out to cut as many as the scale",
-                code="metrics.protocol",
-            )
-
-    def describe(self) -> str:
-        """One line to print beside the numbers."""
-        border = "`scale`" if self.shave is None else str(self.shave)
-        return f"PSNR and SSIM on {_SPACES[self.space]}, {border} px cut from each border, {_WINDOWS[self.ssim_window]}"
-
-    def border(self, scale: float) -> int:
-        """Pixels to cut from each border of an image that was enlarged by `scale`; a fraction is rounded up."""
-        return math.ceil(scale) if self.shave is None else self.shave
-
-
-PROTOCOLS = {
-    "standard": Protocol(),
-    "y-rounded": Protocol(space="y-rounded"),
-    "no-shave": Protocol(shave=0),
-    "y-swapped": Protocol(space="y-swapped"),
-    "y-pillow": Protocol(space="y-pillow"),
-    "rgb": Protocol(space="rgb"),
-    "ssim-7x7": Protocol(ssim_window="uniform7"),
-}
-"""The standard protocol, and the deviations that most often explain a difference from it, by name."""
 
 
 def psnr(sr: Image, hr: Image, scale: float, protocol: Protocol = PROTOCOLS["standard"]) -> float:

@@ -8,8 +8,8 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from imdn_kd.config.options import Integer, Options, UserPath
-from imdn_kd.data.benchmark_sets import DataSource
-from imdn_kd.evaluation.metrics import Protocol
+from imdn_kd.data.folder_names import DataSource
+from imdn_kd.evaluation.protocol import Protocol
 
 
 class IoBackend(Options):

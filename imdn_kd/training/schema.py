@@ -13,7 +13,7 @@ from imdn_kd.config.options import Integer, Options, UserPath
 from imdn_kd.config.problems import UNKNOWN
 from imdn_kd.data.schema import TrainDataOptions
 from imdn_kd.distill.schema import CRITIC_OPTIM, GROUND_TRUTH_OPTIONS, DistillOptions, TeacherOptions
-from imdn_kd.evaluation.metrics import Protocol
+from imdn_kd.evaluation.protocol import Protocol
 from imdn_kd.evaluation.schema import DatasetOptions, ValOptions
 
 PHASES = ("val", "test")

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from imdn_kd.archs.base import SRNetwork
 from imdn_kd.data.benchmark_sets import ImageSet
 from imdn_kd.evaluation.benchmark import EvalTask, ImageScore, SetScore, make_upsampler, score
-from imdn_kd.evaluation.metrics import Protocol
+from imdn_kd.evaluation.protocol import Protocol
 from imdn_kd.inference.upscaler import Upscaler
 from imdn_kd.training import distributed as launch
 

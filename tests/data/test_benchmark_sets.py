@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imdn_kd.data.benchmark_sets import MADE, DataSource, find_set
+from imdn_kd.data.benchmark_sets import MADE, find_set
+from imdn_kd.data.folder_names import DataSource
 from imdn_kd.errors import InputError
 from imdn_kd.image.io import Picture, write_image
 from imdn_kd.image.resize import imresize

@@ -20,7 +20,8 @@ from imdn_kd.evaluation.benchmark import (
     plan_tasks,
     score,
 )
-from imdn_kd.evaluation.metrics import PROTOCOLS, psnr, ssim
+from imdn_kd.evaluation.metrics import psnr, ssim
+from imdn_kd.evaluation.protocol import PROTOCOLS
 from imdn_kd.evaluation.report import report_scores
 from imdn_kd.image.io import read_image
 from imdn_kd.inference.model_file import ModelFile, save_model

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from imdn_kd.errors import InputError
-from imdn_kd.evaluation.metrics import PROTOCOLS, Protocol, is_measurable, psnr, ssim
+from imdn_kd.evaluation.metrics import is_measurable, psnr, ssim
+from imdn_kd.evaluation.protocol import PROTOCOLS, Protocol
 from imdn_kd.image.resize import imresize
 from tests.basicsr_compat import import_basicsr
 from tests.reference import metrics as reference

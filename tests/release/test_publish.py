@@ -18,7 +18,7 @@ from imdn_kd.config.options import read_options
 from imdn_kd.data.store import Store
 from imdn_kd.errors import InputError
 from imdn_kd.evaluation.benchmark import benchmark, open_upsamplers
-from imdn_kd.evaluation.metrics import Protocol
+from imdn_kd.evaluation.protocol import Protocol
 from imdn_kd.image.io import Picture, write_image
 from imdn_kd.inference.model_file import ModelFile, load_model, save_model
 from imdn_kd.registry import ARCHS

@@ -21,7 +21,7 @@ from torch import nn
 from imdn_kd.archs.imdn import IMDN
 from imdn_kd.data.benchmark_sets import find_set
 from imdn_kd.errors import InputError
-from imdn_kd.evaluation.metrics import Protocol
+from imdn_kd.evaluation.protocol import Protocol
 from imdn_kd.training import distributed as launch
 from imdn_kd.training.run import prepare
 from imdn_kd.training.setup import plan

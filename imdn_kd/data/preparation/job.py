@@ -10,11 +10,10 @@ from pathlib import Path
 from imdn_kd.data.preparation.leak_check import BenchmarkIndex
 from imdn_kd.data.preparation.pipeline import PrepareReport, build_dataset
 from imdn_kd.data.preparation.samples import PrepareSpec
-from imdn_kd.data.preparation.schema import PrepareOptions
-from imdn_kd.data.preparation.sources.catalogue import NAMED_SETS, Archive
+from imdn_kd.data.preparation.schema import Format, PrepareOptions
+from imdn_kd.data.preparation.sources.catalogue import NAMED_SETS, SAMPLE, Archive
 from imdn_kd.data.preparation.sources.download import Progress, download
 from imdn_kd.data.preparation.sources.sources import (
-    SAMPLE,
     Source,
     folder_source,
     lmdb_source,
@@ -22,7 +21,6 @@ from imdn_kd.data.preparation.sources.sources import (
     sample_source,
     store_source,
 )
-from imdn_kd.data.preparation.writers import Format
 from imdn_kd.data.store import Store
 from imdn_kd.errors import InputError
 

@@ -1,4 +1,4 @@
-"""Options of `imdn-kd prepare`."""
+"""Options of `imdn-kd prepare`: the images to take, the degradations to apply, the format to write."""
 
 from __future__ import annotations
 
@@ -6,16 +6,81 @@ import difflib
 from fractions import Fraction
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from imdn_kd.config.options import Integer, Options
 from imdn_kd.data.base import exact_scale
-from imdn_kd.data.preparation.degradations import Bicubic, Step
-from imdn_kd.data.preparation.sources.catalogue import NAMED_SETS
-from imdn_kd.data.preparation.sources.sources import SAMPLE
-from imdn_kd.data.preparation.writers import Format
+from imdn_kd.data.preparation.sources.catalogue import NAMED_SETS, SAMPLE
 from imdn_kd.errors import InputError
+
+Format = Literal["store", "folder", "lmdb"]
+
+
+def _check_range(value: float | list[float]) -> float | list[float]:
+    low, high = bounds(value)
+    if not 0 <= low <= high <= 255:
+        raise PydanticCustomError("range", "give a number from 0 to 255, or two, [lowest, highest]")
+    return value
+
+
+Range = Annotated[float | Annotated[list[float], Field(min_length=2, max_length=2)], AfterValidator(_check_range)]
+"""A number, or the bounds between which one is drawn for each image."""
+
+
+class Bicubic(Options):
+    """Shrink by the factor, as MATLAB does."""
+
+    type: Literal["bicubic"] = "bicubic"
+
+
+class Blur(Options):
+    """Gaussian blur.
+
+    Attributes:
+        sigma: standard deviation, px of the image at this place in the list.
+    """
+
+    type: Literal["blur"]
+    sigma: Range
+
+
+class Noise(Options):
+    """Gaussian noise, independent for each channel.
+
+    Attributes:
+        sigma: standard deviation, levels of 255.
+    """
+
+    type: Literal["noise"]
+    sigma: Range
+
+
+class Jpeg(Options):
+    """Write as JPEG and read again.
+
+    Attributes:
+        quality: 1 to 100, as Pillow counts.
+    """
+
+    type: Literal["jpeg"]
+    quality: Range
+
+    @field_validator("quality")
+    @classmethod
+    def _check(cls, value: float | list[float]) -> float | list[float]:
+        low, high = bounds(value)
+        if low < 1 or high > 100:
+            raise PydanticCustomError("quality", "quality lies between 1 and 100")
+        return value
+
+
+Step = Bicubic | Blur | Noise | Jpeg
+
+
+def bounds(value: float | list[float]) -> tuple[float, float]:
+    """The lowest and the highest value of a `Range`."""
+    return (value[0], value[1]) if isinstance(value, list) else (value, value)
 
 
 def _check_scale(scale: float) -> float:

@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from imdn_kd.data.lmdb_io import LmdbWriter, check_key
+from imdn_kd.data.preparation.schema import Format
 from imdn_kd.data.store import MANIFEST
 from imdn_kd.data.store_writer import StoreWriter
 from imdn_kd.image.io import Picture, write_image
@@ -16,7 +17,6 @@ from imdn_kd.image.rgb import RgbImage
 from imdn_kd.utils.files import atomic_path
 from imdn_kd.utils.progress_log import Record
 
-Format = Literal["store", "folder", "lmdb"]
 Description = Mapping[str, Any]
 
 

@@ -19,7 +19,7 @@ from imdn_kd.distill.schema import TeacherOptions
 from imdn_kd.distill.teacher import Teacher, mean_of
 from imdn_kd.errors import InputError
 from imdn_kd.evaluation.benchmark import EvalTask, Upsampler, bicubic, make_upsampler, score
-from imdn_kd.evaluation.metrics import Protocol
+from imdn_kd.evaluation.protocol import Protocol
 from imdn_kd.image.rgb import RgbImage
 from imdn_kd.inference.upscaler import Upscaler
 

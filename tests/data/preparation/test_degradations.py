@@ -10,7 +10,8 @@ from pydantic import TypeAdapter, ValidationError
 from skimage import data
 from skimage.filters import gaussian
 
-from imdn_kd.data.preparation.degradations import Bicubic, Blur, Jpeg, Noise, Step, degrade, describe
+from imdn_kd.data.preparation.degradations import degrade, describe
+from imdn_kd.data.preparation.schema import Bicubic, Blur, Jpeg, Noise, Step
 from imdn_kd.image.resize import imresize
 from tests.shared_data import needs_shared, set5_pairs
 

@@ -13,8 +13,9 @@ from typing import Any
 from PIL import Image
 
 from imdn_kd.data.lmdb_io import LmdbImages, common_keys
-from imdn_kd.data.preparation.degradations import Bicubic, describe
-from imdn_kd.data.preparation.sources.catalogue import Archive, NamedSet
+from imdn_kd.data.preparation.degradations import describe
+from imdn_kd.data.preparation.schema import Bicubic
+from imdn_kd.data.preparation.sources.catalogue import SAMPLE, Archive, NamedSet
 from imdn_kd.data.preparation.sources.file_tree import open_tree
 from imdn_kd.data.preparation.sources.layouts import SkippedImage, SourceImage, scan_dataset
 from imdn_kd.data.preparation.sources.locations import Located, locate
@@ -24,9 +25,6 @@ from imdn_kd.image.rgb import RgbImage
 
 Fetch = Callable[[Archive], None]
 """Gets a missing archive into one of the places."""
-
-SAMPLE = {"sample": ("astronaut", "chelsea", "motorcycle", "rocket"), "sample_valid": ("coffee",)}
-"""Photographs inside scikit-image: to train on, and to choose by."""
 
 
 @dataclass(frozen=True)
