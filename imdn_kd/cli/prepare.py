@@ -40,7 +40,7 @@ def prepare(
     ] = None,
     degradation: Annotated[
         str | None,
-        typer.Option(help="bicubic (MATLAB's), or given (files that come with the originals).", show_default="bicubic"),
+        typer.Option(help="bicubic (MATLAB's), or given (files that come with the HR images).", show_default="bicubic"),
     ] = None,
     lr: Annotated[
         list[str] | None, typer.Option(metavar="SCALE=PATH", help="Where the given images of a factor lie.")
@@ -63,7 +63,7 @@ def prepare(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is at the output.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Make training data: decode images once, make their low-quality partners, pack both.
+    """Make training data: decode images once, make LR images, pack both.
 
     Interrupted, the same command goes on where it was.
 

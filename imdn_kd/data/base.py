@@ -1,4 +1,4 @@
-"""What patches are cut from: images with their low-quality partners, wherever they are kept."""
+"""Pairs of HR and LR images, wherever they are stored, and scales as fractions."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 
 class ImagePairs(Protocol):
-    """Images (`gt`) and their low-quality partners (`lq`), read-only, usable from several processes.
+    """HR images (`gt`) with their LR images (`lq`), read-only, usable from several processes.
 
     Attributes:
-        scale: px of `gt` for a px of `lq`. The sides of `gt` are whole multiples of the numerator, those of `lq` the
-            same multiples of the denominator.
-        planes: what `read` gives, `gt` and `lq` first; all others (a teacher's output) have the size of `gt`.
+        scale: px of `gt` per px of `lq`. The sides of `gt` are multiples of the numerator, those of `lq` the same
+            multiples of the denominator.
+        planes: names of what `read` returns, `gt` and `lq` first; others (a teacher's output) have the size of `gt`.
     """
 
     scale: Fraction
     planes: Sequence[str]
 
     def __len__(self) -> int:
-        """Return how many pairs there are."""
+        """Return the number of pairs."""
         ...
 
     def name(self, index: int) -> str:
@@ -36,23 +36,23 @@ class ImagePairs(Protocol):
         ...
 
     def lq_sizes(self) -> npt.NDArray[np.int64]:
-        """Return the (height, width) of every `lq` image, px; may have to look into every file."""
+        """Return the (height, width) of every `lq` image, px; may have to read the header of every file."""
         ...
 
     def read(self, index: int) -> dict[str, RgbImage]:
-        """Return the planes of an image, each H x W x 3, RGB; perhaps views that must not be written to.
+        """Return the planes of an image, each H x W x 3, RGB; possibly read-only views.
 
         Raises:
-            InputError: an image is damaged, or the sizes of a pair do not fit.
+            InputError: an image is damaged, or the sizes of a pair do not fit (`data.lr-size`).
         """
         ...
 
 
 def exact_scale(scale: float | str | Fraction) -> Fraction:
-    """Return a factor as a fraction: 2 is 2/1, 1.5 is 3/2.
+    """Return a scale as a fraction: 2 is 2/1, 1.5 is 3/2.
 
     Raises:
-        InputError: less than 1, not a number, or one with more than two decimals.
+        InputError: `scale.invalid`: less than 1, not a number, or more than two decimals.
     """
     try:
         exact = Fraction(str(scale))
@@ -67,5 +67,5 @@ def exact_scale(scale: float | str | Fraction) -> Fraction:
 
 
 def lq_plane(scale: Fraction) -> str:
-    """Name of the low-quality plane of a factor: `lq_x4`, `lq_x1.5`."""
+    """Name of the LR plane of a scale: `lq_x4`, `lq_x1.5`."""
     return f"lq_x{float(scale):g}"

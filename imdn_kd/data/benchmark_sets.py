@@ -1,4 +1,4 @@
-"""Finding images in folders: the originals of a data set, and the low-resolution (LR) images that belong to them."""
+"""Benchmark data sets: the HR images in a folder, and their LR images for a scale."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from imdn_kd.image.io import find_images
 from imdn_kd.image.resize import imresize
 from imdn_kd.image.rgb import RgbImage, read_rgb
 
-MADE = "MATLAB bicubic"
-"""The source of LR images that come from no folder."""
+COMPUTED = "MATLAB bicubic"
+"""Source of LR images that are computed from the HR images."""
 
 
 @dataclass(frozen=True)
 class ImagePair:
-    """An original, and its LR image if there is a file of it; `name` is that of the original, less the suffix."""
+    """An HR image, and its LR image if that is a file; `name` is that of the HR image, less the suffix."""
 
     name: str
     hr: Path
@@ -27,12 +27,12 @@ class ImagePair:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """The images of a data set for one factor.
+    """The images of a data set for one scale.
 
     Attributes:
-        name: for tables.
-        scale: side of the originals / side of the LR images.
-        lr: folder of the LR images; None if they are made from the originals.
+        name: shown in tables.
+        scale: side of the HR images / side of the LR images.
+        lr: folder of the LR images; None if they are computed from the HR images.
         pairs: the images, by name.
     """
 
@@ -43,23 +43,23 @@ class ImageSet:
 
     @property
     def lr_source(self) -> str:
-        """Where the LR images come from, for tables."""
-        return MADE if self.lr is None else f"{self.lr.name} (files)"
+        """Source of the LR images, shown in tables."""
+        return COMPUTED if self.lr is None else f"{self.lr.name} (files)"
 
     def load(self, pair: ImagePair) -> tuple[RgbImage, RgbImage]:
-        """Read a pair: the original cropped at the bottom and right to a multiple of the factor, and its LR image.
+        """Read a pair: the HR image, cropped at the bottom and right to a multiple of the scale, and its LR image.
 
         Returns:
             sH x sW x 3 and H x W x 3, RGB.
 
         Raises:
-            InputError: an unreadable image, an original smaller than the factor, or sizes that do not fit.
+            InputError: an unreadable image, `image.too-small`, or `data.lr-size`, sizes that do not fit.
         """
         hr = read_rgb(pair.hr)
         height, width = (side // self.scale for side in hr.shape[:2])
         if not height or not width:
             raise InputError(
-                f"{pair.hr}: {_size(hr)} px are too few for factor {self.scale}; remove it from the set",
+                f"{pair.hr}: {_size(hr)} px are too few for scale {self.scale}; remove it from the set",
                 code="image.too-small",
             )
         hr = hr[: height * self.scale, : width * self.scale]
@@ -78,16 +78,17 @@ class ImageSet:
 def find_set(source: DataSource | str | Path, scale: int, *, root: Path | str = "datasets") -> ImageSet:
     """Find the images of a data set.
 
-    A folder with `HR/` (or BasicSR's `GTmod12/`) and perhaps `LRbicx2/` and the like, or a plain folder of originals.
-    Where there are no LR files for the factor, they are made when loaded.
+    A folder with `HR/` (or BasicSR's `GTmod12/`) and perhaps `LRbicx2/` and the like, or a plain folder of HR images.
+    Without LR files for the scale, LR images are computed when loaded.
 
     Args:
         source: a folder, or the name of one in `root`.
-        scale: the factor, 2 or more.
+        scale: 2 or more.
         root: folder of all data sets.
 
     Raises:
-        InputError: no such folder, no images, two originals of one name, or an LR folder without the partner of one.
+        InputError: `data.not-found`, `data.not-a-folder`, `data.no-images`, `data.same-name` for two HR images, or
+            `data.lr-missing`, an LR folder without the LR image of one.
     """
     if not isinstance(source, DataSource):
         source = DataSource(source)
@@ -96,14 +97,14 @@ def find_set(source: DataSource | str | Path, scale: int, *, root: Path | str = 
     originals = find_images(hr_folder)
     if not originals:
         raise InputError(
-            f"{hr_folder}: has no images; put the originals there, or into {hr_folder}/HR", code="data.no-images"
+            f"{hr_folder}: has no images; put the HR images there, or into {hr_folder}/HR", code="data.no-images"
         )
     name, count = Counter(path.stem for path in originals).most_common(1)[0]
     if count > 1:
         raise InputError(f"{hr_folder}: has {count} images called {name}; keep one of them", code="data.same-name")
     lr_folder = _lr_folder(source, folder, hr_folder, scale)
-    partners = _partners(originals, lr_folder, source.lr_name, scale)
-    pairs = (ImagePair(hr.stem, hr, lr) for hr, lr in zip(originals, partners, strict=True))
+    lr_images = _lr_images(originals, lr_folder, source.lr_name, scale)
+    pairs = (ImagePair(hr.stem, hr, lr) for hr, lr in zip(originals, lr_images, strict=True))
     resolved = folder.resolve()
     default_name = resolved.parent.name if resolved.name in HR_FOLDERS else resolved.name
     return ImageSet(source.name or default_name, scale, lr_folder, tuple(pairs))
@@ -133,13 +134,13 @@ def _lr_folder(source: DataSource, folder: Path, hr_folder: Path, scale: int) ->
     return next((place for place in usual if place.is_dir()), None)
 
 
-def _partners(originals: list[Path], folder: Path | None, lr_name: str | None, scale: int) -> list[Path | None]:
+def _lr_images(originals: list[Path], folder: Path | None, lr_name: str | None, scale: int) -> list[Path | None]:
     if folder is None:
         return [None] * len(originals)
     # Not str.format: file names may have braces of their own.
     names = [name.replace("{scale}", str(scale)) for name in ((lr_name,) if lr_name else LR_NAMES)]
     there = {path.stem: path for path in find_images(folder)}
-    partners: list[Path | None] = []
+    lr_images: list[Path | None] = []
     for hr in originals:
         wanted = [name.replace("{}", hr.stem) for name in names]
         found = next((there[name] for name in wanted if name in there), None)
@@ -149,8 +150,8 @@ def _partners(originals: list[Path], folder: Path | None, lr_name: str | None, s
                 "add it, or move the folder away to have LR images made",
                 code="data.lr-missing",
             )
-        partners.append(found)
-    return partners
+        lr_images.append(found)
+    return lr_images
 
 
 def _size(image: RgbImage) -> str:

@@ -1,4 +1,4 @@
-"""Pairs of image files as BasicSR keeps them: two folders, perhaps with a list of names, or two LMDB folders."""
+"""BasicSR's paired data sets: two folders of images, optionally with a list of names, or two LMDB folders."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from imdn_kd.registry import DATASETS
 
 
 class _Images(Protocol):
-    """One side of the pairs."""
+    """The HR or the LR images of all pairs."""
 
     def __len__(self) -> int: ...
 
@@ -34,24 +34,25 @@ class _Images(Protocol):
 
 @DATASETS.register
 class PairedImageDataset:
-    """Originals (`gt`) and low-quality images (`lq`) in files, an `ImagePairs` with the options of BasicSR's data set.
+    """`ImagePairs` of HR images (`gt`) and LR images (`lq`) in files, with the options of BasicSR's data set.
 
-    On disk, `find_pairs` finds the LR images. In LMDB both sides must have the same keys, which are sorted;
-    neither list nor template counts there.
+    On disk, `find_pairs` finds the LR images. In LMDB both sides must have the same keys, which are sorted; list and
+    template are ignored there.
 
-    A `gt` that is larger than its `lq` says, by less than a pixel of `lq`, is cropped at the bottom and right. At
-    fractional factors so is `lq`, to a multiple of the denominator.
+    A `gt` that exceeds `scale` times its `lq` by less than a pixel of `lq` is cropped at the bottom and right. At
+    fractional scales so is `lq`, to a multiple of the denominator.
 
     Args:
-        scale: px of `gt` for a px of `lq`, 1 or more.
-        dataroot_gt: folder of the originals.
-        dataroot_lq: folder of their partners.
-        meta_info_file: a name in `dataroot_gt` on each line, perhaps with its shape behind a space; or all.
-        filename_tmpl: name of the `lq` of the original `{}`, both without suffix.
-        io_backend: `{"type": "disk"}`, which is meant by None, or `{"type": "lmdb"}`.
+        scale: px of `gt` per px of `lq`, 1 or more.
+        dataroot_gt: folder of the HR images.
+        dataroot_lq: folder of their LR images.
+        meta_info_file: file with a name in `dataroot_gt` on each line, optionally followed by a space and its shape;
+            default: all images.
+        filename_tmpl: name of the `lq` of the HR image `{}`, both without suffix.
+        io_backend: `{"type": "disk"}` (default) or `{"type": "lmdb"}`.
 
     Raises:
-        InputError: anything missing, no images, an original without a partner, or options that cannot be used.
+        InputError: as `find_pairs`, as `LmdbImages`, or `data.io-backend`.
     """
 
     def __init__(
@@ -82,14 +83,14 @@ class PairedImageDataset:
         return len(self._gt)
 
     def name(self, index: int) -> str:
-        """Return the path of an original; of LMDB, the folder and the key."""
+        """Return the path of an HR image; of LMDB, the folder and the key."""
         return self._gt.name(index)
 
     def lq_sizes(self) -> npt.NDArray[np.int64]:
-        """Return the (height, width) of every `lq`, px, from headers or meta_info.txt; looks only once.
+        """Return the (height, width) of every `lq`, px, from headers or meta_info.txt; read once.
 
         Raises:
-            InputError: an image whose header does not tell and that cannot be decoded.
+            InputError: an image without a usable header that cannot be decoded.
         """
         if self._sizes is None:
             sizes = np.array([self._lq.size(index) for index in range(len(self))], np.int64).reshape(-1, 2)
@@ -101,7 +102,7 @@ class PairedImageDataset:
         """Return `gt`, sH x sW x 3, and `lq`, H x W x 3; RGB.
 
         Raises:
-            InputError: an image that cannot be read, or sizes that do not fit.
+            InputError: an image that cannot be read, or `data.lr-size`, sizes that do not fit.
         """
         gt, lq = self._gt.read(index), self._lq.read(index)
         times = [self._fitting(*sides) for sides in zip(gt.shape[:2], lq.shape[:2], strict=True)]
@@ -117,9 +118,9 @@ class PairedImageDataset:
         return {"gt": gt[:gt_height, :gt_width], "lq": lq[:lq_height, :lq_width]}
 
     def _fitting(self, gt: int, lq: int) -> int:
-        """How often the factor goes into these sides, exactly: numerator into `gt`, denominator into `lq`; else 0.
+        """How often numerator and denominator of the scale go into the sides of `gt` and `lq`; 0 if they do not fit.
 
-        Of fractional sides either neighbour will do.
+        A fractional side may be rounded up or down.
         """
         excess = gt - self.scale * lq
         return lq // self.scale.denominator if -1 < excess < self.scale else 0
@@ -175,43 +176,43 @@ def _backend(options: Mapping[str, Any] | None) -> str:
 
 
 FilePairs = list[tuple[Path, Path]]
-"""Originals, each with its partner."""
+"""(HR image, LR image) of every pair."""
 
 
 def find_pairs(gt_folder: Path, lq_folder: Path, list_file: Path | None, template: str) -> FilePairs:
-    """Return originals, each with its partner.
+    """Find the LR image of every HR image by BasicSR's rules.
 
     Args:
-        gt_folder: originals.
-        lq_folder: their partners; may hold more images. That of an original in a sub folder is in `lq_folder` itself,
+        gt_folder: HR images.
+        lq_folder: LR images; may hold more. That of an HR image in a sub folder is in `lq_folder` itself,
             where BasicSR looks for it, or else in the sub folder of the same name.
-        list_file: lists the originals to take, in this order: on each line the name within `gt_folder`, and perhaps a
-            space and more. None for all in `gt_folder` itself, by name.
-        template: name of the partner of the original `{}`, both without suffix. The suffix is that of the original, or
+        list_file: the HR images to use, in this order: on each line a name in `gt_folder`, optionally followed by a
+            space and more. Default: all in `gt_folder` itself, by name.
+        template: name of the LR image of the HR image `{}`, both without suffix. The suffix is that of the HR image, or
             any other where there is no such file.
 
     Raises:
-        InputError: no such folder, no images, two originals of one name, one that is not there or without a partner, a
-            list that cannot be read, or a template that cannot be used.
+        InputError: `data.not-a-folder`, `data.no-images`, `data.same-name` for two HR images, `data.lr-missing`,
+            `data.lr-shared`, `data.image-list`, or `data.filename-template`.
     """
     names = _names_in_folder(gt_folder) if list_file is None else _names_in_list(gt_folder, list_file)
     _check_template(template)
     finder = _Finder(lq_folder, template)
-    found = {name: finder.partner(name) for name in names}
+    found = {name: finder.lr_image(name) for name in names}
     lonely = [name for name in names if found[name] is None]
     if lonely:
         who = f"{lonely[0]}" if len(lonely) == 1 else f"{len(lonely)} of {len(names)} images, {lonely[0]} among them"
         advice = "add it" if len(lonely) < len(names) else "check `dataroot_lq` and `filename_tmpl`"
         wanted = template.format(lonely[0].stem) + lonely[0].suffix
         raise InputError(
-            f"{lq_folder}: has no partner of {who} (it would be called {wanted}); {advice}", code="data.lr-missing"
+            f"{lq_folder}: has no LR image of {who} (it would be called {wanted}); {advice}", code="data.lr-missing"
         )
-    pairs = [(gt_folder / name, partner) for name, partner in found.items() if partner is not None]
-    partners: dict[Path, Path] = {}
+    pairs = [(gt_folder / name, lr_image) for name, lr_image in found.items() if lr_image is not None]
+    lr_images: dict[Path, Path] = {}
     for gt, lq in pairs:
-        if partners.setdefault(lq, gt) != gt:
+        if lr_images.setdefault(lq, gt) != gt:
             raise InputError(
-                f"{lq}: is the partner of both {partners[lq]} and {gt}; give each of them its own",
+                f"{lq}: belongs to both {lr_images[lq]} and {gt}; give each of them its own",
                 code="data.lr-shared",
             )
     return pairs
@@ -262,7 +263,7 @@ def _lines(path: Path) -> list[str]:
 
 
 class _Finder:
-    """Finds partners by name; lists folders only if it has to."""
+    """Finds LR images by name; lists folders only if it has to."""
 
     def __init__(self, folder: Path, template: str) -> None:
         if not folder.is_dir():
@@ -271,8 +272,8 @@ class _Finder:
         self._template = template
         self._listed: dict[Path, dict[str, list[Path]]] = {}
 
-    def partner(self, original: Path) -> Path | None:
-        """Find the partner of an original, whose name is given as in its own folder."""
+    def lr_image(self, original: Path) -> Path | None:
+        """Find the LR image of an HR image, whose name is given as in its own folder."""
         wanted = self._template.format(original.stem)
         # The same place twice where there are no sub folders.
         places = [folder / f"{wanted}{original.suffix}" for folder in (self._folder, self._folder / original.parent)]

@@ -18,7 +18,7 @@ class IoBackend(Options):
 
 
 class PatchStage(NamedTuple):
-    """Which patches are cut from an update on: their side in `gt`, px, and how many for each device."""
+    """A stage of progressive training: first iteration, side of the patches in `gt` (px), batch size per device."""
 
     start: int
     gt_size: int
@@ -26,39 +26,39 @@ class PatchStage(NamedTuple):
 
 
 class TrainDataOptions(Options):
-    """`datasets.train`, in the words of BasicSR, for its own data and for stores.
+    """`datasets.train`: training data in BasicSR's keys, for its own data sets and for stores.
 
     Attributes:
-        name: for messages.
+        name: shown in messages.
         type: `PairedImageDataset` (BasicSR's folders, meta-info files and LMDBs) or `StoreDataset`.
         dataroot: folder of the store.
-        dataroot_gt: folder or LMDB of the originals.
-        dataroot_lq: folder or LMDB of the low-quality images.
-        meta_info_file: names of the images to take, one a line.
-        filename_tmpl: name of the low-quality image of original `{}`, less the suffix.
+        dataroot_gt: folder or LMDB of the HR images.
+        dataroot_lq: folder or LMDB of the LR images.
+        meta_info_file: file with the names of the images to use, one per line; default: all.
+        filename_tmpl: name of the LR image of HR image `{}`, less the suffix.
         io_backend: `disk` or `lmdb`.
-        gt_size: side of the patches of the original, px.
-        gt_sizes: instead, sides that follow each other (progressive training), as in Restormer's option files.
-        mini_batch_sizes: the batch size for each of them.
-        iters: for how many updates each is used; the last one until the end.
+        gt_size: side of the HR patches, px.
+        gt_sizes: instead, sides of the stages of progressive training, as in Restormer (https://arxiv.org/abs/2111.09881).
+        mini_batch_sizes: batch size of each stage.
+        iters: iterations of each stage; the last one lasts until the end.
         use_hflip: mirror half of the patches.
         use_flip: older name of `use_hflip`.
-        use_rot: turn patches by multiples of 90 degrees.
-        use_channel_shuffle: put R, G and B in any order.
-        use_inversion: show half of the patches as negatives.
-        sampling: `image`: every image equally often; `area`: every place equally often.
-        sharpness: how many places in an image are looked at for a patch, of which sharp ones are preferred; 1 is off.
-        augment_on: `worker` or `device`.
+        use_rot: rotate patches by multiples of 90 degrees.
+        use_channel_shuffle: permute R, G and B.
+        use_inversion: invert half of the patches.
+        sampling: `image`: sample images uniformly; `area`: sample uniformly by area.
+        sharpness: candidate crops per patch; one is sampled in proportion to sharpness (1 disables).
+        augment_on: where patches are augmented, `worker` (CPU threads) or `device`.
         color: `y` trains a network of one channel on Y.
-        batch_size_per_gpu: patches in a batch, on each device.
-        num_worker_per_gpu: threads that cut patches ahead, for each device; by default none for a store on the CPU,
-            one for a store on a GPU, and four where images are decoded.
-        pin_memory: give memory that GPUs can fetch from.
-        dataset_enlarge_ratio: accepted for BasicSR's sake; there are no epochs here.
-        use_shuffle: likewise; the order is always random.
-        prefetch_mode: likewise; workers always read ahead.
-        num_prefetch_queue: batches that each worker reads ahead.
-        persistent_workers: accepted for BasicSR's sake; workers live as long as the run.
+        batch_size_per_gpu: batch size on each device.
+        num_worker_per_gpu: threads that cut patches ahead, for each device (default: none for a store on the CPU, one
+            for a store on a GPU, four where images are decoded).
+        pin_memory: use page-locked memory, for faster copies to a GPU.
+        dataset_enlarge_ratio: accepted for compatibility with BasicSR; there are no epochs here.
+        use_shuffle: accepted for compatibility; the order is always random.
+        prefetch_mode: accepted for compatibility; workers always read ahead.
+        num_prefetch_queue: batches that each worker prefetches.
+        persistent_workers: accepted for compatibility; workers live as long as the run.
     """
 
     name: str = "train"
@@ -114,7 +114,7 @@ class TrainDataOptions(Options):
         return self
 
     def stages(self) -> list[PatchStage]:
-        """The patch sizes in their order, the first from update 0 on."""
+        """The stages in order, the first from iteration 0."""
         if not self.gt_sizes:
             return [PatchStage(0, self.gt_size, self.batch_size_per_gpu)]
         starts = itertools.accumulate(self.iters[:-1], initial=0)

@@ -1,20 +1,20 @@
-"""Packed stores: the decoded images of a data set in files that are memory-mapped, so that training never decodes.
+"""Packed stores: the decoded images of a data set in memory-mapped files, so that training never decodes.
 
-A store is a folder, readable with numpy alone. A plane holds one image for each original: `gt`, `lq_x4`, or what a
-teacher made of it.
+A store is a folder, readable with numpy alone. A plane holds one image per HR image: `gt`, `lq_x4`, or the
+output of a teacher.
 
-    manifest.json       what the images are, how each plane was made, with which versions
-    images.npy          a record for each image: `name` (UTF-8), `sha256` of the file that it came from
-    gt.npy              the pixels of a plane, image after image, each height x width x 3, RGB: one array of uint8
-    gt.index.npy        a record for each image of that plane: `offset` in that array, `height`, `width`, `crc32`
+    manifest.json       what the images are, how each plane was made, versions
+    images.npy          a record per image: `name` (UTF-8), `sha256` of its file
+    gt.npy              the pixels of a plane, image after image, each height x width x 3, RGB: one uint8 array
+    gt.index.npy        a record per image of that plane: `offset` in that array, `height`, `width`, `crc32`
     lq_x4.npy, lq_x4.index.npy, ...
 
     index, pixels = (np.load(f"DIV2K.store/lq_x4{end}", mmap_mode="r") for end in (".index.npy", ".npy"))
     at = index[7]
     image = pixels[at["offset"]:][: 3 * at["height"] * at["width"]].reshape(at["height"], at["width"], 3)
 
-`gt` images have the size of their originals; `lq_x4` was made of the part of them, from the top left corner, that is a
-multiple of the factor.
+`gt` images have the size of their HR images; `lq_x4` is computed from the part of them, from the top left corner, that
+is a multiple of the scale.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ _RESIDENT_BYTES = 2**25
 
 
 class Store:
-    """A store, read-only; any number of processes may have it open, and it can be pickled.
+    """A packed store, read-only; it can be pickled and opened by any number of processes.
 
     Args:
         path: the folder.
 
     Raises:
-        InputError: no such store, one that is not complete, or one of a later version.
+        InputError: `store.not-found`, `store.damaged`, or `store.version`.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -65,7 +65,7 @@ class Store:
         self._images = _load(self.path / IMAGES)
         if self._images.ndim != 1 or self._images.dtype.names != ("name", "sha256") or not len(self._images):
             raise InputError(f"{self.path / IMAGES}: does not fit the store; prepare it again", code="store.damaged")
-        # Others when they are asked for: what is wrong with them concerns nobody else.
+        # Other planes are opened on demand: damage in one need not hinder who does not use it.
         self._maps = {plane: _PlaneMap(self.path, plane, len(self._images)) for plane in self.planes if is_own(plane)}
         self._touched = 0
 
@@ -77,7 +77,7 @@ class Store:
 
     @property
     def checksum(self) -> str:
-        """Stands for every pixel of `gt` and for the names: two stores of one checksum hold the same originals."""
+        """Checksum of the names and all pixels of `gt`: equal in stores of the same HR images."""
         return str(self.manifest["planes"]["gt"]["sha256"])
 
     def name(self, index: int) -> str:
@@ -85,7 +85,7 @@ class Store:
         return bytes(self._images["name"][index]).decode(errors="replace")
 
     def source_sha256(self, index: int) -> str:
-        """Checksum of the file that an image came from."""
+        """SHA-256 of the file that an image came from."""
         return bytes(self._images["sha256"][index]).decode()
 
     def sizes(self, plane: str) -> npt.NDArray[np.int64]:
@@ -96,7 +96,7 @@ class Store:
     def image(self, index: int, plane: str = "gt") -> RgbImage:
         """Return one image, H x W x 3, as a read-only view of the file."""
         image = self._map(plane).image(index)
-        # What was read counts as memory of this process until it is given back to the cache of the system.
+        # What was read counts as memory of this process until it is returned to the cache of the system.
         self._touched += image.nbytes
         if self._touched > _RESIDENT_BYTES:
             self._touched = image.nbytes
@@ -109,23 +109,23 @@ class Store:
         return int(self._map(plane).index["crc32"][index])
 
     def lq_scales(self) -> list[Fraction]:
-        """Factors of the low-quality planes."""
+        """Scales of the LR planes."""
         described = self.manifest["planes"]
         return sorted(Fraction(described[plane]["scale"]) for plane in self.planes if plane.startswith("lq_"))
 
     def lq_plane(self, scale: Fraction) -> str:
-        """Name of the low-quality plane of a factor; InputError if there is none."""
+        """Name of the LR plane of a scale; InputError (`store.no-plane`) if there is none."""
         if scale not in self.lq_scales():
             there = ", ".join(f"x{float(each):g}" for each in self.lq_scales()) or "none"
             raise InputError(
-                f"{self.path}: has no low-quality images for x{float(scale):g} (there: {there}); "
+                f"{self.path}: has no LR images for x{float(scale):g} (there: {there}); "
                 f"prepare it again with --scale {float(scale):g}",
                 code="store.no-plane",
             )
         return lq_plane(scale)
 
     def verify(self, on_image: Callable[[int], None] | None = None) -> Iterator[str]:
-        """Compare every image with its checksum, and the index with that in the manifest; yield what is wrong.
+        """Compare every image with its checksum and the index with the manifest; yield a line per fault.
 
         Args:
             on_image: called with the number of images checked, of all planes.
@@ -147,7 +147,7 @@ class Store:
                     on_image(checked)
 
     def has(self, plane: str) -> bool:
-        """Whether there is such a plane, with all its files."""
+        """Whether the plane is there, with all its files."""
         try:
             self._map(plane)
         except InputError:
@@ -166,15 +166,15 @@ class Store:
 
 @DATASETS.register
 class StoreDataset:
-    """The images of a store for one factor, as patches are cut from them; see `ImagePairs`.
+    """`ImagePairs` of a store, for one scale.
 
     Args:
-        scale: the factor.
+        scale: px of `gt` per px of `lq`.
         dataroot: folder of the store.
         planes: further planes to read, such as a teacher's output.
 
     Raises:
-        InputError: no such store, or no plane for the factor.
+        InputError: as `Store`, or `store.no-plane` for the scale.
     """
 
     def __init__(self, *, scale: float | Fraction, dataroot: Path | str, planes: Sequence[str] = ()) -> None:
@@ -197,7 +197,7 @@ class StoreDataset:
         return self.store.sizes(self._lq)
 
     def read(self, index: int) -> dict[str, RgbImage]:
-        """Views of the planes of an image; `gt` is cropped to the part that `lq` was made of."""
+        """Views of the planes of an image; `gt` is cropped to the part that `lq` was computed from."""
         lq = self.store.image(index, self._lq)
         up, down = self.scale.numerator, self.scale.denominator
         height, width = lq.shape[0] * up // down, lq.shape[1] * up // down
@@ -240,7 +240,7 @@ class _PlaneMap:
 
 
 def is_own(plane: str) -> bool:
-    """Whether a plane is made with the store, and not added to it later on."""
+    """Whether a plane belongs to the store from the start, and was not added later."""
     return plane == "gt" or plane.startswith("lq_")
 
 
@@ -250,7 +250,7 @@ def is_store(path: Path | str) -> bool:
 
 
 def index_checksum(folder: Path, plane: str) -> str:
-    """SHA-256 over the names and the index of a plane, and so, through the checksums in it, over all pixels."""
+    """SHA-256 of the names and the index of a plane and, through the checksums in the index, of all pixels."""
     digest = hashlib.sha256()
     for name in (IMAGES, INDEX.format(plane)):
         digest.update((folder / name).read_bytes())

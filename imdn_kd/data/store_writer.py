@@ -1,4 +1,4 @@
-"""Writing stores, image after image, in a way that can be interrupted at any moment and continued."""
+"""Writers of packed stores, which resume after an interruption at any moment."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ PROGRESS_LOG = "progress.jsonl"
 
 
 class PlaneWriter:
-    """Writes the pixels and the index of one plane.
+    """A writer of the pixels and the index of one plane.
 
     Args:
-        folder: that of the store; must exist.
-        plane: its name.
+        folder: folder of the store; must exist.
+        plane: name of the plane.
     """
 
     def __init__(self, folder: Path, plane: str) -> None:
@@ -45,7 +45,7 @@ class PlaneWriter:
         self._file: BinaryIO = self._pixels.open("r+b" if self._pixels.exists() else "w+b")
 
     def intact(self, shapes: Sequence[Sequence[int]]) -> int:
-        """How many of the images, of which (height, width, crc32) are given, were written as they should be."""
+        """Number of leading images whose pixels match the given (height, width, crc32)."""
         self._file.seek(HEADER_BYTES)
         for number, (height, width, crc32) in enumerate(shapes):
             if zlib.crc32(self._file.read(3 * height * width)) != crc32:
@@ -53,7 +53,7 @@ class PlaneWriter:
         return len(shapes)
 
     def cut(self, shapes: Sequence[Sequence[int]]) -> None:
-        """Remove all but these images, and write the next one after them."""
+        """Remove all but these images, so that the next one is written after them."""
         end = HEADER_BYTES + sum(3 * height * width for height, width, _ in shapes)
         self._file.truncate(end)
         self._file.seek(end)
@@ -66,7 +66,7 @@ class PlaneWriter:
         return image.shape[0], image.shape[1], zlib.crc32(data)
 
     def finish(self, shapes: Sequence[Sequence[int]]) -> None:
-        """Write the header and the index, and see to it that all is on the disk."""
+        """Write the header and the index, and flush everything to disk."""
         index = np.zeros(len(shapes), INDEX_DTYPE)
         for field, values in zip(("height", "width", "crc32"), zip(*shapes, strict=True), strict=True):
             index[field] = values
@@ -87,10 +87,10 @@ class PlaneWriter:
 
 
 class StoreWriter:
-    """Writes a store of several planes; the sink of `prepare` for stores.
+    """A writer of stores with several planes; a `Writer` of `imdn-kd prepare`.
 
     Args:
-        folder: where; must exist.
+        folder: folder of the store; must exist.
         planes: their names and descriptions for the manifest.
     """
 
@@ -99,7 +99,7 @@ class StoreWriter:
         self._writers = {plane: PlaneWriter(folder, plane) for plane in planes}
 
     def resume(self, records: Sequence[Record]) -> int:
-        """Keep as many of the records as all their images are intact, remove the rest, and return how many."""
+        """Keep the leading records whose images are all intact, remove the rest, and return their number."""
         shapes = {plane: [record["planes"][plane] for record in records] for plane in self._planes}
         kept = min(writer.intact(shapes[plane]) for plane, writer in self._writers.items())
         for plane, writer in self._writers.items():
@@ -107,12 +107,12 @@ class StoreWriter:
         return kept
 
     def append(self, name: str, sha256: str, planes: Mapping[str, RgbImage]) -> Record:
-        """Write an image in all its planes and return what the progress log has to know of it."""
+        """Write an image in all its planes and return its record for the progress log."""
         shapes = {plane: self._writers[plane].append(image) for plane, image in planes.items()}
         return {"name": name, "sha256": sha256, "planes": shapes}
 
     def finish(self, records: Sequence[Record], manifest: Mapping[str, Any]) -> None:
-        """Complete the store; the manifest comes last, since it is what makes a store of a folder."""
+        """Complete the store; the manifest comes last, since a folder without it is no store."""
         for plane, writer in self._writers.items():
             writer.finish([record["planes"][plane] for record in records])
         names = [record["name"].encode() for record in records]
@@ -126,7 +126,7 @@ class StoreWriter:
         _write_manifest(self._folder, {"format": FORMAT, "version": VERSION, **manifest, "planes": described})
 
     def close(self) -> None:
-        """Leave everything as it is, to be continued."""
+        """Close the files as they are, to be resumed."""
         for writer in self._writers.values():
             writer.close()
 
@@ -139,18 +139,18 @@ def add_plane(
     description: Mapping[str, Any],
     on_image: Callable[[], None] | None = None,
 ) -> Store:
-    """Add a plane to a store, such as a teacher's output for every image; continues what was interrupted.
+    """Add a plane to a store, such as a teacher's output for every image; resumes what was interrupted.
 
     Args:
         path: folder of the store.
         plane: name of the new plane, usable in file names.
-        make: gives the image of a number, H x W x 3, RGB, uint8.
-        description: for the manifest, JSON; also what tells an interrupted job from another one. A plane of this name
-            and description that is there already is left alone, unless its files are missing or cut off.
+        make: returns the image of an index, H x W x 3, RGB, uint8.
+        description: entry of the manifest, JSON; also identifies an interrupted job. An existing plane of this name
+            and description is kept, unless its files are missing or truncated.
         on_image: called after each image.
 
     Raises:
-        InputError: no store, another process is adding a plane to it, or it has one of that name with another
+        InputError: as `Store`; `store.in-use`, another process is adding a plane; `store.plane-exists`, with another
             description.
     """
     lock = filelock.FileLock(Store(path).path / ".planes.lock", timeout=0)

@@ -24,9 +24,9 @@ class DatasetOptions(Options):
     Attributes:
         name: for tables; the data set of that name in the folder of all data sets, unless `dataroot_gt` is given.
         type: that of BasicSR.
-        dataroot_gt: folder of the originals, or of a data set with `HR/` in it.
-        dataroot_lq: folder of the LR images; without it they are looked for beside the originals, or made.
-        filename_tmpl: name of the LR image of original `{}`, less the suffix.
+        dataroot_gt: folder of the HR images, or of a data set with `HR/` in it.
+        dataroot_lq: folder of the LR images; without it they are looked for beside the HR images, or made.
+        filename_tmpl: name of the LR image of HR image `{}`, less the suffix.
         io_backend: `disk`.
         color: `y` in option files of networks that work on Y; the network itself says how many channels it takes.
     """

@@ -1,4 +1,4 @@
-"""How low-quality images are made of originals: shrinking, blur, noise and JPEG, one after the other.
+"""How LR images are made of HR images: shrinking, blur, noise and JPEG, one after the other.
 
 Every step takes and gives 8-bit images, as files between them would.
 """
@@ -62,7 +62,7 @@ def _(step: Jpeg, image: RgbImage, scale: Fraction, random: np.random.Generator)
 
 
 def degrade(image: RgbImage, scale: Fraction, steps: Sequence[Step], key: str) -> RgbImage:
-    """Make the low-quality image of an original.
+    """Make the LR image of an HR image.
 
     Args:
         image: H x W x 3, uint8; both sides multiples of the numerator of the factor.

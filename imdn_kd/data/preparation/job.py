@@ -28,7 +28,7 @@ USUAL_SCALES = (Fraction(2), Fraction(3), Fraction(4))
 
 
 def open_source(options: PrepareOptions, *, root: Path, on_download: Callable[[str], Progress] | None = None) -> Source:
-    """Find the originals that the options ask for, and fetch what is missing.
+    """Find the HR images that the options ask for, and fetch what is missing.
 
     Args:
         options: what is wanted.
@@ -90,7 +90,7 @@ def _scales(options: PrepareOptions) -> tuple[Fraction, ...]:
         return tuple(Store(options.path or "").lq_scales())
     if options.steps() is None and options.source not in NAMED_SETS:
         raise InputError(
-            "which low-quality images are given? say it with --scale, or with --lr SCALE=PATH",
+            "which LR images are given? say it with --scale, or with --lr SCALE=PATH",
             code="prepare.scale-missing",
         )
     return USUAL_SCALES
@@ -103,7 +103,7 @@ def _default_format(options: PrepareOptions) -> Format:
 
 
 def _refuse_overlap(options: PrepareOptions, target: Path) -> None:
-    """What is read must not lie where is written, and nothing is written among the originals."""
+    """What is read must not lie where is written, and nothing is written among the HR images."""
     home = target.resolve()
     read = [*filter(None, [options.path]), *options.lr.values(), *options.exclude_like]
     for place in (Path(each).resolve() for each in read):
@@ -112,4 +112,4 @@ def _refuse_overlap(options: PrepareOptions, target: Path) -> None:
                 f"{target}: holds what is to be read; choose another --output", code="prepare.output-overlaps"
             )
     if options.source == "folder" and Path(options.path or "").resolve() in home.parents:
-        raise InputError(f"{target}: lies among the originals; choose another --output", code="prepare.output-overlaps")
+        raise InputError(f"{target}: lies among the HR images; choose another --output", code="prepare.output-overlaps")

@@ -1,4 +1,4 @@
-"""From original images to a data set for training: decode, exclude, degrade, write; interrupted, it goes on."""
+"""From HR images to a data set for training: decode, exclude, degrade, write; interrupted, it goes on."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ class PrepareReport:
         images: how many.
         fresh: whether anything was done; False if it was there already.
         bytes: of each plane, as pixels.
-        bad: names of originals that cannot be used, and why.
-        excluded: names of originals that look like one of a benchmark, and which.
+        bad: names of HR images that cannot be used, and why.
+        excluded: names of HR images that look like one of a benchmark, and which.
         ignored: files that are no images.
-        converted: names of originals that were changed to 8-bit RGB, by what they were.
+        converted: names of HR images that were changed to 8-bit RGB, by what they were.
         warning: what else is to be known of the source; empty if nothing.
     """
 
@@ -74,18 +74,18 @@ def build_dataset(
     workers: int | None = None,
     on_image: OnImage | None = None,
 ) -> PrepareReport:
-    """Write a data set of the originals of `source` to `target`.
+    """Write a data set of the HR images of `source` to `target`.
 
     Work goes on in `target` + `.part`, which becomes `target` by a rename when all is complete. After an interruption
     of any kind the same call goes on where it was, and the result is the same byte for byte.
 
     Args:
-        source: the originals.
+        source: the HR images.
         target: where; a folder that is not there yet.
         spec: what to make of them.
-        overwrite: replace what is at `target`. Without it, a target of the same originals and spec is left alone.
+        overwrite: replace what is at `target`. Without it, a target of the same HR images and spec is left alone.
         workers: threads that decode and degrade; all cores by default.
-        on_image: called with the number of finished originals and of all.
+        on_image: called with the number of finished HR images and of all.
 
     Raises:
         InputError: nothing usable in the source, a target that holds something else, or one that cannot be written.
@@ -164,7 +164,7 @@ def _refuse_own_source(source: Source, target: Path) -> None:
     for original in source.images:
         if any(isinstance(file, DiskFile) and home in file.path.resolve().parents for file in original.files()):
             raise InputError(
-                f"{target}: holds the originals themselves; choose another --output", code="prepare.output-overlaps"
+                f"{target}: holds the HR images themselves; choose another --output", code="prepare.output-overlaps"
             )
 
 

@@ -1,4 +1,4 @@
-"""What is made of one original: its pixels, and its low-quality partners."""
+"""What is made of one HR image: its pixels, and its LR images."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from imdn_kd.utils.progress_log import Record
 
 @dataclass(frozen=True)
 class PrepareSpec:
-    """What is made of the originals.
+    """What is made of the HR images.
 
     Attributes:
-        scales: factors of the low-quality planes.
-        steps: how they are made; None if they are given with the originals.
+        scales: factors of the LR planes.
+        steps: how they are made; None if they are given with the HR images.
         seed: of the random numbers in the steps.
         exclude: benchmarks whose images are left out.
         form: what is written.
@@ -42,12 +42,12 @@ class PrepareSpec:
 
 @dataclass(frozen=True)
 class Sample:
-    """The planes of an original.
+    """The planes of an HR image.
 
     Attributes:
-        name: of the original.
+        name: of the HR image.
         sha256: of its file.
-        planes: `gt` and the low-quality ones, each H x W x 3.
+        planes: `gt` and the LR ones, each H x W x 3.
         was: what it was before it became 8-bit RGB, if that is another kind of image.
     """
 
@@ -58,11 +58,11 @@ class Sample:
 
 
 class SampleBuilder:
-    """Makes the planes of originals as a spec says; safe to call from several threads."""
+    """Makes the planes of HR images as a spec says; safe to call from several threads."""
 
     def __init__(self, spec: PrepareSpec) -> None:
         self._spec = spec
-        # BasicSR demands that the sizes of a pair fit, and here one `gt` has partners of all factors.
+        # BasicSR demands that the sizes of a pair fit, and here one `gt` has LR images of all factors.
         self._multiple = math.lcm(*(scale.numerator for scale in spec.scales)) if spec.form == "lmdb" else 1
 
     def __call__(self, original: SourceImage) -> Sample | Record:

@@ -104,7 +104,7 @@ class PrepareOptions(Options):
         path: of that folder, archive, LMDB or store.
         places: folders where the files of a named data set are looked for first.
         scale: factors; those of the given images if these are taken, otherwise by default 2, 3 and 4.
-        degradation: `bicubic` (MATLAB's), `given` (images that come with the originals), or a list of steps; by default
+        degradation: `bicubic` (MATLAB's), `given` (images that come with the HR images), or a list of steps; by default
             `bicubic`, but with `lr` and for a store `given`.
         lr: folder, archive or LMDB of the given images of a factor.
         exclude_like: folders of benchmarks whose images must not be trained on.
@@ -148,7 +148,7 @@ class PrepareOptions(Options):
         if self.name is not None and (not self.name or self.name in (".", "..") or set(self.name) & set("/\\\0")):
             raise PydanticCustomError("name", "name is to be that of a folder, without slashes")
         if self.degradation == "given" and self.source in SAMPLE:
-            raise PydanticCustomError("given", f"{self.source} has no low-quality images of its own; have them made")
+            raise PydanticCustomError("given", f"{self.source} has no LR images of its own; have them made")
         if self.lr and self.degradation not in (None, "given"):
             raise PydanticCustomError("lr", "lr names given images, so degradation must be `given`, or left out")
         return self
@@ -162,7 +162,7 @@ class PrepareOptions(Options):
         return tuple(sorted({exact_scale(scale) for scale in (*self.scale, *self.lr)}))
 
     def steps(self) -> tuple[Step, ...] | None:
-        """The steps that make the low-quality images; None if these are given."""
+        """The steps that make the LR images; None if these are given."""
         if self.lr or self.degradation == "given" or (self.degradation is None and self.source == "store"):
             return None
         return tuple(self.degradation) if isinstance(self.degradation, list) else (Bicubic(),)

@@ -1,1 +1,1 @@
-"""Where original images come from: folders, archives, published data sets, LMDBs, stores."""
+"""Where HR images come from: folders, archives, published data sets, LMDBs, stores."""

@@ -34,7 +34,7 @@ class Archive:
 
 @dataclass(frozen=True)
 class Part:
-    """The originals of a set, or its low-quality images for a factor: an archive, and the folders they may be in."""
+    """The HR images of a set, or its LR images for a factor: an archive, and the folders they may be in."""
 
     archive: Archive
     folders: tuple[str, ...]
@@ -47,8 +47,8 @@ class NamedSet:
     Attributes:
         title: for tables.
         images: how many there are.
-        hr: the originals.
-        lr: the low-quality images published with them (MATLAB bicubic), by factor.
+        hr: the HR images.
+        lr: the LR images published with them (MATLAB bicubic), by factor.
         licence: in one line.
     """
 

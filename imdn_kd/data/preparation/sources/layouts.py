@@ -1,4 +1,4 @@
-"""How data sets lay out their folders: where the originals are, and where the low-quality (LR) partners of each are."""
+"""Folder layouts of data sets: where the HR images are, and the LR image of each."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from imdn_kd.utils.text import one_line
 
 @dataclass(frozen=True)
 class SourceImage:
-    """An original and its low-quality images.
+    """An HR image of a data set, and its LR images.
 
     Attributes:
         name: path below the root of the data set, with "/" and without the suffix.
-        gt: the original.
-        lq: low-quality images that were given as files, by their factor.
+        gt: the HR image.
+        lq: LR images given as files, by scale.
     """
 
     name: str
@@ -29,13 +29,13 @@ class SourceImage:
     lq: Mapping[Fraction, ImageFile] = field(default_factory=dict)
 
     def files(self) -> list[ImageFile]:
-        """All files, the original first."""
+        """All files, the HR image first."""
         return [self.gt, *self.lq.values()]
 
 
 @dataclass(frozen=True)
 class SkippedImage:
-    """An original that cannot be used; `reason` is a line of its own, `label` that of the file."""
+    """An HR image that cannot be used; `reason` is one line, `label` that of the file."""
 
     name: str
     label: str
@@ -44,7 +44,7 @@ class SkippedImage:
 
 @dataclass(frozen=True)
 class ScanResult:
-    """What there is in a data set.
+    """The images found in a data set.
 
     Attributes:
         images: by name, sorted.
@@ -60,59 +60,59 @@ class ScanResult:
 def scan_dataset(
     tree: FileTree, given_scales: Sequence[Fraction] = (), lr: Mapping[Fraction, FileTree] | None = None
 ) -> ScanResult:
-    """Find the originals in a folder or archive and, for factors that are given as files, their low-quality partners.
+    """Find the HR images in a folder or archive and, for scales whose LR images are given as files, these.
 
-    Originals are in `HR/`, BasicSR's `GTmod12/`, or a folder such as `DIV2K_train_HR/`, at the root or in the only
-    folder there; otherwise all images are, at any depth, less those in folders of LR images. LrIndex are in
+    HR images are in `HR/`, BasicSR's `GTmod12/`, or a folder such as `DIV2K_train_HR/`, at the root or in the only
+    folder there; otherwise all images are, at any depth, less those in folders of LR images. LR images are in
     `LRbicx4/`, `LR_bicubic/X4/`, `DIV2K_train_LR_bicubic/X4/` or `DIV2K_train_LR_x8/`, in the same folder or archive,
     or beside it if `tree` is itself a folder `HR` or `DIV2K_train_HR`. They are called `{}x4` or `{}`.
 
     Args:
-        tree: where to look.
-        given_scales: factors that low-quality images are wanted for.
-        lr: where these are instead, by factor: in the folder or archive itself, in `X4/` or in the only folder there.
+        tree: the folder or archive.
+        given_scales: scales that LR images are wanted for.
+        lr: where these are instead, by scale: in the folder or archive itself, in `X4/` or in the only folder there.
 
     Raises:
-        InputError: no image at all, several sets in one folder, or no LR folder for a factor. What is wrong with
-            single images is in `ScanResult.skipped`.
+        InputError: `data.no-images`, `data.several-sets`, or `data.lr-missing` for a scale without a folder of LR
+            images. What is wrong with single images is in `ScanResult.skipped`.
     """
-    home = find_layout(tree)
-    files = {path: file for path, file in home.hr.files.items() if not is_lr(path)}
+    layout = find_layout(tree)
+    files = {path: file for path, file in layout.hr.files.items() if not is_lr(path)}
     if not files:
         raise InputError(
-            f"{tree.label}: has no images; name a folder or an archive of originals", code="data.no-images"
+            f"{tree.label}: has no images; name a folder or an archive of HR images", code="data.no-images"
         )
     named = by_name(files)
-    partners = {}
+    lr_images = {}
     for scale in given_scales:
-        places = places_in(lr[scale], scale) if lr and scale in lr else home.lr_places(scale)
-        partners[scale] = max((LrIndex(place, scale) for place in places), key=lambda each: each.count(named))
+        places = places_in(lr[scale], scale) if lr and scale in lr else layout.lr_places(scale)
+        lr_images[scale] = max((LrIndex(place, scale) for place in places), key=lambda each: each.count(named))
     originals, skips = [], []
     for name, paths in named.items():
         try:
-            gt = only_one(home.hr, name, paths)
-            originals.append(SourceImage(name, gt, {scale: each.of(name, gt) for scale, each in partners.items()}))
+            gt = only_one(layout.hr, name, paths)
+            originals.append(SourceImage(name, gt, {scale: each.of(name, gt) for scale, each in lr_images.items()}))
         except InputError as error:
             skips += [SkippedImage(name, files[path].label, str(error)) for path in paths]
     return ScanResult(tuple(originals), tuple(skips), tree.ignored)
 
 
 _DIV2K_HR = "_HR"
-"""How the name of a folder of originals ends in DIV2K; the folders of LR images beside it begin in the same way."""
+"""How the name of a folder of HR images ends in DIV2K; the folders of LR images beside it begin in the same way."""
 
 _DIV2K_LR = ("_LR_bicubic/X{scale}", "_LR_x{scale}")
 
 _LR_LIKE = re.compile(r"(.+_)?LR(bicx[\d.]+|_.+)?")
-"""Folders that hold no originals: `LRbicx4`, `LR_bicubic`, `DIV2K_train_LR_unknown`."""
+"""Folders that hold no HR images: `LRbicx4`, `LR_bicubic`, `DIV2K_train_LR_unknown`."""
 
 
 @dataclass(frozen=True)
 class DatasetLayout:
-    """Where the originals of a data set are.
+    """The layout of a data set: its HR images, and what lies beside them.
 
     Attributes:
-        hr: their folder or archive.
-        beside: gives a folder beside `hr` by its name, if it is there.
+        hr: folder or archive of the HR images.
+        beside: returns a folder beside `hr` by its name, or None.
         title: `DIV2K_train` where `hr` is called `DIV2K_train_HR`.
     """
 
@@ -121,21 +121,21 @@ class DatasetLayout:
     title: str = ""
 
     def lr_places(self, scale: Fraction) -> list[FileTree]:
-        """Return the folders of LR images for a factor, at least one; InputError if there is none."""
+        """Return the folders of LR images for a scale, at least one; InputError if there is none."""
         patterns = [*LR_FOLDERS, *(self.title + end for end in _DIV2K_LR if self.title)]
         names = [pattern.format(scale=_text(scale)) for pattern in patterns]
         places = [place for place in map(self.beside, names) if place is not None]
         if not places:
             raise InputError(
-                f"{self.hr.label}: has no low-quality images for factor {_text(scale)} beside it (no "
-                f"{' or '.join(names)}); say where they are, or have them made",
+                f"{self.hr.label}: has no LR images for scale {_text(scale)} beside it (no "
+                f"{' or '.join(names)}); give --lr, or leave out --degradation given",
                 code="data.lr-missing",
             )
         return places
 
 
 def find_layout(tree: FileTree) -> DatasetLayout:
-    """Find the folder of the originals: `HR`, `GTmod12`, `DIV2K_train_HR`; the tree itself without any of these.
+    """Find the folder of the HR images: `HR`, `GTmod12`, `DIV2K_train_HR`; the tree itself without any of these.
 
     Raises:
         InputError: there are several.
@@ -174,7 +174,7 @@ def _only_folder(tree: FileTree) -> FileTree | None:
 
 
 def places_in(lr: FileTree, scale: Fraction) -> list[FileTree]:
-    """Where in a folder or archive of LR images those of a factor may be."""
+    """Folders in which the LR images of a scale may be, inside a folder or archive of LR images."""
     places, inside = [lr], lr.folder(f"X{_text(scale)}")
     deeper = _only_folder(lr)
     return places + ([inside] if inside else []) + (places_in(deeper, scale) if deeper else [])
@@ -186,11 +186,11 @@ def is_lr(path: str) -> bool:
 
 
 class LrIndex:
-    """The LR images of a factor.
+    """An index of the LR images of a scale, by name.
 
     Args:
         place: their folder or archive.
-        scale: the factor.
+        scale: px of an HR image per px of an LR image.
     """
 
     def __init__(self, place: FileTree, scale: Fraction) -> None:
@@ -198,19 +198,19 @@ class LrIndex:
         self._paths = by_name(place.files)
 
     def of(self, name: str, gt: ImageFile) -> ImageFile:
-        """Return the partner of an original; InputError if it is missing or there are two."""
+        """Return the LR image of an HR image; InputError if it is missing or there are two."""
         wanted = self._wanted(name)
         found = next((each for each in wanted if each in self._paths), None)
         if found is None:
             place = f"{self._place.label} (it would be called {' or '.join(wanted)})"
             raise InputError(
-                one_line(f"{gt.label}: has no partner for factor {_text(self._scale)} in {place}; add it"),
+                one_line(f"{gt.label}: has no LR image for scale {_text(self._scale)} in {place}; add it"),
                 code="data.lr-missing",
             )
         return only_one(self._place, found, self._paths[found])
 
     def count(self, names: Iterable[str]) -> int:
-        """Return how many of the originals have a partner."""
+        """Return the number of HR images that have an LR image."""
         return sum(any(each in self._paths for each in self._wanted(name)) for name in names)
 
     def _wanted(self, name: str) -> list[str]:
@@ -219,7 +219,7 @@ class LrIndex:
 
 
 def by_name(paths: Iterable[str]) -> Mapping[str, list[str]]:
-    """Sort paths by what they are without the suffix."""
+    """Group paths by their names without suffix."""
     named: dict[str, list[str]] = {}
     for path in paths:
         named.setdefault(str(PurePosixPath(path).with_suffix("")), []).append(path)

@@ -17,7 +17,7 @@ _CONTAINERS = ("", "benchmark", "DIV2K")
 
 @dataclass(frozen=True)
 class Located:
-    """Where the images of a set are: originals, and low-quality images by factor."""
+    """Where the images of a set are: HR images, and LR images by factor."""
 
     hr: FileTree
     lr: Mapping[Fraction, FileTree]
@@ -35,7 +35,7 @@ def locate(
     Args:
         named: the set.
         places: folders or archives, best first; those that do not exist are passed over.
-        given_scales: factors that the published low-quality images are wanted for.
+        given_scales: factors that the published LR images are wanted for.
 
     Returns:
         Where the images are, or the archives that are missing.
@@ -47,7 +47,7 @@ def locate(
     if unknown:
         there = ", ".join(f"x{scale}" for scale in named.lr)
         raise InputError(
-            f"{named.title}: has no published low-quality images for factor {float(unknown[0]):g} (there are {there}); "
+            f"{named.title}: has no published LR images for factor {float(unknown[0]):g} (there are {there}); "
             "have them made",
             code="data.lr-missing",
         )

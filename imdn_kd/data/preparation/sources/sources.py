@@ -29,15 +29,15 @@ Fetch = Callable[[Archive], None]
 
 @dataclass(frozen=True)
 class Source:
-    """Originals, and where they come from.
+    """HR images, and where they come from.
 
     Attributes:
         name: of the data set.
         label: where it comes from, without folders that differ from machine to machine.
         images: in the order in which they are written.
-        skipped: originals that cannot be used, and why.
+        skipped: HR images that cannot be used, and why.
         ignored: number of files that are no images.
-        lq_made_by: the steps by which the given low-quality images were made, as JSON, by factor, where known.
+        lq_made_by: the steps by which the given LR images were made, as JSON, by factor, where known.
         warning: what else the user should know; empty if nothing.
     """
 
@@ -87,30 +87,30 @@ def folder_source(path: Path, given: Sequence[Fraction], lr: Mapping[Fraction, P
 
 
 def lmdb_source(path: Path, given: Sequence[Fraction], lr: Mapping[Fraction, Path]) -> Source:
-    """The images of an LMDB, with those of other LMDBs as partners.
+    """The images of an LMDB, with those of other LMDBs as LR images.
 
     Raises:
-        InputError: not an LMDB of images, one that lacks partners, or no LMDB for a factor.
+        InputError: not an LMDB of images, one that lacks LR images, or no LMDB for a factor.
     """
     for scale in given:
         if scale not in lr:
             raise InputError(
-                f"{path}: no LMDB of its partners for x{float(scale):g} is given; add --lr {scale}=PATH",
+                f"{path}: no LMDB of its LR images for x{float(scale):g} is given; add --lr {scale}=PATH",
                 code="data.lr-missing",
             )
     images = LmdbImages(path)
-    partners = {scale: LmdbImages(place) for scale, place in lr.items()}
-    for other in partners.values():
+    lr_images = {scale: LmdbImages(place) for scale, place in lr.items()}
+    for other in lr_images.values():
         common_keys(images, other)
     originals = [
-        SourceImage(key, _LmdbFile(images, key), {scale: _LmdbFile(other, key) for scale, other in partners.items()})
+        SourceImage(key, _LmdbFile(images, key), {scale: _LmdbFile(other, key) for scale, other in lr_images.items()})
         for key in images.keys
     ]
     return Source(path.resolve().stem, path.resolve().name, originals)
 
 
 def store_source(path: Path, given: Sequence[Fraction]) -> Source:
-    """The images of a store, with its low-quality planes as partners.
+    """The images of a store, with its LR planes as LR images.
 
     Raises:
         InputError: not a store, or no plane for a factor.
