@@ -1,4 +1,4 @@
-"""The data sets that option files can ask for; importing this fills the registry `DATASETS`."""
+"""The data sets of option files; importing this module fills the registry `DATASETS`."""
 
 from imdn_kd.data.paired import PairedImageDataset
 from imdn_kd.data.store import StoreDataset

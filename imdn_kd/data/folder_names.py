@@ -1,4 +1,4 @@
-"""Folders and file names of data sets, and what a user says to find one."""
+"""Folder and file names of data sets, and the user's name for one."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HR_FOLDERS = ("HR", "GTmod12", "GT")
-"""Where a data set keeps its originals; without any of these the folder itself holds them."""
+"""Folders that HR images are in; without any of these, the data set itself."""
 
 LR_FOLDERS = ("LRbicx{scale}", "LR_bicubic/X{scale}")
-"""Where a data set keeps LR images, beside its originals."""
+"""Folders that LR images are in, beside the HR images."""
 
 LR_NAMES = ("{}x{scale}", "{}")
-"""What the LR image of original `{}` is called, less the suffix."""
+"""Names of the LR image of HR image `{}`, less the suffix."""
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """What a user says of a data set.
+    """A data set as the user names it.
 
     Attributes:
         data: folder, or the name of one in the folder of all data sets.
         lr: folder of the LR images, instead of the usual places.
-        name: for tables, instead of the name of the folder.
-        lr_name: what the LR image of original `{}` is called, less the suffix, instead of `LR_NAMES`.
+        name: shown in tables, instead of the name of the folder.
+        lr_name: name of the LR image of HR image `{}`, less the suffix, instead of `LR_NAMES`.
     """
 
     data: str | Path

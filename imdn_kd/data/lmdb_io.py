@@ -1,4 +1,4 @@
-"""Images in LMDB folders, laid out as BasicSR does it.
+"""Images in LMDB folders, laid out as BasicSR does: reader and writer.
 
 `NAME.lmdb` holds `data.mdb`, `lock.mdb` and `meta_info.txt`. The values are PNG files, their keys the names of the
 images without suffix. A line of `meta_info.txt` is `key.png (height,width,channels) compression`.
@@ -29,15 +29,15 @@ DATA = "data.mdb"
 META = "meta_info.txt"
 
 Environment: TypeAlias = Any
-"""What `lmdb.open` returns; the package comes without types."""
+"""Result of `lmdb.open`; the package has no types."""
 
-# A file must not be opened twice in one process (newer releases of lmdb refuse it), so that readers share what is open.
+# A file must not be opened twice in one process (newer releases of lmdb refuse it), so readers share it.
 _opened: WeakValueDictionary[Path, Environment] = WeakValueDictionary()
 _one_opens = threading.Lock()
 
 
 def _forget_the_parent() -> None:
-    """Close what the parent process has opened: it must not be used here, and keeps the file from being opened here."""
+    """Close what the parent process has opened: it must not be used here, and blocks opening the file."""
     global _one_opens
     _one_opens = threading.Lock()
     for environment in list(_opened.values()):
@@ -62,7 +62,7 @@ def import_lmdb() -> ModuleType:
 
 
 def lmdb_folder(path: Path | str) -> Path:
-    """Return `path` if its name is one that BasicSR takes for LMDB, else raise InputError."""
+    """Return `path` if its name ends in `.lmdb`, as BasicSR requires, else raise InputError."""
     path = Path(path)
     if path.suffix != ".lmdb":
         raise InputError(f"{path}: is not the name of an LMDB folder; give one that ends in .lmdb", code="lmdb.name")
@@ -70,10 +70,10 @@ def lmdb_folder(path: Path | str) -> Path:
 
 
 def open_to_read(path: Path) -> Environment:
-    """Return the environment of a folder, the same to everyone in this process for as long as anyone keeps it.
+    """Return the environment of a folder, shared by all readers in this process.
 
     Raises:
-        InputError: the file is absent, damaged or cut short, or opened by other code of this process.
+        InputError: `lmdb.damaged`: absent, damaged or truncated, or opened by other code of this process.
     """
     lmdb = import_lmdb()
     with _one_opens:
@@ -91,7 +91,7 @@ def open_to_read(path: Path) -> Environment:
 
 
 def _require_whole(path: Path, environment: Environment) -> None:
-    """Refuse a file that was cut short: reading what it lacks would end the process, without a message."""
+    """Refuse a truncated file: reading beyond its end would kill the process without a message."""
     needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
     found = (path / DATA).stat().st_size
     if found < needed:
@@ -103,7 +103,7 @@ def _require_whole(path: Path, environment: Environment) -> None:
 
 
 def damaged(path: Path, error: Exception) -> InputError:
-    """Return what to tell of an error of LMDB while reading."""
+    """Return the InputError for an error of LMDB while reading."""
     reason = " ".join(str(error).split()).rstrip(".")
     advice = "close it there first" if "already open" in reason else "copy or make the folder again"
     return InputError(f"{path / DATA}: cannot be read ({reason}); {advice}", code="lmdb.damaged")
@@ -115,10 +115,10 @@ _META_LINE = re.compile(r"(?P<key>[^.]+)\.\S* \((?P<height>\d+), ?(?P<width>\d+)
 
 
 class LmdbImages:
-    """The images of an LMDB folder.
+    """A reader of the images of an LMDB folder.
 
-    May be pickled, and used by several threads and processes (forked or spawned): each process opens the file for
-    itself when it first reads.
+    Can be pickled, and used by several threads and processes (forked or spawned): each process opens the file on its
+    first read.
 
     Args:
         path: the folder.
@@ -128,7 +128,7 @@ class LmdbImages:
         keys: names of the images, without suffix, in the order of meta_info.txt.
 
     Raises:
-        InputError: no such folder or not one of LMDB, a file of it missing or unreadable, or no package `lmdb`.
+        InputError: `lmdb.not-found`, `lmdb.name`, `lmdb.incomplete`, `lmdb.meta-info` or `lmdb.not-installed`.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -149,7 +149,7 @@ class LmdbImages:
         return {**self.__dict__, "_opened": None}
 
     def shape(self, key: str) -> tuple[int, int, int]:
-        """Return height, width and channels as meta_info.txt has them; raises InputError where it has no such key."""
+        """Return height, width and channels by meta_info.txt; InputError (`lmdb.no-image`) without such a key."""
         if key not in self._shapes:
             raise InputError(
                 f"{self.path / META}: has no line for {key!r}; check the name, or make the folder again",
@@ -158,10 +158,10 @@ class LmdbImages:
         return self._shapes[key]
 
     def read(self, key: str) -> bytes:
-        """Return the image file kept under `key`.
+        """Return the encoded image stored under `key`.
 
         Raises:
-            InputError: no such key, or a damaged `data.mdb`.
+            InputError: `lmdb.no-image` or `lmdb.damaged`.
         """
         lmdb = import_lmdb()
         # An environment must not be used in a process forked from the one that opened it.
@@ -184,8 +184,7 @@ class LmdbImages:
         """Return an image as H x W x 3, RGB, 8 bit.
 
         Raises:
-            InputError: as `read`, and if the value is not an image, has transparent pixels, or is not of the size that
-                meta_info.txt says.
+            InputError: as `read` and `decode_image`, or `lmdb.size`: not the size in meta_info.txt.
         """
         name = f"{self.path}/{key}"
         image = rgb_of(decode_image(self.read(key), name), name)
@@ -197,10 +196,10 @@ class LmdbImages:
 
 
 def common_keys(one: LmdbImages, other: LmdbImages) -> list[str]:
-    """Return the keys of two LMDB folders that hold the same images, sorted, as BasicSR has them.
+    """Return the keys of two LMDB folders with the same images, sorted as in BasicSR.
 
     Raises:
-        InputError: one lacks an image of the other.
+        InputError: `lmdb.different-images`, one lacks an image of the other.
     """
     for full, lacking in ((one, other), (other, one)):
         missing = sorted(set(full.keys) - set(lacking.keys))
@@ -250,17 +249,17 @@ _GROUP_BYTES = 2**26
 
 
 class LmdbWriter:
-    """Writes images to a new LMDB folder, or goes on with one that it wrote before.
+    """A writer of images to an LMDB folder, new or resumed.
 
-    Images are written in groups, each of which is on the disk in full or not at all, whatever happens. Leaving a `with`
-    block commits, unless by an exception. Without `finish` there is no meta_info.txt, and nobody reads the folder.
+    Images are committed in groups, each of which is written in full or not at all. Leaving a `with` block commits,
+    unless by an exception. Without `finish` there is no meta_info.txt, and the folder cannot be read.
 
     Args:
-        path: the folder, whose name ends in `.lmdb`; made if absent.
-        map_size: bytes that the images are expected to take; grows by itself.
+        path: the folder, whose name ends in `.lmdb`; created if absent.
+        map_size: initial size of the map, bytes; grows by itself.
 
     Raises:
-        InputError: another name, a folder that cannot be written to, or no package `lmdb`.
+        InputError: `lmdb.name`, `lmdb.cannot-write` or `lmdb.not-installed`.
     """
 
     def __init__(self, path: Path | str, map_size: int = 2**28) -> None:
@@ -285,14 +284,14 @@ class LmdbWriter:
             self.close()
 
     def has(self, key: str) -> bool:
-        """Whether an image of that name was put, now or before the folder was opened."""
+        """Whether an image of that name was written, now or in an earlier run."""
         return key in self._group or self._stored_size(key) is not None
 
     def put(self, key: str, pixels: RgbImage) -> None:
-        """Add an image, H x W x 3, RGB, in place of any other of that name.
+        """Add an image, H x W x 3, RGB, uint8; replaces one of the same name.
 
         Raises:
-            InputError: a name that BasicSR would not find again, or a full disk.
+            InputError: `lmdb.key`, a name that BasicSR cannot read back, or `lmdb.cannot-write`.
         """
         check_key(key)
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
@@ -305,7 +304,7 @@ class LmdbWriter:
             self.commit()
 
     def commit(self) -> None:
-        """Bring to the disk what was put so far; raises InputError if it is full."""
+        """Write everything added so far to disk; InputError (`lmdb.cannot-write`) if it is full."""
         try:
             while self._group and not self._write_group():
                 self._environment.set_mapsize(2 * self._environment.info()["map_size"])
@@ -314,13 +313,13 @@ class LmdbWriter:
         self._group, self._group_bytes = {}, 0
 
     def finish(self, keys: Iterable[str]) -> None:
-        """Commit, and write meta_info.txt, which makes the folder one to be read.
+        """Commit, and write meta_info.txt, without which the folder cannot be read.
 
         Args:
-            keys: the images that it lists, in this order.
+            keys: images to list, in this order.
 
         Raises:
-            InputError: a key that was never put, or a full disk.
+            InputError: `lmdb.no-image`, a key that was never added, or `lmdb.cannot-write`.
         """
         self.commit()
         lines = []
@@ -335,11 +334,11 @@ class LmdbWriter:
             temporary.write_text("".join(lines), encoding="ascii")
 
     def close(self) -> None:
-        """Close the file; what is not committed is dropped."""
+        """Close the file, dropping what is not committed."""
         self._environment.close()
 
     def _write_group(self) -> bool:
-        """Write the group, unless it would exceed the size of the map."""
+        """Write the group, unless it exceeds the size of the map."""
         try:
             with self._environment.begin(write=True) as transaction:
                 for key, value in self._group.items():
@@ -364,7 +363,7 @@ class LmdbWriter:
 
 
 def check_key(key: str) -> None:
-    """Raise InputError if BasicSR would not find an image of that name again."""
+    """Raise InputError (`lmdb.key`) for a name that BasicSR cannot read back."""
     if not _KEY.fullmatch(key):
         advice = "rename it: 1 to 511 ASCII letters, digits and signs, without dots and spaces"
         raise InputError(f"an image in LMDB cannot be called {key!r}; {advice}", code="lmdb.key")

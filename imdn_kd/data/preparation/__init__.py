@@ -1,1 +1,1 @@
-"""`imdn-kd prepare`: from source images to a training set."""
+"""Preparation of data sets (`imdn-kd prepare`): from source images to a store, folders or LMDBs."""

@@ -1,6 +1,6 @@
-"""How LR images are made of HR images: shrinking, blur, noise and JPEG, one after the other.
+"""Degradations that make LR images from HR images: bicubic downscaling, blur, noise and JPEG, in any order.
 
-Every step takes and gives 8-bit images, as files between them would.
+Every step maps 8-bit images to 8-bit images, as if files lay between them.
 """
 
 from __future__ import annotations
@@ -62,13 +62,13 @@ def _(step: Jpeg, image: RgbImage, scale: Fraction, random: np.random.Generator)
 
 
 def degrade(image: RgbImage, scale: Fraction, steps: Sequence[Step], key: str) -> RgbImage:
-    """Make the LR image of an HR image.
+    """Make the LR image of an HR image by a list of degradations.
 
     Args:
-        image: H x W x 3, uint8; both sides multiples of the numerator of the factor.
-        scale: the factor.
-        steps: applied in this order; `Bicubic` among them, unless the factor is 1.
-        key: what the random numbers depend on: the same key gives the same image.
+        image: H x W x 3, uint8; both sides multiples of the numerator of the scale.
+        scale: downscaling factor.
+        steps: degradations in order; `Bicubic` among them, unless the scale is 1.
+        key: seeds the random numbers: the same key gives the same image.
     """
     # Philox gives the same stream everywhere; `Generator` might change its methods between versions of numpy, which
     # the manifest of a store names.
@@ -79,7 +79,7 @@ def degrade(image: RgbImage, scale: Fraction, steps: Sequence[Step], key: str) -
 
 
 def describe(steps: Sequence[Options]) -> list[dict[str, Any]]:
-    """The steps as JSON."""
+    """The degradations as JSON."""
     return [step.model_dump(mode="json") for step in steps]
 
 

@@ -1,4 +1,4 @@
-"""What a user asks `prepare` for, carried out."""
+"""One run of `imdn-kd prepare`: opens the source of the options, and writes the data set."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ USUAL_SCALES = (Fraction(2), Fraction(3), Fraction(4))
 
 
 def open_source(options: PrepareOptions, *, root: Path, on_download: Callable[[str], Progress] | None = None) -> Source:
-    """Find the HR images that the options ask for, and fetch what is missing.
+    """Open the source of the options, and download what is missing.
 
     Args:
-        options: what is wanted.
+        options: of the run.
         root: folder of all data sets, where downloads go.
-        on_download: gives what is to be told of the progress of a file that is downloaded.
+        on_download: returns, for the name of a file, what is called with the progress of its download.
 
     Raises:
-        InputError: see `imdn_kd.data.preparation.sources.sources`.
+        InputError: as the functions of `imdn_kd.data.preparation.sources.sources`.
     """
     given = _scales(options) if options.steps() is None else ()
     path = Path(options.path or "")
@@ -67,7 +67,7 @@ def write_dataset(
     overwrite: bool = False,
     on_image: Callable[[int, int], None] | None = None,
 ) -> PrepareReport:
-    """Write the data set that the options ask for; see `build_dataset`."""
+    """Write the data set of the options; see `build_dataset`."""
     form = options.format or _default_format(options)
     source = dataclasses.replace(source, name=options.name or source.name)
     target = Path(options.output) if options.output else default_output(source.name, form, root)
@@ -78,7 +78,7 @@ def write_dataset(
 
 
 def default_output(name: str, form: Format, root: Path) -> Path:
-    """Where a prepared data set goes if nothing else is said."""
+    """Default path of a prepared data set."""
     return root / {"store": f"{name}.store", "folder": name, "lmdb": f"{name}_lmdb"}[form]
 
 
@@ -90,26 +90,24 @@ def _scales(options: PrepareOptions) -> tuple[Fraction, ...]:
         return tuple(Store(options.path or "").lq_scales())
     if options.steps() is None and options.source not in NAMED_SETS:
         raise InputError(
-            "which LR images are given? say it with --scale, or with --lr SCALE=PATH",
+            "--degradation given needs the scales of the LR images; add --scale, or --lr SCALE=PATH",
             code="prepare.scale-missing",
         )
     return USUAL_SCALES
 
 
 def _default_format(options: PrepareOptions) -> Format:
-    """Sets to measure by are read from folders; all others are there to train on."""
+    """Benchmarks are read from folders; all others are packed for training."""
     trained_on = options.source not in NAMED_SETS or options.source == "div2k"
     return "store" if trained_on and options.source != "sample_valid" else "folder"
 
 
 def _refuse_overlap(options: PrepareOptions, target: Path) -> None:
-    """What is read must not lie where is written, and nothing is written among the HR images."""
+    """Refuse an output that contains an input, or that lies among the HR images."""
     home = target.resolve()
     read = [*filter(None, [options.path]), *options.lr.values(), *options.exclude_like]
     for place in (Path(each).resolve() for each in read):
         if home == place or home in place.parents:
-            raise InputError(
-                f"{target}: holds what is to be read; choose another --output", code="prepare.output-overlaps"
-            )
+            raise InputError(f"{target}: contains an input; choose another --output", code="prepare.output-overlaps")
     if options.source == "folder" and Path(options.path or "").resolve() in home.parents:
         raise InputError(f"{target}: lies among the HR images; choose another --output", code="prepare.output-overlaps")

@@ -1,4 +1,4 @@
-"""Keeping benchmark images out of training data: finding images that look like one of them."""
+"""Leak check: finds training images that look like an image of a benchmark."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ _ALIKE = 64  # bits that may differ
 
 
 class BenchmarkIndex:
-    """The images of some benchmarks, to be compared with training images.
+    """An index of benchmark images by perceptual hash, to compare training images with.
 
     Images are compared by the signs of their 16 x 16 lowest frequencies (`imagehash.phash`), of which a quarter may
-    differ: of 256, copies of 43 photographs of Set5, Set14 and Kodak differed in at most 18 when resized by .5 to 2,
+    differ. Of 256, copies of 43 photographs of Set5, Set14 and Kodak differed in at most 18 when resized by .5 to 2,
     brightened or darkened by 10 %, mirrored or saved as JPEG of quality 30, and in at most 50 when cut by up to 5 % at
-    every border; the nearest of 806 other photographs differed in 82. (With 64 bits, or by differences of neighbours
-    or wavelets, the nearest stranger is about as near as a copy that was cut.)
+    every border; the nearest of 806 other photographs differed in 82. (With 64 bits, or with difference or
+    wavelet hashes, the nearest other photograph is about as near as a cropped copy.)
 
-    To be found when cut, a benchmark image is hashed with and without 5 % at each of its borders, and mirrored. Of
-    those cut by 5 to 8 %, one in sixty was missed. Cut more than that, turned by 90 degrees or put upside down, an
-    image is not found; nor is a small piece of one.
+    To find cropped copies, a benchmark image is hashed with and without 5 % at each of its borders, and mirrored. Of
+    those cut by 5 to 8 %, one in sixty was missed. Copies that are cropped more, rotated or flipped
+    upside down are not found; nor are small crops.
 
     Args:
-        folders: of the benchmarks; their `HR` if there is one inside, else the folder itself.
+        folders: benchmarks; images are in `HR` or the like inside, else in the folder itself.
 
     Raises:
-        InputError: a folder has no images, or one of these cannot be read.
+        InputError: `data.no-images`, or an image that cannot be read.
 
     Attributes:
-        labels: what `match` calls the images: `Set5/baby.png`.
-        checksum: differs where the images differ.
+        labels: names of the images, as `Set5/baby.png`.
+        checksum: SHA-256 of all hashes.
     """
 
     def __init__(self, folders: Sequence[Path | str]) -> None:
@@ -55,7 +55,7 @@ class BenchmarkIndex:
         self.checksum = hashlib.sha256(self._hashes.tobytes()).hexdigest()
 
     def match(self, pixels: RgbImage) -> str | None:
-        """Return the label of the benchmark image that an image looks like most; None if it is like none of them.
+        """Return the label of the most similar benchmark image; None if no image is similar.
 
         Safe to call from several threads.
 
@@ -87,7 +87,7 @@ def _label(path: Path) -> str:
 
 def _small(pixels: RgbImage) -> Image.Image:
     image = Image.fromarray(pixels)
-    # Whole factors are averaged fast; the rest is left to the hash.
+    # Averaging by a whole factor is fast; the hash does the rest.
     return image.reduce(max(1, min(image.size) // _SIDE)).convert("L")
 
 

@@ -1,4 +1,4 @@
-"""From HR images to a data set for training: decode, exclude, degrade, write; interrupted, it goes on."""
+"""Pipeline from source images to a data set: decode, check for leaks, degrade, write; resumes when interrupted."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ OnImage = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class PrepareReport:
-    """What was prepared.
+    """Report of a prepared data set.
 
     Attributes:
         path: the data set.
-        images: how many.
-        fresh: whether anything was done; False if it was there already.
-        bytes: of each plane, as pixels.
-        bad: names of HR images that cannot be used, and why.
-        excluded: names of HR images that look like one of a benchmark, and which.
-        ignored: files that are no images.
-        converted: names of HR images that were changed to 8-bit RGB, by what they were.
-        warning: what else is to be known of the source; empty if nothing.
+        images: number of images.
+        fresh: False if the data set was complete already.
+        bytes: bytes of pixels, by plane.
+        bad: HR images that cannot be used, with the reason.
+        excluded: HR images that look like a benchmark image, with its label.
+        ignored: number of files that are no images.
+        converted: HR images converted to 8-bit RGB, by what they were.
+        warning: a warning about the source, or empty.
     """
 
     path: Path
@@ -74,21 +74,22 @@ def build_dataset(
     workers: int | None = None,
     on_image: OnImage | None = None,
 ) -> PrepareReport:
-    """Write a data set of the HR images of `source` to `target`.
+    """Write the data set of a source to `target`.
 
-    Work goes on in `target` + `.part`, which becomes `target` by a rename when all is complete. After an interruption
-    of any kind the same call goes on where it was, and the result is the same byte for byte.
+    Files are written to `target` + `.part`, which is renamed to `target` when complete. After an interruption of any
+    kind the same call resumes, and the result is the same byte for byte.
 
     Args:
-        source: the HR images.
-        target: where; a folder that is not there yet.
-        spec: what to make of them.
-        overwrite: replace what is at `target`. Without it, a target of the same HR images and spec is left alone.
-        workers: threads that decode and degrade; all cores by default.
-        on_image: called with the number of finished HR images and of all.
+        source: the HR images, perhaps with LR images.
+        target: a folder that does not exist yet.
+        spec: scales, degradations, leak check and format.
+        overwrite: replace an existing data set. Without it, one of the same source and spec is kept.
+        workers: threads that decode and degrade (default: all cores).
+        on_image: called with the number of finished images, and of all.
 
     Raises:
-        InputError: nothing usable in the source, a target that holds something else, or one that cannot be written.
+        InputError: `prepare.nothing-usable`, no image can be used; `prepare.output-exists`, `prepare.output-foreign`
+            or `prepare.output-overlaps`; `prepare.in-use`; `prepare.cannot-write`.
     """
     _refuse_own_source(source, target)
     dataset = _PlannedDataset(source, spec)
@@ -98,8 +99,7 @@ def build_dataset(
         if manifest.get("plan") == dataset.plan:
             return _report(target, manifest, fresh=False)
         raise InputError(
-            f"{target}: is there already, made of other images or in another way; add --overwrite, or choose another "
-            "--output",
+            f"{target}: exists already, with other images or options; add --overwrite, or choose another --output",
             code="prepare.output-exists",
         )
     check_folder(target)
@@ -109,10 +109,10 @@ def build_dataset(
         for original in source.images:
             check_key(original.name)
     with _working_in(part, target):
-        if target.exists() and (part / REPLACED).exists():  # of a run that was stopped while it cleaned up
+        if target.exists() and (part / REPLACED).exists():  # left by a run that was stopped during cleanup
             shutil.rmtree(part / REPLACED)
         progress_log = ProgressLog(part / PROGRESS_LOG, dataset.plan)
-        if not progress_log.records and (part / target.name).exists():  # of a run that was to make something else
+        if not progress_log.records and (part / target.name).exists():  # left by a run with another plan
             shutil.rmtree(part / target.name)
         try:
             manifest = _fill(dataset, part / target.name, progress_log, workers or os.cpu_count() or 1, on_image)
@@ -121,7 +121,7 @@ def build_dataset(
             raise
         except OSError as error:
             done = f"{len(progress_log.records)} of {len(source.images)} images are done"
-            advice = "make room or choose another --output, and run the same command again to go on"
+            advice = "make room or choose another --output, and run the same command again to resume"
             raise InputError(
                 f"{target}: cannot write it ({error.strerror}); {done}; {advice}", code="prepare.cannot-write"
             ) from error
@@ -132,14 +132,14 @@ def build_dataset(
 
 
 def _refuse_to_replace(target: Path) -> None:
-    """Only what `prepare` has made may be overwritten."""
+    """Refuse to overwrite what `imdn-kd prepare` did not make."""
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise InputError(
             f"{target}: is a link or a file, not a data set; choose another --output", code="prepare.output-foreign"
         )
     if target.exists() and "plan" not in _manifest_of(target) and any(target.iterdir()):
         raise InputError(
-            f"{target}: is there already, and was not made by imdn-kd prepare; choose another --output",
+            f"{target}: exists already, and was not made by imdn-kd prepare; choose another --output",
             code="prepare.output-foreign",
         )
 
@@ -155,21 +155,21 @@ def _refuse_strange(part: Path) -> None:
 
 
 class _NothingUsableError(InputError):
-    """There is nothing to go on with."""
+    """No image of the source can be used."""
 
 
 def _refuse_own_source(source: Source, target: Path) -> None:
-    """A target that is overwritten must not hold what is read."""
+    """Refuse to overwrite a folder that contains the source."""
     home = target.resolve()
     for original in source.images:
         if any(isinstance(file, DiskFile) and home in file.path.resolve().parents for file in original.files()):
             raise InputError(
-                f"{target}: holds the HR images themselves; choose another --output", code="prepare.output-overlaps"
+                f"{target}: contains the HR images themselves; choose another --output", code="prepare.output-overlaps"
             )
 
 
 class _PlannedDataset:
-    """A source and a spec, and what tells them from others."""
+    """A source and a spec, with the checksum that identifies both (`plan`)."""
 
     def __init__(self, source: Source, spec: PrepareSpec) -> None:
         self.source, self.spec = source, spec
@@ -231,7 +231,7 @@ def _fill(
 
 
 def _resume(progress_log: ProgressLog, resume: Callable[[Sequence[Record]], int]) -> None:
-    """Bring the progress log and the images to the same state: that of the last image of which both are intact."""
+    """Cut the progress log and the images after the last image that is intact in both."""
     written = [number for number, record in enumerate(progress_log.records) if "sha256" in record]
     intact = resume([progress_log.records[number] for number in written])
     if intact < len(written):
@@ -254,7 +254,7 @@ def _samples(build: SampleBuilder, originals: Sequence[SourceImage], workers: in
 
 @contextmanager
 def _working_in(part: Path, target: Path) -> Iterator[None]:
-    """Hold the working folder for one process, and remove it at the end if all went well."""
+    """Lock the working folder for one process, and remove it on success."""
     try:
         part.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(part / "lock", timeout=0)

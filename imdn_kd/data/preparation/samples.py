@@ -1,4 +1,4 @@
-"""What is made of one HR image: its pixels, and its LR images."""
+"""Samples of a data set: an HR image with its LR images, made by a specification."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from imdn_kd.utils.progress_log import Record
 
 @dataclass(frozen=True)
 class PrepareSpec:
-    """What is made of the HR images.
+    """The specification of a data set.
 
     Attributes:
-        scales: factors of the LR planes.
-        steps: how they are made; None if they are given with the HR images.
-        seed: of the random numbers in the steps.
+        scales: scales of the LR planes.
+        steps: degradations that make them; None if LR images are given.
+        seed: seed of the random numbers in the degradations.
         exclude: benchmarks whose images are left out.
-        form: what is written.
+        form: output format.
     """
 
     scales: tuple[Fraction, ...]
@@ -42,13 +42,13 @@ class PrepareSpec:
 
 @dataclass(frozen=True)
 class Sample:
-    """The planes of an HR image.
+    """An HR image and its LR images, decoded.
 
     Attributes:
-        name: of the HR image.
-        sha256: of its file.
+        name: name of the HR image.
+        sha256: checksum of its file.
         planes: `gt` and the LR ones, each H x W x 3.
-        was: what it was before it became 8-bit RGB, if that is another kind of image.
+        was: kinds of pixels that were converted to 8-bit RGB.
     """
 
     name: str
@@ -58,15 +58,15 @@ class Sample:
 
 
 class SampleBuilder:
-    """Makes the planes of HR images as a spec says; safe to call from several threads."""
+    """A builder of samples by a specification; safe to call from several threads."""
 
     def __init__(self, spec: PrepareSpec) -> None:
         self._spec = spec
-        # BasicSR demands that the sizes of a pair fit, and here one `gt` has LR images of all factors.
+        # BasicSR requires that the sizes of a pair fit, and one `gt` has LR images of all scales here.
         self._multiple = math.lcm(*(scale.numerator for scale in spec.scales)) if spec.form == "lmdb" else 1
 
     def __call__(self, original: SourceImage) -> Sample | Record:
-        """The planes, or the record of why there are none."""
+        """Build a sample, or the record of why there is none."""
         try:
             data = original.gt.read()
             picture = decode_image(data, original.gt.label)
@@ -107,13 +107,14 @@ def _crop(image: RgbImage, multiple: int, label: str) -> RgbImage:
     height, width = (side // multiple * multiple for side in image.shape[:2])
     if not height or not width:
         raise InputError(
-            f"{label}: {image.shape[1]}x{image.shape[0]} px are too few for the factor", code="image.too-small"
+            f"{label}: {image.shape[1]}x{image.shape[0]} px are too few for the scale; leave it out",
+            code="image.too-small",
         )
     return image[:height, :width]
 
 
 def _was(picture: Picture) -> list[str]:
-    """What was lost or made up on the way to 8-bit RGB."""
+    """Kinds of pixels that were converted to 8-bit RGB."""
     kinds = []
     if picture.pixels.dtype != np.uint8:
         kinds.append("16 bits per channel, rounded to 8")

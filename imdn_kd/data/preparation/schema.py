@@ -1,4 +1,4 @@
-"""Options of `imdn-kd prepare`: the images to take, the degradations to apply, the format to write."""
+"""Options of `imdn-kd prepare`: source images, degradations, output format."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def _check_range(value: float | list[float]) -> float | list[float]:
 
 
 Range = Annotated[float | Annotated[list[float], Field(min_length=2, max_length=2)], AfterValidator(_check_range)]
-"""A number, or the bounds between which one is drawn for each image."""
+"""A number, or two between which one is drawn uniformly for each image."""
 
 
 class Bicubic(Options):
-    """Shrink by the factor, as MATLAB does."""
+    """Downscale by the scale, as MATLAB's `imresize` does."""
 
     type: Literal["bicubic"] = "bicubic"
 
@@ -38,7 +38,7 @@ class Blur(Options):
     """Gaussian blur.
 
     Attributes:
-        sigma: standard deviation, px of the image at this place in the list.
+        sigma: standard deviation, px of the image at this step.
     """
 
     type: Literal["blur"]
@@ -46,7 +46,7 @@ class Blur(Options):
 
 
 class Noise(Options):
-    """Gaussian noise, independent for each channel.
+    """Additive Gaussian noise, independent per channel.
 
     Attributes:
         sigma: standard deviation, levels of 255.
@@ -57,10 +57,10 @@ class Noise(Options):
 
 
 class Jpeg(Options):
-    """Write as JPEG and read again.
+    """JPEG compression.
 
     Attributes:
-        quality: 1 to 100, as Pillow counts.
+        quality: 1 to 100, as in Pillow.
     """
 
     type: Literal["jpeg"]
@@ -79,7 +79,7 @@ Step = Bicubic | Blur | Noise | Jpeg
 
 
 def bounds(value: float | list[float]) -> tuple[float, float]:
-    """The lowest and the highest value of a `Range`."""
+    """The lowest and highest value of a `Range`."""
     return (value[0], value[1]) if isinstance(value, list) else (value, value)
 
 
@@ -97,21 +97,21 @@ PATH_SOURCES = ("folder", "lmdb", "store")
 
 
 class PrepareOptions(Options):
-    """What `imdn-kd prepare` is to make.
+    """Options of `imdn-kd prepare`.
 
     Attributes:
-        source: a data set by name, or the kind of what is at `path`: `folder` (or archive) of images, `lmdb`, `store`.
-        path: of that folder, archive, LMDB or store.
-        places: folders where the files of a named data set are looked for first.
-        scale: factors; those of the given images if these are taken, otherwise by default 2, 3 and 4.
-        degradation: `bicubic` (MATLAB's), `given` (images that come with the HR images), or a list of steps; by default
-            `bicubic`, but with `lr` and for a store `given`.
-        lr: folder, archive or LMDB of the given images of a factor.
-        exclude_like: folders of benchmarks whose images must not be trained on.
-        format: `store`, `folder` or `lmdb`; by default what suits the data set.
-        name: of the data set; by default that of the source.
-        output: where it goes, instead of `NAME.store`, `NAME` or `NAME_lmdb` in the folder of all data sets.
-        manual_seed: of the random numbers in the steps.
+        source: name of a data set, or the kind of `path`: `folder` (folder or archive of images), `lmdb`, `store`.
+        path: the folder, archive, LMDB or store.
+        places: folders to search first for the files of a named data set.
+        scale: downscaling factors (default: 2, 3 and 4; with given LR images, theirs).
+        degradation: `bicubic` (MATLAB's), `given` (LR images that come with the HR images), or a list of steps (default:
+            `bicubic`; with `lr`, and for a store, `given`).
+        lr: folder, archive or LMDB of the given LR images, by scale.
+        exclude_like: folders of benchmarks; images that look like one of theirs are left out.
+        format: `store`, `folder` or `lmdb` (default: store; benchmarks: folder).
+        name: name of the data set (default: that of the source).
+        output: path of the result (default: `NAME.store`, `NAME` or `NAME_lmdb` in --root).
+        manual_seed: seed of the random numbers in the steps.
     """
 
     source: str
@@ -132,7 +132,8 @@ class PrepareOptions(Options):
             shrinks = sum(isinstance(step, Bicubic) for step in self.degradation)
             if shrinks > 1 or (not shrinks and self.scales() != (Fraction(1),)):
                 raise PydanticCustomError(
-                    "steps", "degradation needs one step of type bicubic (none if the scale is 1), where it shrinks"
+                    "steps",
+                    "degradation needs exactly one step of type bicubic, which downscales (none if the scale is 1)",
                 )
         known = (*PATH_SOURCES, *SAMPLE, *NAMED_SETS)
         if self.source not in known:
@@ -140,29 +141,31 @@ class PrepareOptions(Options):
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
             raise PydanticCustomError("source", f"no data set is called {self.source!r}; {hint}")
         if (self.source in PATH_SOURCES) != (self.path is not None):
-            raise PydanticCustomError("path", f"path is for the sources {', '.join(PATH_SOURCES)}, and these need one")
+            raise PydanticCustomError(
+                "path", f"the sources {', '.join(PATH_SOURCES)} need a path, and only these take one"
+            )
         if self.lr and self.source not in ("folder", "lmdb"):
-            raise PydanticCustomError("lr", "lr is for the sources folder and lmdb")
+            raise PydanticCustomError("lr", "only the sources folder and lmdb take lr")
         if self.places and self.source not in NAMED_SETS:
-            raise PydanticCustomError("places", "places (--from) is for data sets with a name, and not for this source")
+            raise PydanticCustomError("places", "only data sets with a name take places (--from)")
         if self.name is not None and (not self.name or self.name in (".", "..") or set(self.name) & set("/\\\0")):
-            raise PydanticCustomError("name", "name is to be that of a folder, without slashes")
+            raise PydanticCustomError("name", "give the name of a folder, without slashes")
         if self.degradation == "given" and self.source in SAMPLE:
-            raise PydanticCustomError("given", f"{self.source} has no LR images of its own; have them made")
+            raise PydanticCustomError("given", f"{self.source} has no LR images of its own; leave degradation out")
         if self.lr and self.degradation not in (None, "given"):
-            raise PydanticCustomError("lr", "lr names given images, so degradation must be `given`, or left out")
+            raise PydanticCustomError("lr", "lr names given images; degradation must be `given`, or left out")
         return self
 
     def given_places(self) -> dict[Fraction, str]:
-        """Where the given images of a factor lie, if it is said."""
+        """Paths of the given LR images, by scale."""
         return {exact_scale(scale): place for scale, place in self.lr.items()}
 
     def scales(self) -> tuple[Fraction, ...]:
-        """The factors as fractions, without repetition."""
+        """The scales as fractions, sorted, without repetition."""
         return tuple(sorted({exact_scale(scale) for scale in (*self.scale, *self.lr)}))
 
     def steps(self) -> tuple[Step, ...] | None:
-        """The steps that make the LR images; None if these are given."""
+        """The degradations that make the LR images; None if these are given."""
         if self.lr or self.degradation == "given" or (self.degradation is None and self.source == "store"):
             return None
         return tuple(self.degradation) if isinstance(self.degradation, list) else (Bicubic(),)

@@ -1,4 +1,4 @@
-"""What `prepare` writes to: a store, folders of PNG files, or BasicSR's LMDB; each can be continued."""
+"""Writers of data sets: packed stores, folders of PNG files, BasicSR's LMDBs; each can be resumed."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ Description = Mapping[str, Any]
 
 
 class Writer(Protocol):
-    """Where images go, one after the other."""
+    """A resumable writer of samples."""
 
     def resume(self, records: Sequence[Record]) -> int:
-        """Keep what is there of these records, remove anything else, and return how many are complete."""
+        """Keep the leading records that are complete, remove the rest, and return their number."""
         ...
 
     def append(self, name: str, sha256: str, planes: Mapping[str, RgbImage]) -> Record:
-        """Write an image in all its planes; return what the progress log has to know of it."""
+        """Write an image in all its planes; return its record for the progress log."""
         ...
 
     def finish(self, records: Sequence[Record], manifest: Description) -> None:
-        """Complete what was written, and write the manifest."""
+        """Complete the data set, and write the manifest."""
         ...
 
     def close(self) -> None:
-        """Leave everything as it is, to be continued."""
+        """Close everything as it is, to be resumed."""
         ...
 
 
 class FolderWriter:
-    """PNG files by the usual names: `HR/0001.png`, `LRbicx4/0001x4.png`."""
+    """A writer of PNG files by the usual names: `HR/0001.png`, `LRbicx4/0001x4.png`."""
 
     def __init__(self, folder: Path, planes: Mapping[str, Description]) -> None:
         self._folder = folder
         self._patterns = {plane: _pattern(plane, description) for plane, description in planes.items()}
 
     def resume(self, records: Sequence[Record]) -> int:
-        """Files appear under their names when they are complete, so that being there is enough."""
+        """Count complete images: files appear under their names only when complete."""
         for number, record in enumerate(records):
             if not all(self._path(plane, record["name"]).is_file() for plane in self._patterns):
                 return number
@@ -72,14 +72,14 @@ class FolderWriter:
 
 
 class LmdbPlanesWriter:
-    """A database for each plane, as BasicSR reads them: `gt.lmdb`, `lq_x4.lmdb`; keys are the names."""
+    """A writer of one LMDB per plane, as BasicSR reads them: `gt.lmdb`, `lq_x4.lmdb`; keys are the names."""
 
     def __init__(self, folder: Path, planes: Mapping[str, Description]) -> None:
         self._folder = folder
         self._writers = {plane: LmdbWriter(folder / f"{plane}.lmdb") for plane in planes}
 
     def resume(self, records: Sequence[Record]) -> int:
-        """What was committed is there, whatever happened after it."""
+        """Count complete images: those that were committed."""
         for number, record in enumerate(records):
             if not all(writer.has(record["name"]) for writer in self._writers.values()):
                 return number
@@ -106,12 +106,12 @@ class LmdbPlanesWriter:
 
 
 def open_writer(form: Format, folder: Path, planes: Mapping[str, Description]) -> Writer:
-    """Open what is written to `folder`, new or to be continued.
+    """Open a writer to `folder`, new or resumed.
 
     Args:
-        form: of which kind.
-        folder: where; made if absent.
-        planes: names and descriptions.
+        form: output format.
+        folder: created if absent.
+        planes: names and descriptions of the planes.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if form == "store":
@@ -125,7 +125,7 @@ def _pattern(plane: str, description: Description) -> str:
     if plane == "gt":
         return "HR/{}.png"
     scale = f"{float(Fraction(description['scale'])):g}"
-    # Only what is MATLAB's bicubic may be found under the name that tables are made with.
+    # The name of the published tables' LR images is for MATLAB's bicubic alone.
     kind = "LRbic" if description["degradation"] == [{"type": "bicubic"}] else "LR"
     return f"{kind}x{scale}/{{}}x{scale}.png"
 

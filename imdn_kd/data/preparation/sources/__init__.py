@@ -1,1 +1,1 @@
-"""Where HR images come from: folders, archives, published data sets, LMDBs, stores."""
+"""Sources of images: folders, archives, published data sets, LMDBs, stores."""

@@ -1,4 +1,4 @@
-"""The members of zip and tar archives as files to read from, in place: nothing is unpacked into folders."""
+"""Members of zip and tar archives as readable files, without unpacking."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _GZIP = b"\x1f\x8b"
 
 @dataclass(frozen=True)
 class ArchiveFile:
-    """A member of an archive; an `ImageFile` whose stamp is made of what the archive says of it.
+    """A member of an archive; an `ImageFile` whose stamp comes from the archive's index.
 
     Attributes:
         label: archive and member, `Set5.zip:Set5/baby.png`.
-        stamp: size and checksum in a zip; sizes and times of change of member and archive in a tar.
+        stamp: size and checksum in a zip; sizes and modification times of member and archive in a tar.
         size: bytes.
-        load: gives the content; safe to call from several threads.
+        load: returns the content; safe to call from several threads.
     """
 
     label: str
@@ -44,7 +44,7 @@ class ArchiveFile:
 
 @contextmanager
 def errors_named(label: str) -> Iterator[None]:
-    """Make every error of a file or an archive an InputError that begins with `label`."""
+    """Turn every error of a file or an archive into an InputError that begins with `label`."""
     try:
         yield
     except InputError:
@@ -69,13 +69,13 @@ def errors_named(label: str) -> Iterator[None]:
 
 
 def members(path: Path) -> list[tuple[str, ArchiveFile | None]]:
-    """List what is in a zip or a tar, plain or .gz, less the folders: names, and files or None (links and the like).
+    """List the members of a zip or a tar, plain or .gz, except folders: names, and files or None (links and the like).
 
-    A .gz, which can only be read from its start, is unpacked into a temporary file without a name, which is there for
-    as long as the members are.
+    A .gz, which can only be read from its start, is unpacked into an unnamed temporary file that lives as long as the
+    members.
 
     Raises:
-        InputError: not an archive, one that may not be read, or a damaged one.
+        InputError: `archive.unknown-format`, `archive.damaged`, `archive.cannot-unpack`, or `file.cannot-read`.
     """
     with errors_named(one_line(str(path))):
         with path.open("rb") as file:
@@ -114,7 +114,7 @@ def _read_zipped(archive: zipfile.ZipFile, lock: Lock, info: zipfile.ZipInfo) ->
 
 
 class _SharedFile:
-    """A file that several threads read parts of; closed when nobody has it any more, as a ZipFile is."""
+    """A file that several threads read parts of; closed with its last reference, like a ZipFile."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
@@ -156,7 +156,7 @@ def _plain(name: str) -> str:
 
 
 def _unpacked(path: Path) -> _SharedFile:
-    """Unpack a .gz for random access, which it does not allow itself; the file is gone when it is closed."""
+    """Unpack a .gz into a temporary file for random access."""
     spool = _SharedFile(tempfile.TemporaryFile())  # noqa: SIM115 - closes it
     with gzip.open(path) as packed:
         while block := packed.read(2**20):

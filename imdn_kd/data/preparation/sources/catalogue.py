@@ -1,4 +1,4 @@
-"""Data sets with a name: where they are published, what the files are called, and what is in them."""
+"""Catalogue of published data sets: addresses, file names, contents."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Archive:
 
     @property
     def name(self) -> str:
-        """What the file is called."""
+        """Name of the file."""
         return self.url.rpartition("/")[2]
 
 
 @dataclass(frozen=True)
 class Part:
-    """The HR images of a set, or its LR images for a factor: an archive, and the folders they may be in."""
+    """The HR images of a set, or its LR images for a scale: an archive, and the folders they may be in."""
 
     archive: Archive
     folders: tuple[str, ...]
@@ -45,11 +45,11 @@ class NamedSet:
     """A published data set.
 
     Attributes:
-        title: for tables.
-        images: how many there are.
+        title: shown in tables.
+        images: number of HR images.
         hr: the HR images.
-        lr: the LR images published with them (MATLAB bicubic), by factor.
-        licence: in one line.
+        lr: the LR images published with them (MATLAB bicubic), by scale.
+        licence: one line.
     """
 
     title: str

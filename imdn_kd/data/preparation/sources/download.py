@@ -1,4 +1,4 @@
-"""Downloads of large files: resumed after interruptions, checked before they appear under their name."""
+"""Downloads of large files, resumed after interruptions and checked before they appear under their name."""
 
 from __future__ import annotations
 
@@ -26,18 +26,19 @@ def download(
 ) -> None:
     """Download a file.
 
-    What has arrived stays beside `target` as `NAME.part`, after Ctrl-C and lost connections as well, and the next call
-    goes on from there, provided that the file on the server is still the same; else it starts again.
+    Received bytes are kept beside `target` as `NAME.part`, also after Ctrl-C and lost connections, and the next call
+    resumes there if the file on the server is still the same.
 
     Args:
         url: http or https.
-        target: where to; appears, or is replaced, when the download is complete and right.
+        target: the file; appears, or is replaced, when the download is complete and its checksum right.
         checksum: `md5:...` or `sha256:...`.
         size: bytes, where known.
-        on_progress: called with the bytes that are there, and with all of them if their number is known.
+        on_progress: called with the bytes received, and with the total if it is known.
 
     Raises:
-        InputError: not reachable, not the file that was published, not enough room, or a folder that cannot be written.
+        InputError: `download.url`, `download.failed`, `download.checksum`, `download.disk-full` or
+            `download.cannot-write`.
     """
     target = Path(target)
     if urlsplit(url).scheme not in ("http", "https"):
@@ -53,7 +54,7 @@ def download(
             transfer.part.forget()
             raise InputError(
                 one_line(
-                    f"{url}: what came is not the file that was published (its checksum is {found}, not {checksum}); "
+                    f"{url}: the download is not the published file (its checksum is {found}, not {checksum}); "
                     f"run the same command again, or get {target.name} by other means and put it into {target.parent}"
                 ),
                 code="download.checksum",
@@ -76,24 +77,24 @@ def _checksum(path: Path, kind: str) -> str:
 
 
 Progress = Callable[[int, int | None], None]
-"""Called with the bytes that are there, and with all of them if their number is known."""
+"""Called with the bytes received, and with the total if it is known."""
 
 _BLOCK = 2**20
 _TIMEOUT = 30.0
 _PAUSES = (1.0, 2.0, 4.0, 8.0)
-"""Seconds before each further try; the count begins anew whenever something came through."""
+"""Seconds before each retry; the count starts again whenever bytes arrived."""
 
 
 class _DroppedError(Exception):
-    """The connection ended early, or the server asks for patience; worth another try."""
+    """The connection ended early, or the server is busy; worth a retry."""
 
 
 class Transfer:
-    """Fills the part of a file.
+    """A download into a part file.
 
     Args:
         url: http or https.
-        target: the file; the part lies beside it.
+        target: the file; the part file lies beside it.
         size: bytes, where known.
         on_progress: see `Progress`.
     """
@@ -105,18 +106,18 @@ class Transfer:
         self._connected = False
 
     def run(self) -> None:
-        """Fill the part, over several connections if need be.
+        """Download the rest, over several connections if necessary.
 
         Raises:
-            InputError: not reachable, not the size that was published, or not enough room.
-            OSError: the part cannot be written.
+            InputError: `download.failed` or `download.disk-full`.
+            OSError: the part file cannot be written.
         """
         most, pauses = self.part.size(), 0
         while True:
             try:
                 return self._connect()
             except _DroppedError as error:
-                # Only more than ever counts: a server that ignores ranges may break off at the same place each time.
+                # Only a new maximum counts: a server without ranges may break off at the same place each time.
                 if self.part.size() > most:
                     most, pauses = self.part.size(), 0
                 if pauses == len(_PAUSES):
@@ -174,7 +175,7 @@ class Transfer:
         return facts
 
     def _check_rest(self, response: http.client.HTTPResponse, facts: FileFacts, have: int) -> None:
-        """Make sure that this is the rest of what is there; if it is that of another file, the part is of no use."""
+        """Check that the response continues the part file; otherwise drop the part file."""
         starts_here = response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
         if not starts_here or not facts_in(response).agree(facts):
             self.part.forget()
@@ -238,20 +239,20 @@ def _opener() -> urllib.request.OpenerDirector:
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What a server says of a file: the strong ETag, the time of change, and bytes; empty where it does not."""
+    """Facts about a file on a server: strong ETag, modification time, bytes; empty where not stated."""
 
     etag: str
     changed: str
     size: int | None
 
     def agree(self, other: FileFacts) -> bool:
-        """Whether both are of the same file; what one of them does not tell, speaks not against it."""
+        """Whether both can be of the same file; what one of them does not state is ignored."""
         pairs = ((self.etag, other.etag), (self.changed, other.changed), (self.size, other.size))
         return all(mine == others for mine, others in pairs if mine and others)
 
 
 def facts_in(response: http.client.HTTPResponse) -> FileFacts:
-    """Return what a response says of the whole file, also if it brings only the rest of it."""
+    """Return the facts about the whole file that a response states, also if it carries only the rest of it."""
     etag = response.headers.get("ETag", "")
     size = response.headers.get("Content-Length", "")
     if response.status == HTTPStatus.PARTIAL_CONTENT:
@@ -262,7 +263,7 @@ def facts_in(response: http.client.HTTPResponse) -> FileFacts:
 
 
 class PartFile:
-    """The bytes that have arrived of a file, in `NAME.part`, and what the server said of it, in `NAME.part.json`."""
+    """The received bytes of a file, in `NAME.part`, and the server's facts about it, in `NAME.part.json`."""
 
     def __init__(self, url: str, target: Path) -> None:
         self.path = target.with_name(f"{target.name}.part")
@@ -270,11 +271,11 @@ class PartFile:
         self._url = url
 
     def size(self) -> int:
-        """Bytes that have arrived."""
+        """Bytes received."""
         return self.path.stat().st_size if self.path.exists() else 0
 
     def facts(self) -> FileFacts | None:
-        """What the file is that the part is of; None if that is not known, or another file."""
+        """Facts about the file on the server; None if unknown, or of another address."""
         try:
             notes = json.loads(self._notes.read_text(encoding="utf-8"))
             return FileFacts(**notes["facts"]) if notes["url"] == self._url else None
@@ -282,12 +283,12 @@ class PartFile:
             return None
 
     def begin(self, facts: FileFacts) -> None:
-        """Start with nothing."""
+        """Start an empty part file."""
         self.forget()
         self.path.write_bytes(b"")
         self._notes.write_text(json.dumps({"url": self._url, "facts": asdict(facts)}), encoding="utf-8")
 
     def forget(self) -> None:
-        """Remove it all."""
+        """Remove the part file and its facts."""
         for path in (self._notes, self.path):
             path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Folders and archives as one thing: a tree of image files."""
+"""File trees: the image files of a folder or an archive, alike."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from imdn_kd.utils.text import one_line
 
 
 class ImageFile(Protocol):
-    """The bytes of an image, wherever they lie; several threads may read at once."""
+    """An image file on disk, in an archive or elsewhere; safe to read from several threads."""
 
     @property
     def label(self) -> str:
-        """Where it lies, for messages: `Set5/baby.png`, `Set5.zip:Set5/baby.png`."""
+        """Its place, shown in messages: `Set5/baby.png`, `Set5.zip:Set5/baby.png`."""
         ...
 
     @property
     def stamp(self) -> str:
-        """What differs after the content has changed; known without reading the content."""
+        """Text that changes with the content; known without reading the content."""
         ...
 
     @property
@@ -39,7 +39,7 @@ class ImageFile(Protocol):
 
 @dataclass(frozen=True)
 class DiskFile:
-    """An `ImageFile` on disk, whose stamp is made of size and time of change."""
+    """An `ImageFile` on disk, whose stamp is size and modification time."""
 
     path: Path
 
@@ -50,7 +50,7 @@ class DiskFile:
 
     @property
     def stamp(self) -> str:
-        """Size and time of change; InputError where the file is gone."""
+        """Size and modification time; InputError where the file is gone."""
         status = self._status()
         return f"{status.st_size}-{status.st_mtime_ns}"
 
@@ -75,9 +75,9 @@ class FileTree:
 
     Attributes:
         label: of the folder or archive, for messages.
-        files: by their path below the root, with "/"; sorted.
-        others: paths of the files left out: hidden ones, those that are no images by their suffix, and links that lead
-            nowhere. What lies in hidden folders and in `__MACOSX` is not counted.
+        files: by path below the root, with "/"; sorted.
+        others: paths of files left out: hidden ones, those without the suffix of an image, and broken links. Files in
+            hidden folders and in `__MACOSX` are not counted.
         path: the folder on disk; None in an archive.
     """
 
@@ -109,7 +109,7 @@ def open_tree(path: Path | str) -> FileTree:
     """List the image files in a folder, a zip or a tar (plain or .gz), those of folders inside included.
 
     Raises:
-        InputError: there is no such folder or archive, it may not be read, or it is damaged.
+        InputError: `data.not-found`, `data.cannot-list`, or as `members`.
     """
     path = Path(path)
     label = one_line(str(path))
@@ -122,7 +122,7 @@ def open_tree(path: Path | str) -> FileTree:
 
 
 def _sort_out(entries: Iterable[tuple[str, ImageFile | None]]) -> tuple[dict[str, ImageFile], tuple[str, ...]]:
-    # A name that an archive has twice is that of the later one.
+    # Of two members of one name, the later one counts.
     every = dict(sorted(dict(entries).items()))
     files = {name: file for name, file in every.items() if file is not None and is_image_name(name)}
     return files, tuple(name for name in every if name not in files)
@@ -152,5 +152,5 @@ def _is_hidden(folder: str) -> bool:
 
 
 def _leads_up(folder: Path) -> bool:
-    """Whether it is a link to a folder that it lies in, which a walk would follow without end."""
+    """Whether it is a link to a folder above it, which a walk would follow without end."""
     return folder.is_symlink() and folder.resolve() in (folder.parent.resolve(), *folder.parent.resolve().parents)

@@ -1,4 +1,4 @@
-"""Finding the data sets of the catalogue on disk, as archives or unpacked."""
+"""Search for the data sets of the catalogue on disk, as archives or unpacked."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from imdn_kd.data.preparation.sources.file_tree import FileTree, open_tree
 from imdn_kd.errors import InputError
 
 _CONTAINERS = ("", "benchmark", "DIV2K")
-"""Folders that sets are in, inside archives and on disk."""
+"""Folders that contain sets, inside archives and on disk."""
 
 
 @dataclass(frozen=True)
 class Located:
-    """Where the images of a set are: HR images, and LR images by factor."""
+    """Where the images of a set are: HR images, and LR images by scale."""
 
     hr: FileTree
     lr: Mapping[Fraction, FileTree]
@@ -30,25 +30,25 @@ def locate(
 
     An archive goes by its name, or is itself a place. Unpacked folders are looked for as they come out of the archives
     (`benchmark/Set5/HR`, `DIV2K_train_HR`), in the place, in its `DIV2K/`, or as the place itself, the others then
-    beside it. Archives that are there are not checked: reading an image from a zip checks it.
+    beside it. Existing archives are not checked: reading an image from a zip checks it.
 
     Args:
-        named: the set.
+        named: a set of the catalogue.
         places: folders or archives, best first; those that do not exist are passed over.
-        given_scales: factors that the published LR images are wanted for.
+        given_scales: scales of the published LR images that are wanted.
 
     Returns:
         Where the images are, or the archives that are missing.
 
     Raises:
-        InputError: nothing is published for a factor, or an archive is damaged or holds something else.
+        InputError: `data.lr-missing`, nothing is published for a scale; `archive.wrong-content`; as `open_tree`.
     """
     unknown = [scale for scale in given_scales if scale not in named.lr]
     if unknown:
         there = ", ".join(f"x{scale}" for scale in named.lr)
         raise InputError(
-            f"{named.title}: has no published LR images for factor {float(unknown[0]):g} (there are {there}); "
-            "have them made",
+            f"{named.title}: has no published LR images for scale {float(unknown[0]):g} (there are {there}); "
+            "leave out --degradation given",
             code="data.lr-missing",
         )
     search = _Search(named)
@@ -62,7 +62,7 @@ def locate(
 
 
 class _Search:
-    """Looks for the parts of a set; every archive is listed once."""
+    """A search for the parts of a set; lists every archive once."""
 
     def __init__(self, named: NamedSet) -> None:
         self._archives: dict[Path, FileTree] = {}
@@ -82,7 +82,7 @@ class _Search:
                 tree = self._in_archive(part, archive)
                 if tree is None:
                     raise InputError(
-                        f"{archive}: has no images in {part.folders[0]}; move it away, it is something else",
+                        f"{archive}: has no images in {part.folders[0]}; move it away, it holds something else",
                         code="archive.wrong-content",
                     )
                 yield tree

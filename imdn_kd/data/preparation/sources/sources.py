@@ -1,4 +1,4 @@
-"""Everything that `prepare` can read: folders, archives, named sets, LMDBs, stores, photographs inside scikit-image."""
+"""Sources of `imdn-kd prepare`: folders, archives, named sets, LMDBs, stores, photographs of scikit-image."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from imdn_kd.errors import InputError
 from imdn_kd.image.rgb import RgbImage
 
 Fetch = Callable[[Archive], None]
-"""Gets a missing archive into one of the places."""
+"""Downloads a missing archive into one of the places."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """HR images, and where they come from.
+    """The images of a data set, and where they come from.
 
     Attributes:
-        name: of the data set.
-        label: where it comes from, without folders that differ from machine to machine.
-        images: in the order in which they are written.
-        skipped: HR images that cannot be used, and why.
+        name: name of the data set.
+        label: its origin, without folders, which differ between machines.
+        images: in the order of writing.
+        skipped: HR images that cannot be used, with the reason.
         ignored: number of files that are no images.
-        lq_made_by: the steps by which the given LR images were made, as JSON, by factor, where known.
-        warning: what else the user should know; empty if nothing.
+        lq_made_by: degradations of the given LR images, as JSON, by scale, where known.
+        warning: a warning for the user, or empty.
     """
 
     name: str
@@ -51,10 +51,10 @@ class Source:
 
 
 def named_source(named: NamedSet, places: Sequence[Path], given: Sequence[Fraction], fetch: Fetch) -> Source:
-    """A set of the catalogue, from the first place that has it; what is missing is fetched.
+    """Open a set of the catalogue in the first place that has it; download what is missing.
 
     Raises:
-        InputError: it cannot be fetched, or something else goes by its name.
+        InputError: `download.not-found` or as `download`; as `locate`.
     """
     found = locate(named, places, given)
     if not isinstance(found, Located):
@@ -63,7 +63,7 @@ def named_source(named: NamedSet, places: Sequence[Path], given: Sequence[Fracti
         found = locate(named, places, given)
         if not isinstance(found, Located):
             raise InputError(
-                f"{named.title}: {found[0].name} was fetched, but is not where it should be; try again",
+                f"{named.title}: {found[0].name} was downloaded, but is not where it should be; try again",
                 code="download.not-found",
             )
     scan = scan_dataset(found.hr, given, found.lr)
@@ -76,10 +76,10 @@ def named_source(named: NamedSet, places: Sequence[Path], given: Sequence[Fracti
 
 
 def folder_source(path: Path, given: Sequence[Fraction], lr: Mapping[Fraction, Path]) -> Source:
-    """The images in a folder or an archive.
+    """Open the images of a folder or an archive.
 
     Raises:
-        InputError: no such folder or archive, or no images in it.
+        InputError: as `open_tree` and `scan_dataset`.
     """
     name = path.resolve().name.removesuffix(".gz").removesuffix(".tar").removesuffix(".zip")
     scan = scan_dataset(open_tree(path), given, {scale: open_tree(place) for scale, place in lr.items()})
@@ -87,15 +87,15 @@ def folder_source(path: Path, given: Sequence[Fraction], lr: Mapping[Fraction, P
 
 
 def lmdb_source(path: Path, given: Sequence[Fraction], lr: Mapping[Fraction, Path]) -> Source:
-    """The images of an LMDB, with those of other LMDBs as LR images.
+    """Open the images of an LMDB, with those of other LMDBs as LR images.
 
     Raises:
-        InputError: not an LMDB of images, one that lacks LR images, or no LMDB for a factor.
+        InputError: as `LmdbImages` and `common_keys`, or `data.lr-missing` for a scale without an LMDB.
     """
     for scale in given:
         if scale not in lr:
             raise InputError(
-                f"{path}: no LMDB of its LR images for x{float(scale):g} is given; add --lr {scale}=PATH",
+                f"{path}: no LMDB of LR images for x{float(scale):g} is given; add --lr {scale}=PATH",
                 code="data.lr-missing",
             )
     images = LmdbImages(path)
@@ -110,10 +110,10 @@ def lmdb_source(path: Path, given: Sequence[Fraction], lr: Mapping[Fraction, Pat
 
 
 def store_source(path: Path, given: Sequence[Fraction]) -> Source:
-    """The images of a store, with its LR planes as LR images.
+    """Open the images of a store, with its LR planes as LR images.
 
     Raises:
-        InputError: not a store, or no plane for a factor.
+        InputError: as `Store`, or `store.no-plane` for a scale.
     """
     store = Store(path)
 
@@ -171,7 +171,7 @@ class _LmdbFile:
 
 @dataclass(frozen=True)
 class _PixelFile:
-    """An `ImageFile` of pixels that are decoded already: reads as a PPM file."""
+    """An `ImageFile` of decoded pixels, which reads as a PPM file."""
 
     label: str
     crc32: int
