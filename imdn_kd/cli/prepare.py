@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from imdn_kd.data.preparation.pipeline import PrepareReport
     from imdn_kd.data.preparation.schema import PrepareOptions
 
-_NAMED = 5  # how many images a line of the report names
+_NAMED = 5  # images named in a line of the report
 
 
 def prepare(
@@ -32,21 +32,24 @@ def prepare(
     ] = None,
     places: Annotated[
         list[str] | None,
-        typer.Option("--from", metavar="PATH", help="Folder where the files of the data set lie already."),
+        typer.Option("--from", metavar="PATH", help="Folder with the files of the data set, instead of a download."),
     ] = None,
     scale: Annotated[
         list[float] | None,
-        typer.Option("--scale", "-s", help="Factor; can be given several times.", show_default="2 3 4"),
+        typer.Option("--scale", "-s", help="Downscaling factor; can be given several times.", show_default="2 3 4"),
     ] = None,
     degradation: Annotated[
         str | None,
-        typer.Option(help="bicubic (MATLAB's), or given (files that come with the HR images).", show_default="bicubic"),
+        typer.Option(
+            help="bicubic (MATLAB's), or given (LR images that come with the HR images).", show_default="bicubic"
+        ),
     ] = None,
     lr: Annotated[
-        list[str] | None, typer.Option(metavar="SCALE=PATH", help="Where the given images of a factor lie.")
+        list[str] | None,
+        typer.Option(metavar="SCALE=PATH", help="Folder, archive or LMDB of the given LR images of a scale."),
     ] = None,
     exclude_like: Annotated[
-        list[str] | None, typer.Option(metavar="FOLDER", help="Leave out what looks like an image of this benchmark.")
+        list[str] | None, typer.Option(metavar="FOLDER", help="Leave out images that look like one of this benchmark.")
     ] = None,
     form: Annotated[
         str | None, typer.Option("--format", help="store, folder or lmdb.", show_default="store; benchmarks: folder")
@@ -57,15 +60,15 @@ def prepare(
     root: Annotated[Path, typer.Option(help="Folder of all data sets.")] = Path("datasets"),
     options: Annotated[
         Path | None,
-        typer.Option("-opt", "--options", metavar="FILE", help="Option file (.yml); other options go before it."),
+        typer.Option("-opt", "--options", metavar="FILE", help="Option file (.yml); other options override it."),
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Threads.", show_default="all cores")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is at the output.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Make training data: decode images once, make LR images, pack both.
+    """Prepare training data: decode images, compute their LR images, pack both.
 
-    Interrupted, the same command goes on where it was.
+    After an interruption, the same command resumes.
 
     imdn-kd prepare div2k --from downloads --exclude-like datasets/Set14
     """
@@ -84,7 +87,7 @@ def prepare(
     requests = _requests(list(what or []), {key: value for key, value in flags.items() if value}, options)
     if output and len(requests) > 1:
         raise InputError(
-            "--output names one result, and several data sets are asked for; use --root", code="prepare.several-outputs"
+            "--output takes one data set, and several are given; use --root", code="prepare.several-outputs"
         )
     reports = []
     for request in requests:
@@ -97,7 +100,7 @@ def prepare(
                 )
             reports.append(report)
         except KeyboardInterrupt:
-            print("imdn-kd: stopped; the same command goes on where it was", file=sys.stderr)
+            print("imdn-kd: stopped; the same command resumes", file=sys.stderr)
             raise typer.Exit(130) from None
     if as_json:
         print(json.dumps([{**dataclasses.asdict(each), "path": str(each.path)} for each in reports], indent=2))
@@ -112,14 +115,14 @@ def prepare(
 
 
 def _requests(what: list[str], flags: Mapping[str, Any], file: Path | None) -> list[PrepareOptions]:
-    """One request for each data set that is asked for, by words or by an option file."""
+    """Options of each data set that is given, on the command line or by an option file."""
     from imdn_kd.config.options import check_options, read_options
     from imdn_kd.data.preparation.schema import PATH_SOURCES, PrepareOptions
 
     if file is not None:
         if what:
             raise InputError(
-                f"{what[0]!r} and an option file both say what to prepare; give one of them", code="prepare.source"
+                f"{what[0]!r} and an option file both name what to prepare; give one of them", code="prepare.source"
             )
         content = read_options(file, PrepareOptions).model_dump(exclude_unset=True)
         return [check_options({**content, **flags}, PrepareOptions, "imdn-kd prepare")]
@@ -162,17 +165,17 @@ def _show(report: PrepareReport) -> None:
     planes = ", ".join(f"{plane} {_amount(size)}" for plane, size in report.bytes.items())
     print(f"{report.path}: {report.images} images, {_amount(total)} of pixels ({planes})")
     if not report.fresh:
-        print("  was there already, made of the same files in the same way")
+        print("  exists already, with the same images and options")
     for names, kind in ((names, f"converted: {kind}") for kind, names in report.converted.items()):
         print(f"  {len(names)} {kind}: {_some(names)}")
     if report.excluded:
-        print(f"  {len(report.excluded)} excluded, since they look like an image of a benchmark:")
+        print(f"  {len(report.excluded)} excluded, similar to an image of a benchmark:")
         for reason in report.excluded.values():
             print(f"    {reason}")
     if report.bad:
-        print(f"  {len(report.bad)} left out, since they cannot be used: {_some(list(report.bad))}")
+        print(f"  {len(report.bad)} left out, unusable: {_some(list(report.bad))}")
     if report.ignored:
-        print(f"  {report.ignored} files ignored, which are no images")
+        print(f"  {report.ignored} files ignored, no images")
 
 
 def _some(names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Image files in and out: the one way through which every command reads and writes pictures."""
+"""Reading, writing and listing image files; every command uses these functions."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ READABLE = WRITABLE | {".jpe", ".jfif", ".gif", ".pbm", ".pgm", ".ppm", ".pnm", 
 
 
 def is_image_name(path: Path | str) -> bool:
-    """Whether a walk through folders should take the file for an image: by its suffix, hidden files never."""
+    """Whether a file counts as an image when folders are listed: by its suffix, and hidden files never."""
     path = Path(path)
     return path.suffix.lower() in READABLE and not path.name.startswith(".")
 
 
 def find_images(folder: Path | str, recursive: bool = False) -> list[Path]:
-    """Return the image files in `folder` by their names, sorted.
+    """Return the image files in a folder, sorted.
 
     Args:
-        folder: where to look.
-        recursive: look into the folders inside as well.
+        folder: the folder.
+        recursive: include the folders inside.
 
     Raises:
-        InputError: no such folder, or it cannot be listed.
+        InputError: `image.not-a-folder` or `image.cannot-list`.
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -1,4 +1,4 @@
-"""A picture as the toolkit handles it: pixels, and the facts about them that an output file must keep."""
+"""Pictures: pixels with the metadata that an output file must keep."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 _ICC_SPACES = {1: b"GRAY", 2: b"GRAY", 3: b"RGB ", 4: b"RGB "}
 _MAX_DPI = 65535.0  # what a JPEG header can hold
 
-# A TIFF keeps these beside the tags that describe its own strips and samples, which must not travel to another file.
+# A TIFF has these beside tags that describe its strips and samples, which must not be copied to another file.
 DESCRIPTIVE_TAGS = frozenset(
     {
         *(ExifTags.Base.ImageDescription, ExifTags.Base.Make, ExifTags.Base.Model, ExifTags.Base.Software),
@@ -29,10 +29,10 @@ EXIF_SUB_FOLDERS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    r"""Pixels, upright, and what belongs to them.
+    r"""An upright picture: pixels and metadata.
 
     Attributes:
-        pixels: uint8 or uint16 over the full range of the type; H x W (grey), H x W x 2 (grey, alpha), H x W x 3 (RGB)
+        pixels: uint8 or uint16 in the full range of the type; H x W (grey), H x W x 2 (grey, alpha), H x W x 3 (RGB)
             or H x W x 4 (RGB, alpha); alpha is not premultiplied; H and W are at least 1.
         icc_profile: colour profile of the pixels, a grey one for grey and an RGB one for RGB; None means sRGB.
         exif: a block as in a JPEG file (`Exif\0\0`, then a small TIFF), without an orientation.
@@ -83,7 +83,7 @@ def fitting_profile(profile: object, channels: int) -> bytes | None:
 
 
 def sane_dpi(horizontal: object, vertical: object) -> tuple[float, float] | None:
-    """Return the resolution as two floats within what files can hold, or None if it says nothing."""
+    """Return the resolution as two floats, or None if it is missing or beyond what files can hold."""
     try:
         pair = float(str(horizontal)), float(str(vertical))
     except (TypeError, ValueError, ArithmeticError):
@@ -99,7 +99,7 @@ def exif_dpi(exif: Image.Exif) -> tuple[float, float] | None:
 
 
 def portable_exif(exif: Image.Exif, from_tiff: bool) -> bytes | None:
-    """Return EXIF that fits any file, or None if there is nothing: no orientation, thumbnail or layout of a TIFF.
+    """Return EXIF that fits any file, without orientation, thumbnail and layout of a TIFF; None if nothing is left.
 
     Damaged EXIF is dropped rather than the picture refused.
     """
@@ -124,7 +124,7 @@ def sub_folder(exif: Image.Exif, tag: int) -> dict[int, Any]:
 
 
 def exif_for(picture: Picture) -> Image.Exif:
-    """Return the EXIF of `picture`, with the pixel counts it states, if any, set to the true ones."""
+    """Return the EXIF of `picture`, with its pixel counts, if any, corrected."""
     exif = Image.Exif()
     if picture.exif is None:
         return exif

@@ -1,4 +1,4 @@
-"""Sizes of image files from their headers, as they will be when decoded."""
+"""Sizes of image files from their headers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HEADER_TELLS = ("PNG", "JPEG", "WEBP", "BMP", "PPM")
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Return height and width of an image, px, upright; decodes it only if its header does not tell.
+    """Return height and width of an upright image, px; decodes it only if its header is not enough.
 
     Raises:
         InputError: as `imdn_kd.image.io.read_image`.
@@ -35,7 +35,7 @@ def _size_in_header(path: Path) -> tuple[int, int] | None:
             orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
             width, height = image.size
             return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
-    except Exception:  # of any kind on damaged files; decoding tells what is wrong
+    except Exception:  # of any kind on damaged files; decoding reports what is wrong
         return None
 
 

@@ -1,4 +1,4 @@
-"""Decoding: any image file to a Picture."""
+"""Decoder: any image file to a Picture."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ _WITHOUT_ALPHA = {"1": "L", "P": "RGB", "RGBX": "RGB", "YCbCr": "RGB", "HSV": "R
 _WITH_ALPHA = {"P": "RGBA", "1": "LA", "L": "LA", "RGB": "RGBA", "La": "LA", "RGBa": "RGBA", "PA": "RGBA"}
 
 for _name in ("PIL", "tifffile", "imagecodecs"):
-    # Without any handler, logging prints what these libraries note about damaged files on standard error.
+    # Without a handler, logging prints these libraries' notes about damaged files to standard error.
     logging.getLogger(_name).addHandler(logging.NullHandler())
 
 
 class _RefusedError(InputError):
-    """Why an image is not taken, with what to do; the reader puts the name of the file before it."""
+    """The reason why an image is refused, and what to do; the reader adds the name of the file."""
 
 
 def read_image(path: Path | str) -> Picture:
-    """Read an image file, whatever its name: the content decides the format.
+    """Read an image file; the content decides the format, not the name.
 
     PNG, JPEG, WebP, TIFF, BMP, GIF, PNM, JPEG 2000 and, where Pillow has it, AVIF. Of animations and files of several
     pages the first picture is read. EXIF orientation is applied.
@@ -55,14 +55,16 @@ def read_image(path: Path | str) -> Picture:
     - CMYK and YCCK become sRGB through the profile in the file, or by Pillow's rule without one; Lab becomes sRGB.
     - 32-bit integers are taken as 16-bit samples if all lie in 0..65535, and floats if all lie in 0..1 (times 65535).
 
-    Colour profiles that do not fit the pixels returned are dropped, and so is damaged EXIF.
+    Colour profiles that do not fit the returned pixels and damaged EXIF are dropped.
 
     Args:
         path: the file.
 
     Raises:
-        InputError: no such file, not readable, not an image, damaged or cut short, empty, more than 2**30 pixels,
-            samples of a kind that has no sensible 16-bit form, or not enough memory.
+        InputError: `image.not-found`, `image.is-folder`, `image.not-a-file`, `image.cannot-open`,
+            `image.no-permission`, `image.empty`, `image.unknown-format`, `image.damaged`, `image.truncated`,
+            `image.too-large` (more than 2**30 pixels), `image.pixel-format` (samples without a sensible 16-bit form),
+            or `image.no-memory`.
     """
     with _naming(path):
         _require_file(path)
@@ -80,7 +82,7 @@ def decode_image(data: bytes, name: str) -> Picture:
 
 @contextmanager
 def _naming(path: Path | str) -> Iterator[None]:
-    """Make every error an InputError that begins with the name of the file."""
+    """Turn every error into an InputError that begins with the name of the file."""
     try:
         yield
     except _RefusedError as error:
@@ -129,7 +131,7 @@ def _require_file(path: Path | str) -> None:
 
 
 class _Quiet:
-    """While any thread reads: warnings are silenced and Pillow's size limit, which belongs to the process, is ours."""
+    """A context in which warnings are silenced and Pillow's global size limit is ours, while any thread reads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -180,9 +182,9 @@ def _read_with_pillow(file: BinaryIO) -> Picture:
 
 @contextmanager
 def _deaf_to_libtiff() -> Iterator[None]:
-    """Send standard error to nowhere: libtiff writes what it finds wrong straight to file descriptor 2.
+    """Discard standard error: libtiff writes warnings directly to file descriptor 2.
 
-    Threads that come here at the same time take turns.
+    One thread at a time.
     """
     with _one_libtiff, _stderr_closed():
         yield
@@ -214,7 +216,7 @@ def _is_covered(image: TiffImagePlugin.TiffImageFile) -> bool:
 
 
 def _pillow_loses(rawmode: str) -> bool:
-    """Whether Pillow cuts these PNG samples to 8 bits, or looks for their transparent colour among stretched values."""
+    """Whether Pillow cuts these PNG samples to 8 bits, or misses their transparent colour after stretching."""
     return rawmode.endswith(";16B") or rawmode in ("1", "L;2", "L;4")
 
 
@@ -232,7 +234,7 @@ def _exif_of(image: Image.Image) -> Image.Exif:
 
 
 def _read_deep_tiff(file: BinaryIO) -> Picture | None:
-    """Read a TIFF of 16-bit grey or RGB samples; None for anything else, which is Pillow's."""
+    """Read a TIFF of 16-bit grey or RGB samples; None for anything else, which Pillow reads."""
     if file.read(4) not in _TIFF_STARTS:
         return None
     file.seek(0)
@@ -240,7 +242,7 @@ def _read_deep_tiff(file: BinaryIO) -> Picture | None:
         page = tifffile.TiffFile(file).pages.first
         if not isinstance(page, tifffile.TiffPage) or not _is_deep(page):
             return None
-    except Exception:  # Pillow may still make something of it, or say what is wrong
+    except Exception:  # Pillow may still read it, or say what is wrong
         return None
     if page.imagewidth * page.imagelength > MAX_PIXELS:
         raise Image.DecompressionBombError
@@ -288,12 +290,12 @@ def _tiff_pixels(page: tifffile.TiffPage) -> Pixels:
 
 
 def pixels_of(image: Image.Image) -> Pixels:
-    """Return the pixels of a Pillow image as a Picture holds them: grey or RGB, with alpha if it has any transparency.
+    """Return the pixels of a Pillow image as in a Picture: grey or RGB, with alpha if it has any transparency.
 
     The rules are those of `read_image`; EXIF orientation is left alone.
 
     Raises:
-        InputError: 32-bit samples that have no sensible 16-bit form, or a mode that cannot be converted.
+        InputError: `image.pixel-format`: 32-bit samples without a sensible 16-bit form, or an unknown mode.
     """
     mode = image.mode
     if mode.startswith("I;16"):
@@ -311,7 +313,7 @@ def pixels_of(image: Image.Image) -> Pixels:
 
 
 def _sixteen_bits(values: NDArray[Any]) -> Pixels:
-    """Bring 32-bit samples to 16 bits where that needs no guess."""
+    """Convert 32-bit samples to 16 bits where their range is clear."""
     top = 1 if values.dtype.kind == "f" else 65535
     # Written so that not-a-number fails it.
     if not (values.min() >= 0 and values.max() <= top):

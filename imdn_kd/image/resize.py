@@ -1,6 +1,6 @@
-"""MATLAB's bicubic `imresize` in numpy: the resizing that super-resolution data sets and tables are made with.
+"""MATLAB's bicubic `imresize` in numpy, with which super-resolution data sets and tables are made.
 
-Two properties set it apart from other bicubic functions: the kernel is widened when shrinking (antialiasing), and
+Two properties distinguish it from other bicubic functions: the kernel is widened when shrinking (antialiasing), and
 images keep their class, so an integer image is rounded and clamped after each of the two dimensions. Only with both do
 the published Set5 low-resolution files come out bit for bit.
 """
@@ -34,9 +34,9 @@ def imresize(
     Cubic kernel with a = -0.5, widened by the factor when shrinking, symmetric padding. The dimension with the smaller
     factor goes first, rows first when both are equal.
 
-    An exact tie (x.5) in an integer image is rounded up even where floating-point noise puts it just below, so that
-    the result does not depend on the machine. This is without effect at factors of 2, 3 and 4, up or down, where
-    arithmetic is exact or ties cannot occur.
+    An exact tie (x.5) in an integer image is rounded up even where rounding errors put it just below, so that the
+    result is the same on every machine. This has no effect at factors of 2, 3 and 4, up or down, where arithmetic is
+    exact or ties cannot occur.
 
     Args:
         image: H x W or H x W x C pixels, at least 1 x 1, of type uint8, uint16, float32 or float64, any range.
@@ -50,11 +50,11 @@ def imresize(
         their range after each dimension; floats are neither, and are computed in their own precision.
 
     Raises:
-        InputError: the type or shape of `image` is not one of the above, both or neither of `scale` and `size` are
-            given, or the one given is not positive and finite.
+        InputError: `resize.image`, a type or shape not listed above; `resize.size`, both or neither of `scale` and
+            `size`, or one that is not positive and finite.
 
     Source: MATLAB Image Processing Toolbox, `imresize`; R. Keys, "Cubic convolution interpolation for digital image
-    processing", 1981.
+    processing", 1981, https://doi.org/10.1109/TASSP.1981.1163711.
     """
     if image.dtype not in _DTYPES:
         raise InputError(
@@ -93,23 +93,23 @@ def imresize(
 
 
 def _exact_factor(image: npt.NDArray[Any], scales: tuple[float, float]) -> int | None:
-    """The factor by which PyTorch shrinks this image without rounding errors, if it can."""
+    """The factor by which PyTorch downscales this image without rounding errors, or None."""
     factor = round(1 / scales[0])
     fits = image.dtype == np.uint8 and factor in (2, 4, 8) and scales == (1 / factor, 1 / factor)
     return factor if fits and min(image.shape[:2]) >= 4 * factor else None
 
 
 def _shrink_with_torch(image: npt.NDArray[Any], size: tuple[int, int], factor: int) -> npt.NDArray[Any]:
-    """Shrink a uint8 image with PyTorch's antialiased bicubic: several times as fast as sparse products, and exact.
+    """Downscale a uint8 image with PyTorch's antialiased bicubic: several times as fast as sparse products, and exact.
 
     PyTorch adds up 8-bit pixels in integers, with 16-bit weights of as many binary places as fit. At factors of 2, 4
     and 8 no weight is rounded.
     """
     import torch
 
-    # PyTorch knows no read-only memory, and warns of it.
+    # PyTorch warns of read-only memory.
     pixels = torch.from_numpy(image if image.flags.writeable else image.copy())[None]
-    # In this order PyTorch knows the layout as channels last and keeps to it.
+    # PyTorch recognises this order as channels last, and keeps it.
     planes = pixels.permute(0, 3, 1, 2) if image.ndim == 3 else pixels[None]
     for axis in (0, 1):
         planes = _shrink_axis(planes, 2 + axis, size[axis], factor)
@@ -117,7 +117,7 @@ def _shrink_with_torch(image: npt.NDArray[Any], size: tuple[int, int], factor: i
 
 
 def _shrink_axis(planes: Tensor, axis: int, length: int, factor: int) -> Tensor:
-    """Shrink one dimension of N x C x H x W.
+    """Downscale one dimension of N x C x H x W.
 
     At borders PyTorch leaves pixels out where MATLAB mirrors them, so the two outermost results on either side come
     from mirrored strips.
@@ -156,7 +156,7 @@ def _resize_rows(image: npt.NDArray[Scalar], length: int, scale: float) -> npt.N
     """Resize the first dimension to `length`, a band of rows at a time to stay in cache and small in memory."""
     if scale == 1:
         return np.array(image, order="C")
-    # Sparse rather than dense products: as fast, and BLAS threads collide when several processes resize at once.
+    # Sparse rather than dense products: as fast, and BLAS threads of several processes compete for the cores.
     from scipy.sparse import csr_array
 
     weights, indices = _contributions(image.shape[0], length, scale)

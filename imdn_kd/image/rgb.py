@@ -1,4 +1,4 @@
-"""Image files as training and tables take them: H x W x 3, RGB, 8 bit."""
+"""RGB images as training and benchmarks use them: H x W x 3, 8 bit."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ RgbImage = npt.NDArray[np.uint8]
 
 
 def read_rgb(path: Path) -> RgbImage:
-    """Read an image as tables are made: H x W x 3, RGB, 8 bit; see `rgb_of`.
+    """Read an image as H x W x 3, RGB, 8 bit; see `rgb_of`.
 
     Raises:
-        InputError: not a readable image, or one with transparent pixels.
+        InputError: as `read_image` and `rgb_of`.
     """
     return rgb_of(read_image(path), str(path))
 
@@ -31,7 +31,7 @@ def rgb_of(picture: Picture, name: str) -> RgbImage:
     not applied.
 
     Raises:
-        InputError: it has transparent pixels, for which no colour is defined.
+        InputError: `image.transparent`: transparent pixels, whose colour is undefined.
     """
     pixels: npt.NDArray[Any] = picture.pixels if picture.pixels.ndim == 3 else picture.pixels[..., None]
     if picture.has_alpha:

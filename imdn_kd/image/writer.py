@@ -1,4 +1,4 @@
-"""Encoding: a Picture to a PNG, JPEG, WebP, TIFF or BMP file."""
+"""Encoder: a Picture to a PNG, JPEG, WebP, TIFF or BMP file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from imdn_kd.image.picture import DESCRIPTIVE_TAGS, EXIF_SUB_FOLDERS, Picture, e
 from imdn_kd.utils.files import atomic_path
 from imdn_kd.utils.text import one_line
 
-# PNG allows more, but libpng, and so nearly every program, does not read it.
+# PNG allows more, but libpng, and so nearly every program, cannot read it.
 _LARGEST_SIDE = {"JPEG": 65500, "WebP": 16383, "PNG": 10**6, "TIFF": 2**32 - 1, "BMP": 2**31 - 1}
 _PNG_LEVEL = 4  # level 6 takes three times as long for 6 % less; level 1 saves a fifth of the time for 11 % more
 _ROWS_AT_ONCE = 256
@@ -31,7 +31,7 @@ _LARGEST_PLAIN_TIFF = 2**32 - 2**25  # where tifffile turns to BigTIFF
 
 
 def write_image(path: Path | str, picture: Picture, *, overwrite: bool = False, quality: int = 95) -> None:
-    """Write `picture` in the format that the suffix of `path` names; missing folders are made.
+    """Write `picture` in the format of the suffix of `path`; missing folders are created.
 
     | format | channels kept          | bits  | also kept           |
     |--------|------------------------|-------|---------------------|
@@ -46,14 +46,14 @@ def write_image(path: Path | str, picture: Picture, *, overwrite: bool = False, 
     EXIF that is too long for a JPEG is left out.
 
     Args:
-        path: the file to make. It appears complete or not at all.
-        picture: what to write.
+        path: the file, written in full or not at all.
+        picture: the picture.
         overwrite: replace an existing file.
         quality: 1 to 100 for JPEG (without colour subsampling) and WebP (100 means lossless); the others are lossless.
 
     Raises:
-        InputError: unknown suffix, the file exists, the picture is larger than the format allows, a bad quality, or the
-            file cannot be written.
+        InputError: `image.unknown-format`, `image.exists`, `image.is-folder`, `image.too-large`, `image.quality`,
+            `image.no-memory`, or `image.cannot-write`.
     """
     target = Path(path)
     try:
@@ -112,7 +112,7 @@ def _write_tiff(path: Path, picture: Picture, quality: int) -> None:
 
 
 def _tiff_tags(exif: Image.Exif) -> list[tuple[int, str, int, Any, bool]]:
-    """Return what EXIF says of the picture as a whole, as tags for tifffile."""
+    """Return the descriptive EXIF tags, for tifffile."""
     tags: list[tuple[int, str, int, Any, bool]] = []
     for tag in sorted(DESCRIPTIVE_TAGS & set(exif)):
         value = exif[tag]
@@ -126,7 +126,7 @@ def _tiff_tags(exif: Image.Exif) -> list[tuple[int, str, int, Any, bool]]:
 
 
 def _append_folders(path: Path, folders: dict[int, dict[int, Any]]) -> None:
-    """Put EXIF folders at the end of a little-endian TIFF and turn the tags that hold their places into pointers.
+    """Append EXIF folders to a little-endian TIFF, and turn their placeholder tags into pointers.
 
     tifffile writes tags, but neither folders of tags nor the tags that point to them.
     """

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never meets half of one."""
+"""Atomic writing of files, and checks of folders to write to."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from imdn_kd.errors import InputError
 
 @contextmanager
 def atomic_path(target: Path | str) -> Iterator[Path]:
-    """Yield a temporary path in the folder of `target`; on leaving, rename it to `target`.
+    """Yield a temporary path beside `target`, which is renamed to `target` on leaving.
 
-    Missing parent folders are made. If the body raises (Ctrl-C included), the temporary file is removed and whatever
-    stood at `target` before is untouched. The temporary name keeps the suffix of `target`, since writers choose the
-    format by it.
+    Missing parent folders are created. If the body raises (Ctrl-C included), the temporary file is removed and `target`
+    stays as it was. The temporary name keeps the suffix of `target`, by which writers choose the format.
 
     Raises:
-        InputError: the folder cannot be made or written to, or the file cannot be written (disk full, name too long).
+        InputError: `file.cannot-write`: the folder cannot be created or written to, disk full, name too long.
     """
     target = Path(target)
     try:
@@ -44,23 +43,24 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path, *, deep: bool = True) -> None:
-    """Remove the temporary files that `atomic_path` leaves in `folder` when the process is killed.
+    """Remove temporary files that `atomic_path` left in `folder` when a process was killed.
 
-    Nobody else may be writing there.
+    No other process may be writing there.
 
     Args:
-        folder: where.
-        deep: also in the folders inside.
+        folder: the folder.
+        deep: include the folders inside.
     """
     for path in folder.glob("**/.*.part*" if deep else ".*.part*"):
         path.unlink(missing_ok=True)
 
 
 def check_folder(target: Path) -> None:
-    """Refuse before long work what could not be written after it.
+    """Check before long work that `target` can be written after it.
 
     Raises:
-        InputError: the folder of `target`, or the nearest one above it that exists, is no folder or is read-only.
+        InputError: `file.cannot-write`: the folder of `target`, or the nearest existing one above, is no folder or
+            read-only.
     """
     folder = next(parent for parent in target.absolute().parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):

@@ -1,4 +1,4 @@
-"""What a job has finished, line by line, so that it goes on after any interruption."""
+"""Progress logs: records of finished parts of a job, from which it resumes after an interruption."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Record = dict[str, Any]
 
 
 class ProgressLog:
-    """A file of JSON lines: the first says which job it is, each other one that a piece of it is done.
+    """A file of JSON lines: the first identifies the job, each further one records a finished part.
 
     Args:
-        path: the file; begun anew if it belongs to another job.
-        job: what stands for the job, so that what another one has left is not continued.
+        path: the file; restarted if it belongs to another job.
+        job: identifies the job.
     """
 
     def __init__(self, path: Path, job: str) -> None:
@@ -26,7 +26,7 @@ class ProgressLog:
         self.cut(len(self.records))
 
     def cut(self, count: int) -> None:
-        """Forget all records but the first `count`."""
+        """Drop all records but the first `count`."""
         self.records = self.records[:count]
         temporary = self._path.with_suffix(".new")
         lines = [{"job": self._job}, *self.records]
@@ -34,7 +34,7 @@ class ProgressLog:
         temporary.replace(self._path)
 
     def add(self, record: Record) -> None:
-        """Note that a piece is done; call it after the piece is written."""
+        """Append the record of a finished part; call it after that part is written."""
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         self.records.append(record)

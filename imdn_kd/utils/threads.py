@@ -1,4 +1,4 @@
-"""Results of threads, in order."""
+"""Ordered map over threads."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def in_order(
 ) -> Iterator[Result]:
     """Yield `call(item)` for each item, in the order of the items.
 
-    An error of a call is raised in its place. Calls that have not begun when the iterator is closed never do.
+    An exception of a call is raised in its place. Calls not yet started when the iterator is closed are cancelled.
 
     Args:
         call: safe to run in several threads.
-        items: taken as they are needed.
+        items: iterated lazily.
         workers: threads, at least 1.
-        ahead: how many results are made or waiting at most, at least 1.
+        ahead: maximum number of results in progress or waiting, at least 1.
         name: of the threads.
     """
     pool = ThreadPoolExecutor(workers, name)

@@ -33,7 +33,7 @@ def test_folder_to_store(folder, capfd):
     assert Store("datasets/photos.store").planes == ("gt", "lq_x2", "lq_x3", "lq_x4")
     again = run(capfd, "prepare", "folder", "photos")
     assert again.code == 0
-    assert "was there already" in again.out
+    assert "exists already" in again.out
 
 
 def test_scale_output_and_json(folder, capfd):

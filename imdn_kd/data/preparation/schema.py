@@ -100,12 +100,12 @@ class PrepareOptions(Options):
     """Options of `imdn-kd prepare`.
 
     Attributes:
-        source: name of a data set, or the kind of `path`: `folder` (folder or archive of images), `lmdb`, `store`.
+        source: name of a data set, or kind of `path`: `folder` (folder or archive of images), `lmdb`, `store`.
         path: the folder, archive, LMDB or store.
         places: folders to search first for the files of a named data set.
         scale: downscaling factors (default: 2, 3 and 4; with given LR images, theirs).
-        degradation: `bicubic` (MATLAB's), `given` (LR images that come with the HR images), or a list of steps (default:
-            `bicubic`; with `lr`, and for a store, `given`).
+        degradation: `bicubic` (MATLAB's), `given` (LR images that come with the HR images), or a list of steps
+            (default: `bicubic`; with `lr`, and for a store, `given`).
         lr: folder, archive or LMDB of the given LR images, by scale.
         exclude_like: folders of benchmarks; images that look like one of theirs are left out.
         format: `store`, `folder` or `lmdb` (default: store; benchmarks: folder).

@@ -132,7 +132,7 @@ def test_changed_benchmark_is_another_job(tmp_path):
         write_image(tmp_path / "bench" / "a.png", Picture(picture((120, 160), number)), overwrite=True)
         spec = PrepareSpec((Fraction(2),), (Bicubic(),), exclude=BenchmarkIndex([tmp_path / "bench"]))
         if number == 2:
-            with pytest.raises(InputError, match="made of other images or in another way"):
+            with pytest.raises(InputError, match="with other images or options"):
                 make(folder, tmp_path / "out", spec)
         assert list(make(folder, tmp_path / "out", spec, overwrite=True).excluded) == excluded
 
@@ -175,7 +175,7 @@ def test_done_already_is_left_alone_and_anything_else_refused(tmp_path):
     report = make(folder, tmp_path / "out")
     assert (report.fresh, report.images) == (False, 2)
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
-    with pytest.raises(InputError, match="is there already, made of other images or in another way; add --overwrite"):
+    with pytest.raises(InputError, match="exists already, with other images or options; add --overwrite"):
         make(folder, tmp_path / "out", PrepareSpec((Fraction(4),), (Bicubic(),)))
     photos(folder, 3)
     with pytest.raises(InputError, match="--overwrite"):
@@ -189,7 +189,7 @@ def test_other_targets_are_never_written_into(tmp_path, form):
     folder = photos(tmp_path / "in", 1)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("keep")
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists already"):
         make(folder, tmp_path / "out", PrepareSpec((Fraction(2),), (Bicubic(),), form=form))
     assert content(tmp_path / "out") == {"mine.txt": b"keep"}
 
