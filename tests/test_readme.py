@@ -1,9 +1,13 @@
-"""Every example in the README is run as it stands, in a folder that holds the files it names."""
+"""Every example in the README and in docs/ is run as it stands, in a folder that holds the files it names.
+
+Blocks marked `sh`, `python` and `yaml` are run or checked; `bash` marks those that need several processes or machines.
+"""
 
 import re
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,55 +18,77 @@ from imdn_kd.archs import IMDN
 from imdn_kd.config.options import check_options
 from imdn_kd.data.preparation.job import open_source, write_dataset
 from imdn_kd.data.preparation.schema import PrepareOptions
-from imdn_kd.distill.schema import DistillOptions, TeacherOptions
 from imdn_kd.inference.model_file import ModelFile, save_model
+from imdn_kd.training.schema import TrainOptions
 from tests.cli.run import run
 from tests.fake_set import make_set, picture
+from tests.training.small_runs import merged
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+}
+"""Texts by their paths."""
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str) -> list[Any]:
+    """The blocks of a language, each named after its page."""
+    found = []
+    for name, text in PAGES.items():
+        parts = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+        found += [pytest.param(part, id=f"{name}-{number}") for number, part in enumerate(parts)]
+    return found
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
+def commands() -> list[Any]:
+    """The lines of the `sh` blocks; `\\` at the end of a line joins the next."""
+    found = []
+    for block in blocks("sh"):
+        lines = block.values[0].replace("\\\n", "").splitlines()
+        # tests/training/test_zoo_recipes.py has the data for recipes of the zoo, and runs those.
+        found += [line for line in lines if line and not line.startswith("#") and "options/zoo/" not in line]
+    return list(dict.fromkeys(found))
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
     """The files that the examples name, small ones."""
-    monkeypatch.chdir(tmp_path)
+    root = tmp_path_factory.mktemp("prepared")
     torch.manual_seed(0)
-    torch.save(IMDN(num_feat=8, num_block=1, upscale=4).state_dict(), "IMDN_x4.pth")
-    Path("experiments/imdn_x2/models").mkdir(parents=True)
+    torch.save(IMDN(num_feat=8, num_block=1, upscale=4).state_dict(), root / "IMDN_x4.pth")
     teacher = ModelFile(IMDN(num_feat=16, num_block=2, upscale=2))
-    save_model("experiments/imdn_x2/models/net_g_best_psnr.safetensors", teacher)
+    (root / "experiments/imdn_x2/models").mkdir(parents=True)
+    save_model(root / "experiments/imdn_x2/models/net_g_best_psnr.safetensors", teacher)
     names = ["photo.jpg", "holidays/beach.jpg", "datasets/Set5/HR/baby.png", "datasets/Set14/HR/man.png"]
     names += [
         f"downloads/{name}/HR/{number}.png" for name, count in (("Set5", 5), ("Set14", 14)) for number in range(count)
     ]
     for seed, name in enumerate(names):
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture((48, 64), seed)).save(name)
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture((48, 64), seed)).save(root / name)
     for name in ("DIV2K", "sample"):
         options = PrepareOptions(source="sample", scale=[2.0], name=name)
-        write_dataset(options, open_source(options, root=tmp_path), root=tmp_path / "datasets")
-    make_set(tmp_path / "datasets" / "DIV2K_valid", size=(64, 72))
-    make_set(tmp_path / "datasets" / "sample_valid", size=(64, 72))
-    Path("options").symlink_to(ROOT / "options")
-    return tmp_path
+        write_dataset(options, open_source(options, root=root), root=root / "datasets")
+        make_set(root / "datasets" / f"{name}_valid", size=(64, 72))
+    (root / "options").symlink_to(ROOT / "options")
+    return root
 
 
-COMMANDS = [line for block in blocks("sh") for line in block.splitlines() if line and "options/zoo/" not in line]
-"""Those for recipes of the zoo are run by tests/training/test_zoo_recipes.py, which has their data."""
+@pytest.fixture
+def folder(prepared, tmp_path, monkeypatch):
+    """A copy of them to work in."""
+    shutil.copytree(prepared, tmp_path / "work", symlinks=True)
+    monkeypatch.chdir(tmp_path / "work")
 
 
 def test_there_are_examples():
-    assert len(COMMANDS) >= 8
+    assert len(commands()) >= 8
     assert len(blocks("python")) >= 3
 
 
 @pytest.mark.usefixtures("folder")
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", commands())
 def test_commands(command, capfd):
     program, *arguments = shlex.split(command)
     assert program == "imdn-kd"
@@ -89,15 +115,14 @@ def test_python(code):
 
 @pytest.mark.parametrize("text", blocks("yaml"))
 def test_parts_of_option_files(text):
-    content = yaml.safe_load(text)
-    check_options(content.pop("network_t"), TeacherOptions, "README.md")
-    check_options(content.pop("distill"), DistillOptions, "README.md")
-    assert not content
+    whole = yaml.safe_load((ROOT / "options/quickstart_distill.yml").read_text(encoding="utf-8"))
+    check_options(merged(whole, yaml.safe_load(text)), TrainOptions, "options")
 
 
-def test_make_targets_and_links_exist():
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"^    make (\w+)", README, re.MULTILINE):
+@pytest.mark.parametrize("name", PAGES)
+def test_make_targets_and_links_exist(name):
+    text, makefile = PAGES[name], (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"^    make (\w+)", text, re.MULTILINE):
         assert f"\n{target}:" in makefile
-    for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", README):
-        assert (ROOT / link).exists(), link
+    for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        assert ((ROOT / name).parent / link).exists(), link
