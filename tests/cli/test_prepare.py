@@ -97,12 +97,12 @@ def test_round_trip_through_lmdb_and_folder(folder, capfd):
             assert one.shape == other.shape  # 48x60 is a multiple of 12
 
 
-def test_factor_without_an_lmdb(folder, capfd):
+def test_a_scale_without_an_lmdb(folder, capfd):
     run(capfd, "prepare", "folder", "photos", "-s", 2, "--format", "lmdb")
     lmdb = "datasets/photos_lmdb"
     result = run(capfd, "prepare", "lmdb", f"{lmdb}/gt.lmdb", "--lr", f"2={lmdb}/lq_x2.lmdb", "-s", 3, "-o", "x")
     assert result.code == 2
-    assert result.err.endswith("no LMDB of its partners for x3 is given; add --lr 3=PATH\n")
+    assert result.err.endswith("no LMDB of LR images for x3 is given; add --lr 3=PATH\n")
 
 
 def test_bad_images_are_named_and_the_rest_done(folder, capfd):
@@ -111,7 +111,7 @@ def test_bad_images_are_named_and_the_rest_done(folder, capfd):
     result = run(capfd, "prepare", "folder", "photos")
     assert result.code == 1
     assert result.err == "imdn-kd: photos/1.png: is empty; get a fresh copy\n"
-    assert "1 left out, since they cannot be used: 1" in result.out
+    assert "1 left out, unusable: 1" in result.out
     assert "1 files ignored" in result.out
     assert len(Store("datasets/photos.store")) == 2
 
@@ -160,11 +160,11 @@ def test_flags_go_before_the_file(folder, capfd):
         (["dvi2k"], "no data set is called 'dvi2k'; did you mean 'div2k'?"),
         (["sample", "--scale", "0.5"], "give a factor from 1 up"),
         (["sample", "--scale", "2.345"], "at most two decimals"),
-        (["sample", "--degradation", "given"], "sample has no low-quality images of its own"),
+        (["sample", "--degradation", "given"], "sample has no LR images of its own"),
         (["sample", "--degradation", "nearest"], "degradation"),
         (["sample", "--format", "zip"], "format"),
-        (["folder", "photos", "--degradation", "given"], "which low-quality images are given?"),
-        (["folder", "photos", "--degradation", "given", "-s", "2"], "has no low-quality images for factor 2"),
+        (["folder", "photos", "--degradation", "given"], "add --scale"),
+        (["folder", "photos", "--degradation", "given", "-s", "2"], "has no LR images for scale 2"),
         (["folder", "photos", "--lr", "2"], "write SCALE=PATH"),
         (["folder", "photos", "--lr", "x=photos"], "write SCALE=PATH"),
         (["folder", "photos", "--lr", "2=nowhere"], "nowhere: no such folder or archive"),
@@ -173,10 +173,10 @@ def test_flags_go_before_the_file(folder, capfd):
         (["lmdb", "photos.lmdb", "--lr", "2=photos"], "photos.lmdb: no such folder"),
         (["store", "photos"], "photos: is not a store of images"),
         (["sample", "sample_valid", "-o", "x"], "--output names one result"),
-        (["sample", "-opt", "mine.yml"], "both say what to prepare"),
+        (["sample", "-opt", "mine.yml"], "an option file"),
         (["-opt", "nowhere.yml"], "nowhere.yml: cannot read it"),
         (["sample", "-o", "photos/0.png/x"], "cannot write there"),
-        (["sample", "-o", "photos"], "is there already"),
+        (["sample", "-o", "photos"], "exists already"),
     ],
 )
 def test_mistakes_are_one_line(folder, capfd, arguments, message):
@@ -193,10 +193,10 @@ def test_mistakes_are_one_line(folder, capfd, arguments, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("source: folder\n", "path is for the sources folder, lmdb, store, and these need one"),
-        ("source: sample\npath: x\n", "path is for the sources"),
+        ("source: folder\n", "the sources folder, lmdb, store need a path"),
+        ("source: sample\npath: x\n", "only these take one"),
         ("source: sample\nscales: [2]\n", "line 2: no option is called 'scales'; did you mean 'scale'?"),
-        ("source: sample\ndegradation: [{type: blur, sigma: 1}]\n", "needs one step of type bicubic"),
+        ("source: sample\ndegradation: [{type: blur, sigma: 1}]\n", "one step of type bicubic"),
         ("source: sample\ndegradation: [{type: blur}]\nscale: [1]\n", "line 2: degradation.0.sigma: Field required"),
         ("source: sample\ndegradation: [{type: blr, sigma: 1}]\n", "line 2: degradation.0: Input tag 'blr'"),
         ("source: sample\ndegradation:\n- {type: bicubic}\n- {type: noise, sigma: [2, 1]}\n", "line 4: degradation.1."),

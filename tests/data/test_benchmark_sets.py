@@ -12,6 +12,7 @@ from imdn_kd.image.io import Picture, write_image
 from imdn_kd.image.resize import imresize
 from imdn_kd.image.rgb import read_rgb
 from tests.fake_set import make_set, picture
+from tests.refused import refused
 
 
 def test_published_names_beside_the_originals(tmp_path):
@@ -77,62 +78,64 @@ def test_kinds_of_images_become_rgb(tmp_path):
 
 def test_transparent_pixels_are_refused(tmp_path):
     pixels = np.dstack((picture((8, 9)), np.full((8, 9), 254, np.uint8)))
-    with pytest.raises(InputError, match=r"a\.png: has transparent pixels"):
+    with refused("image.transparent"):
         read_rgb(save(tmp_path / "a.png", pixels))
 
 
-def error_of(source: object, scale: int = 2, root: Path = Path("nowhere")) -> str:
+def error_of(source: object, scale: int = 2, root: Path = Path("nowhere")) -> InputError:
     with pytest.raises(InputError) as caught:
         images = find_set(source, scale, root=root)
         for pair in images.pairs:
             images.load(pair)
     assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return caught.value
 
 
 def test_unknown_set_lists_what_there_is(tmp_path):
     (tmp_path / "Set5").mkdir()
-    assert "Set6: no such folder" in error_of("Set6", root=tmp_path)
-    assert "(there: Set5)" in error_of("Set6", root=tmp_path)
-    assert "(there: none)" in error_of("Set6")
+    assert error_of("Set6", root=tmp_path).code == "data.not-found"
+    assert error_of("Set6", root=tmp_path).code == "data.not-found"
+    assert error_of("Set6").code == "data.not-found"
 
 
 def test_a_file_is_no_set(tmp_path):
-    assert "is not a folder" in error_of(save(tmp_path / "a.png", picture((8, 8))))
+    assert error_of(save(tmp_path / "a.png", picture((8, 8)))).code == "data.not-a-folder"
 
 
 def test_no_images(tmp_path):
     (tmp_path / "readme.txt").write_text("nothing")
-    assert "has no images" in error_of(tmp_path)
+    assert error_of(tmp_path).code == "data.no-images"
 
 
 def test_missing_partner(tmp_path):
     make_set(tmp_path, lr="LRbicx2", lr_suffix="x2.png")
     (tmp_path / "LRbicx2" / "birdx2.png").unlink()
-    assert "no LR image of bird.png (it would be called birdx2 or bird)" in error_of(tmp_path)
+    assert error_of(tmp_path).code == "data.lr-missing"
 
 
 def test_size_mismatch(tmp_path):
     make_set(tmp_path, lr="LRbicx3", lr_suffix="x3.png", scale=2)
-    assert "babyx3.png: is 20x18 px; x3 of baby.png needs 13x12" in error_of(tmp_path, 3).replace(", but", ";")
+    error = error_of(tmp_path, 3)
+    assert error.code == "data.lr-size"
+    assert "babyx3.png: is 20x18 px, but x3 of baby.png needs 13x12" in str(error)
 
 
 def test_too_small_for_the_factor(tmp_path):
     save(tmp_path / "dot.png", picture((3, 3)))
-    assert "3x3 px are too few for factor 4" in error_of(tmp_path, 4)
+    assert error_of(tmp_path, 4).code == "image.too-small"
 
 
 def test_not_an_image(tmp_path):
     (tmp_path / "a.png").write_text("no picture")
-    assert "a.png: is not an image" in error_of(tmp_path)
+    assert error_of(tmp_path).code == "image.unknown-format"
 
 
 def test_two_originals_of_one_name(tmp_path):
     save(tmp_path / "a.png", picture((8, 8)))
     save(tmp_path / "a.bmp", picture((8, 8)))
-    assert "has 2 images called a" in error_of(tmp_path)
+    assert error_of(tmp_path).code == "data.same-name"
 
 
 def test_missing_lr_folder(tmp_path):
     make_set(tmp_path)
-    assert "gone: is not a folder" in error_of(DataSource(tmp_path, lr=tmp_path / "gone"))
+    assert error_of(DataSource(tmp_path, lr=tmp_path / "gone")).code == "image.not-a-folder"

@@ -15,6 +15,7 @@ from imdn_kd.errors import InputError
 from imdn_kd.image import io as imageio
 from imdn_kd.image.io import READABLE, WRITABLE, Picture, find_images, is_image_name, read_image, write_image
 from imdn_kd.image.reader import pixels_of
+from tests.refused import refused
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 GREY = SRGB[:16] + b"GRAY" + SRGB[20:]  # enough to be carried about
@@ -451,13 +452,13 @@ def test_cmyk_with_a_broken_profile_falls_back(tmp_path):
 @pytest.mark.parametrize("value", [-1.0, 255.0, float("nan")])
 def test_floats_without_a_known_range_are_refused(tmp_path, value):
     Image.fromarray(np.full((4, 4), value, np.float32)).save(tmp_path / "a.tif")
-    with pytest.raises(InputError, match="convert it to 8 or 16 bits"):
+    with refused("image.pixel-format"):
         read_image(tmp_path / "a.tif")
 
 
 def test_integers_beyond_sixteen_bits_are_refused(tmp_path):
     Image.fromarray(np.full((4, 4), 65536, np.int32)).save(tmp_path / "a.tif")
-    with pytest.raises(InputError, match=r"0\.\.65535"):
+    with refused("image.pixel-format"):
         read_image(tmp_path / "a.tif")
 
 
@@ -493,12 +494,11 @@ def test_pixels_read_are_writable_and_contiguous(tmp_path):
 # ---- refusals ----
 
 
-def refusal(path):
+def refusal(path) -> InputError:
     with pytest.raises(InputError) as caught:
         read_image(path)
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1
-    return message
+    assert len(str(caught.value).splitlines()) == 1
+    return caught.value
 
 
 @pytest.mark.parametrize(
@@ -507,15 +507,15 @@ def refusal(path):
 def test_non_images_are_refused(tmp_path, data):
     path = tmp_path / "a.png"
     path.write_bytes(data)
-    assert refusal(path).startswith(f"{path}: ")
+    assert str(refusal(path)).startswith(f"{path}: ")
 
 
 def test_missing_files_folders_and_pipes_are_refused(tmp_path):
-    assert "no such file" in refusal(tmp_path / "none.png")
-    assert "folder" in refusal(tmp_path)
-    assert "no such file" in refusal(tmp_path / "a\0b.png")
+    assert refusal(tmp_path / "none.png").code == "image.not-found"
+    assert refusal(tmp_path).code == "image.is-folder"
+    assert refusal(tmp_path / "a\0b.png").code == "image.not-found"
     os.mkfifo(tmp_path / "pipe.png")
-    assert "not a regular file" in refusal(tmp_path / "pipe.png")
+    assert refusal(tmp_path / "pipe.png").code == "image.not-a-file"
 
 
 def test_a_line_break_in_the_name_stays_out_of_the_message(tmp_path):
@@ -527,9 +527,9 @@ def test_a_line_break_in_the_name_stays_out_of_the_message(tmp_path):
 def test_permissions(tmp_path):
     write_image(tmp_path / "a.png", Picture(pixels(1, np.uint8)))
     (tmp_path / "a.png").chmod(0)
-    assert "may not be read" in refusal(tmp_path / "a.png")
+    assert refusal(tmp_path / "a.png").code == "image.no-permission"
     tmp_path.chmod(0o500)
-    with pytest.raises(InputError, match="cannot write"):
+    with refused("image.cannot-write"):
         write_image(tmp_path / "b.png", Picture(pixels(1, np.uint8)))
     tmp_path.chmod(0o700)
 
@@ -541,7 +541,7 @@ def test_unreadable_file_is_refused_in_its_own_words(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("imdn_kd.image.reader.Path.open", denied)
-    assert "may not be read" in refusal(tmp_path / "a.png")
+    assert refusal(tmp_path / "a.png").code == "image.no-permission"
 
 
 @pytest.mark.parametrize("size", [(40000, 40000), (2**31 - 1, 2**31 - 1), (0, 5)])
@@ -551,8 +551,7 @@ def test_impossible_sizes_are_refused_without_decoding(tmp_path, size):
     data[16:24] = struct.pack(">II", *size)
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
     path.write_bytes(data)
-    message = refusal(path)
-    assert "pixels" in message or 0 in size
+    assert refusal(path).code == ("image.unknown-format" if 0 in size else "image.too-large")
 
 
 def test_deep_tiff_of_impossible_size_is_refused(tmp_path):
@@ -561,7 +560,7 @@ def test_deep_tiff_of_impossible_size_is_refused(tmp_path):
     with tifffile.TiffFile(path, mode="r+") as file:
         file.pages[0].tags["ImageWidth"].overwrite(40000)
         file.pages[0].tags["ImageLength"].overwrite(40000)
-    assert "more than" in refusal(path)
+    assert refusal(path).code == "image.too-large"
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -570,7 +569,7 @@ def test_tiff_with_missing_strips_is_refused(tmp_path, dtype):
     tifffile.imwrite(path, pixels(3, dtype), photometric="rgb")
     with tifffile.TiffFile(path, mode="r+") as file:
         file.pages[0].tags["ImageLength"].overwrite(1000)
-    assert "cut short" in refusal(path)
+    assert refusal(path).code == "image.truncated"
 
 
 def test_deep_tiff_with_an_empty_strip_is_refused(tmp_path):
@@ -578,7 +577,7 @@ def test_deep_tiff_with_an_empty_strip_is_refused(tmp_path):
     tifffile.imwrite(path, pixels(3, np.uint16), photometric="rgb", compression="zlib")
     with tifffile.TiffFile(path, mode="r+") as file:
         file.pages[0].tags["StripByteCounts"].overwrite(0)
-    assert "cut short" in refusal(path)
+    assert refusal(path).code == "image.truncated"
 
 
 @pytest.mark.parametrize(("unit", "factor"), [(2, 1.0), (3, 2.54), (1, None)])
@@ -620,7 +619,7 @@ def test_existing_files_are_kept_unless_told(tmp_path):
     path = tmp_path / "a.png"
     write_image(path, Picture(pixels(1, np.uint8)))
     before = path.read_bytes()
-    with pytest.raises(InputError, match="exists already"):
+    with refused("image.exists"):
         write_image(path, Picture(pixels(3, np.uint8)))
     assert path.read_bytes() == before
     write_image(path, Picture(pixels(3, np.uint8)), overwrite=True)
@@ -629,23 +628,23 @@ def test_existing_files_are_kept_unless_told(tmp_path):
 
 def test_a_dangling_link_counts_as_existing(tmp_path):
     (tmp_path / "a.png").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(InputError, match="exists already"):
+    with refused("image.exists"):
         write_image(tmp_path / "a.png", Picture(pixels(1, np.uint8)))
 
 
 @pytest.mark.parametrize(
-    ("name", "shape", "words"),
+    ("name", "shape", "code"),
     [
-        ("a.jpg", (1, 65501), "65500 of JPEG"),
-        ("a.webp", (16384, 1), "16383 of WebP"),
-        ("a.png", (1, 10**6 + 1), "1000000 of PNG"),
-        ("a.xyz", (1, 1), r"suffix '\.xyz'; use one of .*\.png.*\.tiff"),
-        ("a", (1, 1), "suffix"),
-        ("x" * 300 + ".png", (1, 1), "cannot write"),
+        ("a.jpg", (1, 65501), "image.too-large"),
+        ("a.webp", (16384, 1), "image.too-large"),
+        ("a.png", (1, 10**6 + 1), "image.too-large"),
+        ("a.xyz", (1, 1), "image.unknown-format"),
+        ("a", (1, 1), "image.unknown-format"),
+        ("x" * 300 + ".png", (1, 1), "image.cannot-write"),
     ],
 )
-def test_what_cannot_be_written_leaves_nothing(tmp_path, name, shape, words):
-    with pytest.raises(InputError, match=words) as caught:
+def test_what_cannot_be_written_leaves_nothing(tmp_path, name, shape, code):
+    with refused(code) as caught:
         write_image(tmp_path / name, Picture(np.zeros(shape, np.uint8)))
     assert len(str(caught.value).splitlines()) == 1
     assert not list(tmp_path.iterdir())
@@ -662,20 +661,20 @@ def test_a_failing_encoder_leaves_nothing(tmp_path, monkeypatch):
         raise ValueError("two\nlines")
 
     monkeypatch.setattr("imagecodecs.png_encode", fail)
-    with pytest.raises(InputError, match="two lines"):
+    with refused("image.cannot-write"):
         write_image(tmp_path / "a.png", Picture(pixels(1, np.uint8)))
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("quality", [0, 101])
 def test_quality_out_of_range_is_refused(tmp_path, quality):
-    with pytest.raises(InputError, match="1 to 100"):
+    with refused("image.quality"):
         write_image(tmp_path / "a.jpg", Picture(pixels(1, np.uint8)), quality=quality)
 
 
 def test_a_folder_as_target_is_refused(tmp_path):
     (tmp_path / "a.png").mkdir()
-    with pytest.raises(InputError, match="is a folder"):
+    with refused("image.is-folder"):
         write_image(tmp_path / "a.png", Picture(pixels(1, np.uint8)), overwrite=True)
 
 
@@ -703,7 +702,7 @@ def test_find_images(tmp_path):
     (tmp_path / "folder.png").mkdir()
     assert [path.name for path in find_images(tmp_path)] == ["a.JPG", "b.png"]
     assert [path.name for path in find_images(tmp_path, recursive=True)] == ["a.JPG", "b.png", "c.tif"]
-    with pytest.raises(InputError, match="not a folder"):
+    with refused("image.not-a-folder"):
         find_images(tmp_path / "none")
 
 
@@ -713,5 +712,5 @@ def test_pixels_of_pillow_images(mode):
 
 
 def test_pixels_of_refuses_what_it_cannot_scale():
-    with pytest.raises(InputError, match="32-bit samples"):
+    with refused("image.pixel-format"):
         pixels_of(Image.new("F", (2, 2), 2.0))

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-import re
 import subprocess
 import sys
 
@@ -10,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imdn_kd.errors import InputError
 from imdn_kd.image.resize import imresize
 from tests.basicsr_compat import import_basicsr
 from tests.reference import resize as reference
+from tests.refused import refused
 from tests.shared_data import needs_shared, set5_pairs
 
 DTYPES = ("uint8", "uint16", "float32", "float64")
@@ -141,26 +140,26 @@ def test_output_size_is_the_double_precision_product():
 
 
 @pytest.mark.parametrize(
-    ("image", "arguments", "message"),
+    ("image", "arguments", "code"),
     [
-        (np.zeros((4, 4), bool), {"scale": 2}, "type bool"),
-        (np.zeros((4, 4), np.int16), {"scale": 2}, "type int16"),
-        (np.zeros(4), {"scale": 2}, "shape (4,)"),
-        (np.zeros((1, 4, 4, 3)), {"scale": 2}, "shape (1, 4, 4, 3)"),
-        (np.zeros((0, 4)), {"scale": 2}, "shape (0, 4)"),
-        (np.zeros((4, 4)), {}, "neither"),
-        (np.zeros((4, 4)), {"scale": 2, "size": (8, 8)}, "both"),
-        (np.zeros((4, 4)), {"scale": 0}, "scale is 0"),
-        (np.zeros((4, 4)), {"scale": -0.5}, "scale is -0.5"),
-        (np.zeros((4, 4)), {"scale": math.nan}, "scale is nan"),
-        (np.zeros((4, 4)), {"scale": math.inf}, "scale is inf"),
-        (np.zeros((4, 4)), {"size": (0, 8)}, "size is (0, 8)"),
-        (np.zeros((4, 4)), {"size": (2.5, 8)}, "size is (2.5, 8)"),
-        (np.zeros((4, 4)), {"size": (8, 8, 3)}, "size is (8, 8, 3)"),
+        (np.zeros((4, 4), bool), {"scale": 2}, "resize.image"),
+        (np.zeros((4, 4), np.int16), {"scale": 2}, "resize.image"),
+        (np.zeros(4), {"scale": 2}, "resize.image"),
+        (np.zeros((1, 4, 4, 3)), {"scale": 2}, "resize.image"),
+        (np.zeros((0, 4)), {"scale": 2}, "resize.image"),
+        (np.zeros((4, 4)), {}, "resize.size"),
+        (np.zeros((4, 4)), {"scale": 2, "size": (8, 8)}, "resize.size"),
+        (np.zeros((4, 4)), {"scale": 0}, "resize.size"),
+        (np.zeros((4, 4)), {"scale": -0.5}, "resize.size"),
+        (np.zeros((4, 4)), {"scale": math.nan}, "resize.size"),
+        (np.zeros((4, 4)), {"scale": math.inf}, "resize.size"),
+        (np.zeros((4, 4)), {"size": (0, 8)}, "resize.size"),
+        (np.zeros((4, 4)), {"size": (2.5, 8)}, "resize.size"),
+        (np.zeros((4, 4)), {"size": (8, 8, 3)}, "resize.size"),
     ],
 )
-def test_bad_input_is_named_in_one_line(image, arguments, message):
-    with pytest.raises(InputError, match=re.escape(message)) as caught:
+def test_bad_input_is_named_in_one_line(image, arguments, code):
+    with refused(code) as caught:
         imresize(image, **arguments)
     assert "\n" not in str(caught.value)
 

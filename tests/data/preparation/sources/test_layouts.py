@@ -74,7 +74,7 @@ def test_lr_folders_beside_the_folder_of_originals(tmp_path, hr, lr):
 
 def test_two_sets_in_one_folder(tmp_path):
     files(tmp_path, "DIV2K_train_HR/a.png", "DIV2K_valid_HR/a.png")
-    assert "has several data sets (DIV2K_train_HR, DIV2K_valid_HR); name one" in error_of(tmp_path)
+    assert error_of(tmp_path).code == "data.several-sets"
 
 
 def test_folders_inside(tmp_path):
@@ -122,7 +122,7 @@ def test_missing_partners_are_reported_and_the_others_kept(tmp_path):
     (skip,) = scan.skipped
     assert (skip.name, skip.label) == ("b{}", str(tmp_path / "HR" / "b{}.png"))
     assert skip.reason == (
-        f"{skip.label}: has no partner for factor 4 in {tmp_path}/LRbicx4 (it would be called b{{}}x4 or b{{}}); add it"
+        f"{skip.label}: has no LR image for scale 4 in {tmp_path}/LRbicx4 (it would be called b{{}}x4 or b{{}}); add it"
     )
 
 
@@ -143,21 +143,21 @@ def test_two_partners_of_one_name(tmp_path):
     assert "LRbicx2: has 3 images called ax2: ax2.bmp, ax2.png, ax2.webp; keep one" in skip.reason
 
 
-def error_of(path: Path, given: Iterable[Fraction] = (), **lr: Path) -> str:
+def error_of(path: Path, given: Iterable[Fraction] = (), **lr: Path) -> InputError:
     with pytest.raises(InputError) as caught:
         find(path, *given, **lr)
     assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return caught.value
 
 
 def test_no_images(tmp_path):
     files(tmp_path, "notes.txt", "LRbicx2/ax2.png")
-    assert f"{tmp_path}: has no images" in error_of(tmp_path)
+    assert error_of(tmp_path).code == "data.no-images"
 
 
 def test_no_lr_folder(tmp_path):
     files(tmp_path, "HR/a.png", "LRbicx2/ax2.png")
-    assert "no low-quality images for factor 4 beside it (no LRbicx4 or LR_bicubic/X4)" in error_of(tmp_path, [X4])
+    assert error_of(tmp_path, [X4]).code == "data.lr-missing"
 
 
 def test_names_with_line_breaks(tmp_path):
