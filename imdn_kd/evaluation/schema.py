@@ -22,8 +22,8 @@ class DatasetOptions(Options):
     """`datasets.test_1` and so on.
 
     Attributes:
-        name: for tables; the data set of that name in the folder of all data sets, unless `dataroot_gt` is given.
-        type: that of BasicSR.
+        name: shown in tables; the data set of that name in the folder of all data sets, unless `dataroot_gt` is given.
+        type: as in BasicSR.
         dataroot_gt: folder of the HR images, or of a data set with `HR/` in it.
         dataroot_lq: folder of the LR images; without it they are looked for beside the HR images, or made.
         filename_tmpl: name of the LR image of HR image `{}`, less the suffix.
@@ -48,7 +48,7 @@ class DatasetOptions(Options):
         return name
 
     def source(self) -> DataSource:
-        """The data set that is meant."""
+        """The data set, as `find_set` takes it."""
         return DataSource(self.dataroot_gt or self.name, self.dataroot_lq, self.name, self.filename_tmpl)
 
 
@@ -71,7 +71,7 @@ class MetricOptions(Options):
         type: the function of BasicSR. NIQE is not measured.
         crop_border: pixels cut from each border.
         test_y_channel: measure Y, not RGB.
-        better: which direction is better; accepted for BasicSR's sake.
+        better: which direction is better; accepted for compatibility with BasicSR.
     """
 
     type: Literal["calculate_psnr", "calculate_ssim", "calculate_niqe"]
@@ -84,8 +84,8 @@ class ValOptions(Options):
     """`val`.
 
     Attributes:
-        save_img: keep the results in `experiments/NAME/visualization`.
-        metrics: how images are measured; without it, by the protocol of published tables. PSNR and SSIM are always
+        save_img: save the results in `experiments/NAME/visualization`.
+        metrics: the protocol (default: that of published tables). PSNR and SSIM are always
             reported both.
     """
 
@@ -101,7 +101,7 @@ class ValOptions(Options):
         return self
 
     def protocol(self, scale: int) -> Protocol:
-        """How images enlarged by a factor are measured."""
+        """The protocol for a scale."""
         for metric in self._measured():
             border = None if metric.crop_border == scale else metric.crop_border
             return Protocol(space="y" if metric.test_y_channel else "rgb", shave=border)
@@ -116,19 +116,19 @@ class ValOptions(Options):
 
 
 class BenchmarkOptions(Options):
-    """A whole option file.
+    """Options of a benchmark (a whole option file).
 
     Attributes:
-        name: of the run.
-        scale: the factor.
+        name: name of the run.
+        scale: upscaling factor.
         datasets: the data sets by any key, as `test_1`.
         network_g: the network that the model file is expected to hold, as `{"type": "imdn", "upscale": 4}`; an error if
             it holds another.
-        path: where the model is.
-        val: what to do with results.
-        model_type: that of BasicSR.
+        path: the model.
+        val: metrics, and whether to save results.
+        model_type: as in BasicSR.
         num_gpu: 0 for the CPU; otherwise one GPU if there is one.
-        manual_seed: accepted for BasicSR's sake; nothing is random here.
+        manual_seed: accepted for compatibility with BasicSR; nothing is random here.
     """
 
     name: str
@@ -150,5 +150,5 @@ class BenchmarkOptions(Options):
         return self
 
     def protocol(self) -> Protocol:
-        """How images are measured."""
+        """The protocol of the file."""
         return self.val.protocol(self.scale)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-import re
 import subprocess
 import sys
 
@@ -11,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from imdn_kd.errors import InputError
 from imdn_kd.evaluation.metrics import is_measurable, psnr, ssim
 from imdn_kd.evaluation.protocol import PROTOCOLS, Protocol
 from imdn_kd.image.resize import imresize
 from tests.basicsr_compat import import_basicsr
 from tests.reference import metrics as reference
+from tests.refused import refused
 from tests.shared_data import needs_shared, set5_pairs
 
 RGB = PROTOCOLS["rgb"]
@@ -147,25 +146,23 @@ def test_smallest_image_with_a_window():
 
 @pytest.mark.parametrize("metric", [psnr, ssim])
 @pytest.mark.parametrize(
-    ("sr", "hr", "message"),
+    ("sr", "hr"),
     [
-        (np.zeros((20, 20, 3), np.uint8), np.zeros((20, 22, 3), np.uint8), "(20, 20, 3) and (20, 22, 3)"),
-        (np.zeros((20, 20, 3), np.uint8), np.zeros((20, 20), np.uint8), "(20, 20, 3) and (20, 20)"),
-        (np.zeros((20, 20)), np.zeros((20, 20)), "type float64"),
-        (np.zeros((20, 20), np.uint8), np.zeros((20, 20), np.uint16), "type uint16"),
-        (np.zeros((20, 20, 4), np.uint8), np.zeros((20, 20, 4), np.uint8), "shape (20, 20, 4)"),
+        (np.zeros((20, 20, 3), np.uint8), np.zeros((20, 22, 3), np.uint8)),
+        (np.zeros((20, 20, 3), np.uint8), np.zeros((20, 20), np.uint8)),
+        (np.zeros((20, 20)), np.zeros((20, 20))),
+        (np.zeros((20, 20), np.uint8), np.zeros((20, 20), np.uint16)),
+        (np.zeros((20, 20, 4), np.uint8), np.zeros((20, 20, 4), np.uint8)),
     ],
 )
-def test_bad_images(metric, sr, hr, message):
-    with pytest.raises(InputError, match=re.escape(message)):
+def test_bad_images(metric, sr, hr):
+    with refused("metrics.images"):
         metric(sr, hr, 2)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"), [({"space": "hsv"}, "hsv"), ({"ssim_window": "box"}, "box"), ({"shave": -1}, "shave is -1")]
-)
-def test_bad_protocol(options, message):
-    with pytest.raises(InputError, match=message):
+@pytest.mark.parametrize("options", [{"space": "hsv"}, {"ssim_window": "box"}, {"shave": -1}])
+def test_bad_protocol(options):
+    with refused("metrics.protocol"):
         Protocol(**options)
 
 

@@ -13,6 +13,7 @@ from imdn_kd.errors import InputError
 from imdn_kd.evaluation.profile import Timing, build_arch, count, profile
 from imdn_kd.evaluation.report import report_profiles
 from imdn_kd.registry import ARCHS
+from tests.refused import refused
 
 
 @pytest.mark.parametrize(
@@ -139,19 +140,23 @@ def test_report():
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
+    ("call", "code"),
     [
-        (lambda: profile({}), "nothing to profile"),
-        (lambda: profile({"a": build_arch("imdn_rtc")}, runs=-1), "runs is -1"),
-        (lambda: profile({"a": build_arch("imdn_rtc")}, threads=0), "threads is 0"),
-        (lambda: profile({"a": build_arch("imdn_rtc")}, output_sizes=[(0, 5)]), "0 px"),
-        (lambda: build_arch("imdm"), "did you mean 'imdn'"),
-        (lambda: build_arch("imdn_rte", 4), "imdn_rte enlarges by 2, not by 4"),
+        (lambda: profile({}), "profile.nothing-to-do"),
+        (lambda: profile({"a": build_arch("imdn_rtc")}, runs=-1), "profile.runs"),
+        (lambda: profile({"a": build_arch("imdn_rtc")}, threads=0), "profile.threads"),
+        (lambda: profile({"a": build_arch("imdn_rtc")}, output_sizes=[(0, 5)]), "profile.size"),
+        (lambda: build_arch("imdn_rte", 4), "profile.scale"),
     ],
 )
-def test_errors(call, message):
-    with pytest.raises(InputError, match=message):
+def test_errors(call, code):
+    with refused(code):
         call()
+
+
+def test_unknown_architecture():
+    with pytest.raises(InputError, match="did you mean 'imdn'"):
+        build_arch("imdm")
 
 
 def test_rows_fit_a_terminal():
