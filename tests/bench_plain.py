@@ -11,7 +11,7 @@ import torch
 from imdn_kd.archs.reparam import expand
 from imdn_kd.inference.upscaler import Upscaler
 from imdn_kd.registry import ARCHS
-from imdn_kd.training.schedule import make_optimizer
+from imdn_kd.training.optim import make_optimizer
 
 Compare = Callable[..., float]
 BATCH, SIDE = 16, 48

@@ -33,13 +33,13 @@ def teach(
     from imdn_kd.training.schema import TrainOptions
 
     content = read_options(options, TrainOptions, overrides or ())
-    plan = run.check(content)
+    setup = run.check(content)
     try:
         with FileProgress() as progress:
-            run.examine(content, plan)
-            run.teach(content, plan, progress.at)
+            run.check_teacher_quality(content, setup)
+            run.fill_teacher_cache(content, setup, progress.at)
     except KeyboardInterrupt as error:
         print("imdn-kd: stopped; the same command goes on", file=sys.stderr)
         raise typer.Exit(130) from error
-    assert plan.cache is not None  # noqa: S101 - otherwise it would have been refused
-    print(f"{content.datasets.train.dataroot}: has {plan.cache.plane}")
+    assert setup.cache is not None  # noqa: S101 - otherwise it would have been refused
+    print(f"{content.datasets.train.dataroot}: has {setup.cache.plane}")

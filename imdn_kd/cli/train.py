@@ -59,13 +59,15 @@ def train(
     from imdn_kd.training.schema import TrainOptions
 
     with launch.processes(launcher.value):
-        content = launch.together(lambda: read_options(options, TrainOptions, overrides or ()))
+        content = launch.run_on_all_ranks(lambda: read_options(options, TrainOptions, overrides or ()))
         if check:
             if deadline is not None:
-                content, _, _ = launch.together(lambda: run.next_piece(content, root=root, auto_resume=auto_resume))
-            plan = launch.together(lambda: run.check(content, root=root, auto_resume=auto_resume))
+                content, _, _ = launch.run_on_all_ranks(
+                    lambda: run.next_piece(content, root=root, auto_resume=auto_resume)
+                )
+            setup = launch.run_on_all_ranks(lambda: run.check(content, root=root, auto_resume=auto_resume))
             if launch.rank() == 0:
-                print(*plan.notes, f"{options}: can be trained", sep="\n")
+                print(*setup.warnings, f"{options}: can be trained", sep="\n")
             return
         trained = training.carry_out(content, root=root, auto_resume=auto_resume, deadline=deadline, again=_again)
     training.report(trained, _again)

@@ -16,7 +16,7 @@ from imdn_kd.errors import InputError
 if TYPE_CHECKING:
     from imdn_kd.training.schema import TrainOptions
     from imdn_kd.training.signals import Deadline
-    from imdn_kd.training.trainer import Outcome, Trainer
+    from imdn_kd.training.trainer import Trainer, TrainResult
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Trained:
 
     options: TrainOptions
     trainer: Trainer
-    outcome: Outcome
+    result: TrainResult
 
 
 def deadline_in(minutes: float) -> Deadline:
@@ -93,7 +93,7 @@ def carry_out(
             )
             begun = trainer.step
             progress.start(begun)
-            outcome = trainer.run()
+            result = trainer.run()
     except DivergedError as error:
         if main:
             print(f"imdn-kd: {error}", file=sys.stderr)
@@ -102,10 +102,10 @@ def carry_out(
         if main:
             print(f"time is up before training could begin; go on with: {again()}")
         raise typer.Exit(0) from error
-    if deadline is not None and outcome.time_up and outcome.step == begun < options.train.total_iter:
+    if deadline is not None and result.time_up and result.step == begun < options.train.total_iter:
         few = f"--minutes {deadline.seconds / 60:g}: time was up before the first update; give more"
         raise InputError(*([few] if main else []))
-    return Trained(options, trainer, outcome)
+    return Trained(options, trainer, result)
 
 
 def report(trained: Trained, again: Callable[[], str]) -> None:
@@ -121,20 +121,20 @@ def report(trained: Trained, again: Callable[[], str]) -> None:
     from imdn_kd.evaluation.report import report_scores
     from imdn_kd.training import distributed as launch
 
-    options, outcome = trained.options, trained.outcome
+    options, result = trained.options, trained.result
     if launch.rank() != 0:
-        raise typer.Exit(0 if outcome.signal is None else 128 + outcome.signal)
-    if outcome.time_up:
-        print(f"time is up after update {outcome.step} of {options.train.total_iter}; go on with: {again()}")
+        raise typer.Exit(0 if result.signal is None else 128 + result.signal)
+    if result.time_up:
+        print(f"time is up after update {result.step} of {options.train.total_iter}; go on with: {again()}")
         raise typer.Exit(0)
-    if outcome.signal is not None:
-        print(f"imdn-kd: stopped after update {outcome.step}; go on with: {again()}", file=sys.stderr)
-        raise typer.Exit(128 + outcome.signal)
-    if outcome.test:
-        scores = report_scores(outcome.test)
+    if result.signal is not None:
+        print(f"imdn-kd: stopped after update {result.step}; go on with: {again()}", file=sys.stderr)
+        raise typer.Exit(128 + result.signal)
+    if result.test:
+        scores = report_scores(result.test)
         scores.show(as_json=False)
         scores.save(trained.trainer.folder.path / "test.md")
     selection = " and ".join(options.val.selection) if options.val else ""
-    for metric, best in outcome.best.items():
+    for metric, best in result.best.items():
         print(f"best {metric} on {selection}: {best['value']:.4f} at {best['step']}")
-    print(f"trained for {outcome.step} updates: {outcome.model}")
+    print(f"trained for {result.step} updates: {result.model}")

@@ -113,15 +113,15 @@ def train(
         return shlex.join(["imdn-kd", *sys.argv[1:]])
 
     with launch.processes("none"):
-        student = launch.together(
+        student = launch.run_on_all_ranks(
             lambda: next_student(
                 name, recipes=recipes, root=root, folder=to or library.FOLDER, overrides=overrides or ()
             )
         )
         run, first = RunFolder(root / student.name), student.why
         if student.outdated:
-            launch.together(lambda: check(student.training, root=root))
-            archived = launch.together(run.archive if launch.rank() == 0 else lambda: None)
+            launch.run_on_all_ranks(lambda: check(student.training, root=root))
+            archived = launch.run_on_all_ranks(run.archive if launch.rank() == 0 else lambda: None)
             first += "" if archived is None else f"; the run that was there is kept as {archived.name}"
         trained = None
         if not student.trained:

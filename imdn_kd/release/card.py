@@ -21,9 +21,9 @@ def card(record: Record) -> str:
             1280x720 px); `updates` of all runs; `history`, the earlier runs, oldest first (see
             `imdn_kd.training.history`; records without it have none), all that follows being of the last run:
             `run_updates`, `seed`, `stages` (of {"start", "gt_size", "batch"}), `pieces` (see
-            `imdn_kd.release.pieces`), `start` ({"file", "sha256"} of the first weights, or None); `data` ({"name",
-            "images", "store", "sha256"}, the last two None for other data than stores); `teachers` (of {"file",
-            "sha256", "type", "self_ensemble", "weight"}); `losses` and `objectives` (their options by name);
+            `imdn_kd.release.record.training_segments`), `start` ({"file", "sha256"} of the first weights, or None);
+            `data` ({"name", "images", "store", "sha256"}, the last two None for other data than stores); `teachers` (of
+            {"file", "sha256", "type", "self_ensemble", "weight"}); `losses` and `objectives` (their options by name);
             `optimizer`, `schedule` (the options of the scheduler, `warmup_iter` and `total_iter`), `ema_decay`;
             `selection` ({"set", "images", "lr", "psnr", "ssim", "update", "validations"}, and "also", a list, where the
             mean over several sets counted); `figures` ({"images", "lr", "psnr", "ssim"} by data set), `bicubic`

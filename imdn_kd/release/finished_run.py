@@ -18,7 +18,7 @@ from imdn_kd.training.schema import TrainOptions
 
 
 @dataclass(frozen=True)
-class FinishedRun:
+class RunArtifacts:
     """What was trained.
 
     Attributes:
@@ -53,7 +53,7 @@ class FinishedRun:
         return self.options.val.selection
 
 
-def open_run(file: TrainOptions, folder: RunFolder) -> FinishedRun:
+def open_run(file: TrainOptions, folder: RunFolder) -> RunArtifacts:
     """Open a run of which weights were selected.
 
     Args:
@@ -85,10 +85,10 @@ def open_run(file: TrainOptions, folder: RunFolder) -> FinishedRun:
         raise InputError(f"{error.filename}: cannot read it ({error.strerror}); the run folder is not whole") from error
     except (ValueError, LookupError, AttributeError) as error:
         raise InputError(f"{folder.path}: run.json or metrics.jsonl is damaged; restore them") from error
-    return FinishedRun(state, options, load_model(selected), entries, validations)
+    return RunArtifacts(state, options, load_model(selected), entries, validations)
 
 
-def tidy_options(run: FinishedRun, file: TrainOptions) -> dict[str, Any]:
+def tidy_options(run: RunArtifacts, file: TrainOptions) -> dict[str, Any]:
     """The options of a run as plain values, without absolute paths, which say nothing elsewhere: those of `file`."""
     tidy: dict[str, Any] = _relative(run.state.options, file.model_dump(mode="json"))
     return tidy

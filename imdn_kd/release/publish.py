@@ -18,8 +18,8 @@ from imdn_kd.evaluation.benchmark import SetScore, Upsampler, bicubic, make_upsa
 from imdn_kd.inference.model_file import ModelFile, load_model, save_model
 from imdn_kd.inference.upscaler import Upscaler
 from imdn_kd.release.card import card
-from imdn_kd.release.finished_run import FinishedRun, open_run
-from imdn_kd.release.record import Measured, describe
+from imdn_kd.release.finished_run import RunArtifacts, open_run
+from imdn_kd.release.record import EvalResults, build_record
 from imdn_kd.training.history import FORMERLY, earlier_runs, sha256
 from imdn_kd.training.planned import read_piece
 from imdn_kd.training.run_folder import RunFolder
@@ -88,10 +88,10 @@ def publish(
     target = folder / f"{file.name}{SUFFIX_OF_MODELS}"
     check_folder(target)
     there = {each: zoo.record(each) for each in _models(folder)}
-    measured = _measure(file, run, on_image)
+    results = _measure(file, run, on_image)
     before = there.get(target)
     history = earlier_runs(run.first_weights, target, before)
-    record, stored = describe(file, path, run, measured, history), measured.by[measured.stored]
+    record, stored = build_record(file, path, run, results, history), results.by[results.stored]
     record["notes"] = notes or _notes_on(record, before)
     if before is not None:
         _check_comparable(target, before, record)
@@ -101,7 +101,7 @@ def publish(
         _annotate(target, before, notes)
     if replaced:
         model = ModelFile(run.model.network, run.model.value_range, record, card(record))
-        save_model(target, model, dtype=torch.float16 if measured.stored == "fp16" else None)
+        save_model(target, model, dtype=torch.float16 if results.stored == "fp16" else None)
     # Also where the student is kept: a command that was killed may have left these undone.
     _write_text(target.with_suffix(".md"), zoo.card(target))
     _write_text(folder / "index.json", _index(folder))
@@ -114,11 +114,11 @@ def publish(
         " and ".join(run.selected_on),
         selection_psnr(record),
         None if before is None else selection_psnr(before),
-        (*measured.by["bicubic"].values(), *(dataclasses.replace(each, model=file.name) for each in stored.values())),
+        (*results.by["bicubic"].values(), *(dataclasses.replace(each, model=file.name) for each in stored.values())),
     )
 
 
-def _measure(file: TrainOptions, run: FinishedRun, on_image: Callable[[int, int], None]) -> Measured:
+def _measure(file: TrainOptions, run: RunArtifacts, on_image: Callable[[int, int], None]) -> EvalResults:
     """Score the selected weights, as they are and rounded, and bicubic."""
     tested, validated = (file.datasets.measured(phase) for phase in ("test", "val"))
     chosen = [dataset for dataset in validated if dataset.name in run.selected_on]
@@ -153,7 +153,7 @@ def _measure(file: TrainOptions, run: FinishedRun, on_image: Callable[[int, int]
     for task in tasks:
         by[task.upsampler.name][task.images.name] = score(task, on_image=count)
     costs = [by["fp32"][data].psnr - figures.psnr for data, figures in by.get("fp16", {}).items()]
-    return Measured(by, "fp16" if costs and max(costs) <= TOLERANCE else "fp32")
+    return EvalResults(by, "fp16" if costs and max(costs) <= TOLERANCE else "fp32")
 
 
 def _rounded(model: ModelFile) -> ModelFile | None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from imdn_kd import zoo
 from imdn_kd.config.options import check_options
+from imdn_kd.distill.schema import GROUND_TRUTH_OPTIONS
 from imdn_kd.evaluation.benchmark import SetScore
 from imdn_kd.evaluation.profile import profile
 from imdn_kd.evaluation.report import report_scores
-from imdn_kd.release.finished_run import FinishedRun, tidy_options, without_none
-from imdn_kd.release.pieces import pieces
+from imdn_kd.release.finished_run import RunArtifacts, tidy_options, without_none
 from imdn_kd.training.history import EarlierRun, updates_of
 from imdn_kd.training.run_folder import beginning
 from imdn_kd.training.schema import TrainOptions
@@ -24,15 +24,15 @@ OUTPUT_SIZE = (720, 1280)
 
 
 @dataclass(frozen=True)
-class Measured:
+class EvalResults:
     """Scores by upsampler (`bicubic`, `fp32`, `fp16`) and data set; and in which type the weights are stored."""
 
     by: Mapping[str, Mapping[str, SetScore]]
     stored: str
 
 
-def describe(
-    file: TrainOptions, path: Path, run: FinishedRun, measured: Measured, history: Sequence[EarlierRun] = ()
+def build_record(
+    file: TrainOptions, path: Path, run: RunArtifacts, results: EvalResults, history: Sequence[EarlierRun] = ()
 ) -> dict[str, Any]:
     """Describe a student in plain values, which `imdn_kd.release.card` lists.
 
@@ -40,13 +40,13 @@ def describe(
         file: names the run and the teachers.
         path: of the option file.
         run: what was trained.
-        measured: its scores.
+        results: its scores.
         history: the earlier runs of the student; see `earlier_runs`.
     """
     options, trained = check_options(without_none(tidy_options(run, file)), TrainOptions, "state"), run.model.training
     last = run.entries[-1]
     train, data, made = options.train, options.datasets.train, last["data"]["train"]
-    scores, network = measured.by[measured.stored], run.model.network
+    scores, network = results.by[results.stored], run.model.network
     counts = profile({file.name: network}, output_sizes=[OUTPUT_SIZE], runs=0)[0].counts
     together = last["processes"] * train.accumulation
     stages = [
@@ -68,7 +68,7 @@ def describe(
         "updates": updates_of(history) + updates,
         "run_updates": updates,
         "history": list(history),
-        "pieces": pieces(run.entries, updates),
+        "pieces": training_segments(run.entries, updates),
         "seed": options.manual_seed,
         "stages": stages,
         "start": _first_weights(options, run.entries),
@@ -95,10 +95,10 @@ def describe(
             **({"also": [{"set": each.data, **_figures(each)} for each in also]} if also else {}),
         },
         "figures": {name: _figures(each) for name, each in scores.items() if name not in run.selected_on},
-        "bicubic": {name: _figures(each) for name, each in measured.by["bicubic"].items()},
+        "bicubic": {name: _figures(each) for name, each in results.by["bicubic"].items()},
         "protocol": list(report_scores([*scores.values()]).tables[0].notes),
-        "weights": measured.stored,
-        "rounding": {name: {kind: _psnr(measured, kind, name) for kind in ("fp32", "fp16")} for name in scores},
+        "weights": results.stored,
+        "rounding": {name: {kind: _psnr(results, kind, name) for kind in ("fp32", "fp16")} for name in scores},
         "options": path.name if path.is_absolute() else path.as_posix(),
         "versions": {name: versions[name] for name in ("python", "torch", "imdn_kd") if name in versions},
     }
@@ -123,8 +123,8 @@ def _figures(score: SetScore) -> dict[str, Any]:
     }
 
 
-def _psnr(measured: Measured, kind: str, data: str) -> float | None:
-    return round(measured.by[kind][data].psnr, 4) if kind in measured.by else None
+def _psnr(results: EvalResults, kind: str, data: str) -> float | None:
+    return round(results.by[kind][data].psnr, 4) if kind in results.by else None
 
 
 def _teachers(file: TrainOptions, options: TrainOptions) -> list[dict[str, Any]]:
@@ -153,3 +153,50 @@ def _checksum(*places: str | None) -> str | None:
         if path.is_file():
             return hashlib.sha256(path.read_bytes()).hexdigest()
     return None
+
+
+def training_segments(entries: Sequence[Mapping[str, Any]], end: int) -> list[dict[str, Any]]:
+    """The pieces of a training, from its first update to its last.
+
+    Args:
+        entries: of `run.json`, each time that the run was begun or gone on with: `step`, `options`, `processes`.
+        end: updates in all.
+
+    Returns:
+        {"from", "to", "known"} and the settings, plain values, by what they are called in `_settings`; `from` counted
+        from 1. Neighbours differ. Of updates of which nothing is known there are no settings, and `known` is false.
+    """
+    first = entries[0]["step"]
+    found: list[dict[str, Any]] = [{"from": 1, "to": first, "known": False}] if first else []
+    for entry in entries:
+        # What was trained beyond the state that was gone on from is lost.
+        found = [{**piece, "to": min(piece["to"], entry["step"])} for piece in found if piece["from"] <= entry["step"]]
+        found.append({"from": entry["step"] + 1, "to": end, "known": True, **_settings(entry)})
+    merged: list[dict[str, Any]] = []
+    for piece in (each for each in found if each["from"] <= each["to"]):
+        if merged and {**merged[-1], "from": 0, "to": 0} == {**piece, "from": 0, "to": 0}:
+            merged[-1]["to"] = piece["to"]
+        else:
+            merged.append(piece)
+    return merged
+
+
+def _settings(entry: Mapping[str, Any]) -> dict[str, Any]:
+    options = entry["options"]
+    train, data = options["train"], options["datasets"]["train"]
+    distill = options.get("distill") or {"objectives": {}}
+    return {
+        "precision": train["precision"],
+        "base rate": train["optim_g"]["lr"],
+        "batch": entry["processes"] * train["accumulation"] * data["batch_size_per_gpu"],
+        "patch": data["gt_size"],
+        "average": train["ema_decay"],
+        "data": f"{entry['data']['train']['images']} images of {data['name']}",
+        "losses": _summed(train[option] for option in GROUND_TRUTH_OPTIONS.values() if train.get(option)),
+        "objectives": _summed(distill["objectives"].values()),
+        "seed": options["manual_seed"],
+    }
+
+
+def _summed(losses: Iterable[Mapping[str, Any]]) -> str:
+    return ", ".join(f"{each['loss_weight']:g} {each['type']}" for each in losses) or "none"

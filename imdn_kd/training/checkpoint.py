@@ -106,7 +106,7 @@ def save_weights(folder: Path, step: int, params: Weights, params_ema: Weights |
         temporary.write_bytes(_serialised(content))
 
 
-def set_aside(folder: Path, step: int) -> None:
+def abandon_newer_states(folder: Path, step: int) -> None:
     """Rename the states after an update, from which a run does not go on: they are no longer the newest ones."""
     for number, path in _states(folder):
         if number > step:

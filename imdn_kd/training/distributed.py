@@ -108,7 +108,7 @@ def check_device(device: torch.device) -> None:
         )
 
 
-def of_all(value: Made) -> list[Made]:
+def all_gather_object(value: Made) -> list[Made]:
     """Return what each process has given, by their numbers; all of them must call this, and wait for each other."""
     if world_size() == 1 or not distributed.is_initialized():
         return [value]
@@ -117,11 +117,11 @@ def of_all(value: Made) -> list[Made]:
     return values
 
 
-def together(make: Callable[[], Made]) -> Made:
+def run_on_all_ranks(make: Callable[[], Made]) -> Made:
     """Do something that has to succeed in all processes before any of them goes on.
 
     Args:
-        make: what is to be done; it must not call `of_all` or this.
+        make: what is to be done; it must not call `all_gather_object` or this.
 
     Returns:
         What it gave in this process.
@@ -137,13 +137,13 @@ def together(make: Callable[[], Made]) -> Made:
         made = make()
     except InputError as error:
         problems = error.lines
-    found = of_all((socket.gethostname(), problems))
+    found = all_gather_object((socket.gethostname(), problems))
     if all(lines is None for _, lines in found):
         return made
     raise InputError(*(_merged(found) if rank() == 0 else ()))
 
 
-def check_same(what: str, value: object, advice: str) -> None:
+def assert_same_on_ranks(what: str, value: object, advice: str) -> None:
     """Make sure that all processes have the same.
 
     Args:
@@ -152,15 +152,15 @@ def check_same(what: str, value: object, advice: str) -> None:
         advice: what to do if they differ.
 
     Raises:
-        InputError: as `together`.
+        InputError: as `run_on_all_ranks`.
     """
-    mains = of_all(value)[0]
+    mains = all_gather_object(value)[0]
 
     def check() -> None:
         if value != mains:
             raise InputError(f"{what} is not the same as in process 0; {advice}")
 
-    together(check)
+    run_on_all_ranks(check)
 
 
 def _merged(found: list[tuple[str, tuple[str, ...] | None]]) -> Iterator[str]:

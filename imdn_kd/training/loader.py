@@ -56,7 +56,7 @@ def cut_patches(options: TrainDataOptions, images: ImagePairs, stage: PatchStage
     )
 
 
-class Batches:
+class TrainLoader:
     """The batches of all updates, of a process that trains alone; which ones depends on the options and the seed.
 
     Args:
@@ -84,7 +84,7 @@ class Batches:
             (stage, cut_patches(options, images, stage, seed=seed)) for stage in options.stages()
         ]
 
-    def share(self, rank: int, world_size: int) -> Batches:
+    def share(self, rank: int, world_size: int) -> TrainLoader:
         """Return the batches of one of several processes."""
         other = copy.copy(self)
         other._stages = [(stage, patches.share(rank, world_size)) for stage, patches in self._stages]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 
-def why_not_finite(network: nn.Module, lq: Tensor, gt: Tensor, losses: Mapping[str, Tensor]) -> str:
+def find_first_nonfinite(network: nn.Module, lq: Tensor, gt: Tensor, losses: Mapping[str, Tensor]) -> str:
     """Say in one line what is the first thing that is not finite, in the order in which an update makes them.
 
     These are the batch, the weights, the outputs of the modules, the losses and the gradients. For the outputs the

@@ -24,16 +24,16 @@ from imdn_kd.training.checkpoint import State
 from imdn_kd.training.planned import PlannedPiece, read_piece, write_piece
 from imdn_kd.training.run_folder import RunFolder
 from imdn_kd.training.schema import TrainOptions
-from imdn_kd.training.setup.plan import Plan, make_plan, open_batches
+from imdn_kd.training.setup.plan import TrainSetup, build_setup, open_loader
 from imdn_kd.training.setup.resume import state_to_go_on_from
-from imdn_kd.training.setup.teacher_cache import check_teachers
+from imdn_kd.training.setup.teacher_cache import compare_teachers
 from imdn_kd.training.signals import Deadline, TimeUpError
 from imdn_kd.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
 
-def check(options: TrainOptions, *, root: Path | str = "experiments", auto_resume: bool = False) -> Plan:
+def check(options: TrainOptions, *, root: Path | str = "experiments", auto_resume: bool = False) -> TrainSetup:
     """Open everything that the options name, and begin nothing; arguments as in `prepare`.
 
     Raises:
@@ -41,7 +41,7 @@ def check(options: TrainOptions, *, root: Path | str = "experiments", auto_resum
     """
     device = _device(options)
     launch.check_device(device)
-    return make_plan(options, device=device, root=Path(root), auto_resume=auto_resume)
+    return build_setup(options, device=device, root=Path(root), auto_resume=auto_resume)
 
 
 def next_piece(
@@ -87,22 +87,22 @@ def fit(
         deadline: when it is to end.
         root: as in `prepare`.
         auto_resume: as in `prepare`.
-        on_teaching: see `teach`.
+        on_teaching: see `fill_teacher_cache`.
 
     Raises:
         InputError: as in `prepare`; or there is no time for a single update.
         TimeUpError: the teachers' results took all the time; they are kept.
     """
-    piece, state, known = launch.together(lambda: next_piece(options, root=root, auto_resume=auto_resume))
+    piece, state, known = launch.run_on_all_ranks(lambda: next_piece(options, root=root, auto_resume=auto_resume))
     if known:
         return piece
     clock, begin = deadline.clock, deadline.clock()
-    plan, accelerator = _open(piece, root=root, auto_resume=auto_resume)
+    setup, accelerator = _open(piece, root=root, auto_resume=auto_resume)
     opening = clock() - begin
-    taught = _make_ready(piece, plan, on_teaching, deadline)
+    taught = _make_ready(piece, setup, on_teaching, deadline)
     begin = clock()
     # At rate 0 nothing is learnt, so that nothing can diverge either.
-    still = dataclasses.replace(plan, courses={name: lambda step: 0.0 for name in plan.courses})
+    still = dataclasses.replace(setup, lr_schedules={name: lambda step: 0.0 for name in setup.lr_schedules})
     trainer = Trainer(piece, still, RunFolder(Path(root) / options.name), accelerator)
     opening += clock() - begin
     updates, validations = budget.length_of_piece(trainer, deadline, opening)
@@ -115,7 +115,7 @@ def fit(
     if _resumes(options, auto_resume):
         numbers = budget.planned(planned, trainer.step)
         folder = RunFolder(Path(root) / options.name)
-        launch.together((lambda: _keep(folder, numbers)) if accelerator.is_main_process else lambda: None)
+        launch.run_on_all_ranks((lambda: _keep(folder, numbers)) if accelerator.is_main_process else lambda: None)
     return planned
 
 
@@ -151,18 +151,18 @@ def prepare(
             kept under another name.
         auto_resume: go on from the newest state in the folder, if there is one.
         deadline: see `Trainer`.
-        examined: the teachers have been looked at; see `examine`.
+        examined: the teachers have been looked at; see `check_teacher_quality`.
         on_step: see `Trainer`.
-        on_teaching: see `teach`.
+        on_teaching: see `fill_teacher_cache`.
 
     Raises:
         InputError: with a line for everything that is wrong; then nothing was written.
         TimeUpError: see `fit`.
     """
     folder = RunFolder(Path(root) / options.name)
-    plan, accelerator = _open(options, root=root, auto_resume=auto_resume)
-    _make_ready(options, plan, on_teaching, deadline, examined=examined)
-    step = 0 if plan.state is None else plan.state.step
+    setup, accelerator = _open(options, root=root, auto_resume=auto_resume)
+    _make_ready(options, setup, on_teaching, deadline, examined=examined)
+    step = 0 if setup.state is None else setup.state.step
 
     def begin() -> BaseFileLock:
         lock = folder.lock()
@@ -170,42 +170,44 @@ def prepare(
         if archived is not None:
             logger.info("the run that was in %s is kept as %s", folder.path, archived.name)
         given = options.model_dump(mode="json")
-        entry = {"step": step, "options": given, "processes": launch.world_size(), "data": _manifest(plan)}
-        folder.note(entry | ({} if plan.state is not None else _first_weights(options)))
+        entry = {"step": step, "options": given, "processes": launch.world_size(), "data": _manifest(setup)}
+        folder.note(entry | ({} if setup.state is not None else _first_weights(options)))
         return lock
 
-    lock = launch.together(begin if accelerator.is_main_process else lambda: None)
-    return Trainer(options, plan, folder, accelerator, lock=lock, deadline=deadline, on_step=on_step)
+    lock = launch.run_on_all_ranks(begin if accelerator.is_main_process else lambda: None)
+    return Trainer(options, setup, folder, accelerator, lock=lock, deadline=deadline, on_step=on_step)
 
 
-def teach(options: TrainOptions, plan: Plan, on_image: Callable[[int, int], None] = lambda done, total: None) -> None:
-    """Compute the teachers' results for all training images, as far as they are missing, and let the plan use them.
+def fill_teacher_cache(
+    options: TrainOptions, setup: TrainSetup, on_image: Callable[[int, int], None] = lambda done, total: None
+) -> None:
+    """Compute the teachers' results for all training images, as far as they are missing, and let the setup use them.
 
     Args:
         options: of the run, with `distill.cache`.
-        plan: made of these.
+        setup: made of these.
         on_image: called with the number of images that are done, and of all.
 
     Raises:
         InputError: no cache is asked for, or the store cannot be written.
     """
-    if plan.cache is None:
+    if setup.cache is None:
         raise InputError("distill.cache: is not asked for; set it to true")
-    logger.info("the teacher's results for %d images are computed, as %s", len(plan.batches.images), plan.cache.plane)
-    plan.cache.fill(_device(options), on_image)
-    plan.batches = open_batches(options, (plan.cache.plane,))
+    logger.info("the teacher's results for %d images are computed, as %s", len(setup.loader.images), setup.cache.plane)
+    setup.cache.fill(_device(options), on_image)
+    setup.loader = open_loader(options, (setup.cache.plane,))
 
 
-def examine(options: TrainOptions, plan: Plan) -> None:
-    """See that the teachers do better than the student, on the first set for selection; see `check_teachers`."""
+def check_teacher_quality(options: TrainOptions, setup: TrainSetup) -> None:
+    """See that the teachers do better than the student, on the first set for selection; see `compare_teachers`."""
     names = [] if options.val is None else options.val.selection[:1]
-    images = next((images for images in plan.val if images.name in names), None)
+    images = next((images for images in setup.val if images.name in names), None)
     count = 0 if options.distill is None else options.distill.check_images
-    if not plan.lesson.teachers or images is None or not count:
+    if not setup.lesson.teachers or images is None or not count:
         return
-    student = plan.network if options.path.pretrained is not None else None
-    psnr = check_teachers(
-        plan.lesson.teachers,
+    student = setup.network if options.path.pretrained is not None else None
+    psnr = compare_teachers(
+        setup.lesson.teachers,
         student,
         images,
         count=count,
@@ -215,28 +217,28 @@ def examine(options: TrainOptions, plan: Plan) -> None:
     logger.info("the teacher has %.2f dB on %d images of %s", psnr, min(count, len(images.pairs)), images.name)
 
 
-def _open(options: TrainOptions, *, root: Path | str, auto_resume: bool) -> tuple[Plan, Accelerator]:
+def _open(options: TrainOptions, *, root: Path | str, auto_resume: bool) -> tuple[TrainSetup, Accelerator]:
     """Open what the options name, and make sure that it is the same in all processes."""
-    plan = launch.together(lambda: check(options, root=root, auto_resume=auto_resume))
-    step, given = 0 if plan.state is None else plan.state.step, options.model_dump(mode="json")
-    launch.check_same("the option file", given, "give the same one to all processes")
-    launch.check_same("the newest training state", step, f"{root} must be a folder that all machines share")
-    launch.check_same("the data", _manifest(plan), "give the same data sets to all processes")
-    return plan, _accelerator(options)
+    setup = launch.run_on_all_ranks(lambda: check(options, root=root, auto_resume=auto_resume))
+    step, given = 0 if setup.state is None else setup.state.step, options.model_dump(mode="json")
+    launch.assert_same_on_ranks("the option file", given, "give the same one to all processes")
+    launch.assert_same_on_ranks("the newest training state", step, f"{root} must be a folder that all machines share")
+    launch.assert_same_on_ranks("the data", _manifest(setup), "give the same data sets to all processes")
+    return setup, _accelerator(options)
 
 
 def _make_ready(
     options: TrainOptions,
-    plan: Plan,
+    setup: TrainSetup,
     on_teaching: Callable[[int, int], None],
     deadline: Deadline | None,
     *,
     examined: bool = False,
 ) -> bool:
     """Do what teachers have to do before training; whether results of theirs were missing."""
-    if plan.state is None and not examined:
-        launch.together(lambda: examine(options, plan))
-    if plan.cache is None or plan.cache.is_there:
+    if setup.state is None and not examined:
+        launch.run_on_all_ranks(lambda: check_teacher_quality(options, setup))
+    if setup.cache is None or setup.cache.is_there:
         return False
     if launch.world_size() > 1:
         raise InputError("distill.cache: is not there yet; make it with one process first: imdn-kd teach -opt FILE")
@@ -246,7 +248,7 @@ def _make_ready(
             raise TimeUpError
         on_teaching(done, total)
 
-    teach(options, plan, on_image)
+    fill_teacher_cache(options, setup, on_image)
     return True
 
 
@@ -282,15 +284,15 @@ def _first_weights(options: TrainOptions) -> dict[str, str]:
     return {} if path is None else {"first_weights": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
 
 
-def _manifest(plan: Plan) -> dict[str, Any]:
+def _manifest(setup: TrainSetup) -> dict[str, Any]:
     """What the run was trained and measured on."""
-    images = plan.batches.images
+    images = setup.loader.images
     train: dict[str, Any] = {"images": len(images)}
     if isinstance(images, StoreDataset):
         train |= {"store": str(images.store.path), "sha256": images.store.checksum}
     else:
         train |= {"first": images.name(0), "last": images.name(len(images) - 1)}
-    sets = {"val": plan.val, "test": plan.test}
+    sets = {"val": setup.val, "test": setup.test}
     measured = {
         phase: [{"name": each.name, "images": len(each.pairs), "lr": each.lr_source} for each in found]
         for phase, found in sets.items()

@@ -17,7 +17,7 @@ import filelock
 import torch
 
 from imdn_kd.errors import InputError
-from imdn_kd.training.checkpoint import set_aside
+from imdn_kd.training.checkpoint import abandon_newer_states
 from imdn_kd.utils.files import atomic_path, remove_leftovers
 
 _PACKAGES = ("imdn_kd", "torch", "numpy", "accelerate", "basicsr", "pillow", "scikit-image", "safetensors")
@@ -101,7 +101,7 @@ class RunFolder:
             for folder in (self.models, self.states):
                 folder.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.path)
-            set_aside(self.states, step)
+            abandon_newer_states(self.states, step)
         except OSError as error:
             raise InputError(f"{self.path}: cannot write there ({error.strerror}); choose another --root") from error
         return archived

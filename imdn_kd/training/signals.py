@@ -42,7 +42,7 @@ class Deadline:
         return self.left <= 0
 
 
-class Interrupt:
+class GracefulStop:
     """Catches the first signal inside a `with` block; a second one ends the process at once, as it would without.
 
     Outside the main thread, where signals cannot be caught, only the deadline counts.
@@ -63,7 +63,7 @@ class Interrupt:
             return self._received
         return TIME_UP if self._deadline is not None and self._deadline.passed else 0
 
-    def __enter__(self) -> Interrupt:
+    def __enter__(self) -> GracefulStop:
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
         return self

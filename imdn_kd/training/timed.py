@@ -221,7 +221,7 @@ def length_of_piece(trainer: Trainer, deadline: Deadline, opening: float) -> tup
     turns = [turn for turn in turning_points(trainer.options) if turn > start]
     watch = _Stopwatch(trainer, deadline, turns=len(turns))
     paces = {start: watch.update(start)}
-    validation, test = watch.scores(trainer.plan.val), watch.scores(trainer.plan.test)
+    validation, test = watch.scores(trainer.setup.val), watch.scores(trainer.setup.test)
 
     def seconds_at(step: int) -> float:
         if step not in paces:
@@ -298,7 +298,7 @@ class _Stopwatch:
 
 
 def _slowest(seconds: float) -> float:
-    return max(launch.of_all(seconds))
+    return max(launch.all_gather_object(seconds))
 
 
 def _course(state: State, end: int) -> tuple[list[int], list[float]]:

@@ -23,19 +23,17 @@ from imdn_kd.distill.distiller import ADAPTERS, CRITIC, STUDENT, Distiller
 from imdn_kd.errors import InputError
 from imdn_kd.evaluation.benchmark import SetScore
 from imdn_kd.training import distributed as launch
-from imdn_kd.training.averaging import running_average
+from imdn_kd.training.best_checkpoint import BestCheckpointTracker
 from imdn_kd.training.checkpoint import State, save_state, save_weights
-from imdn_kd.training.judge import Judge
-from imdn_kd.training.log import TrainLog
-from imdn_kd.training.nonfinite import why_not_finite
-from imdn_kd.training.optim import Learner
+from imdn_kd.training.log import LossAverager, TrainLog
+from imdn_kd.training.nonfinite import find_first_nonfinite
+from imdn_kd.training.optim import OptimState, make_ema
 from imdn_kd.training.run_folder import RunFolder
 from imdn_kd.training.schema import TrainOptions
-from imdn_kd.training.setup.plan import Plan
-from imdn_kd.training.signals import TIME_UP, Deadline, Interrupt
-from imdn_kd.training.update import Update, Updater
+from imdn_kd.training.setup.plan import TrainSetup
+from imdn_kd.training.signals import TIME_UP, Deadline, GracefulStop
+from imdn_kd.training.update import StepResult, TrainStep
 from imdn_kd.training.validation import StoppedError
-from imdn_kd.training.window import LossWindow
 
 Made = TypeVar("Made")
 
@@ -49,7 +47,7 @@ class DivergedError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainResult:
     """How a run ended.
 
     Attributes:
@@ -74,7 +72,7 @@ class Trainer:
 
     Args:
         options: of the run.
-        plan: what these name, opened.
+        setup: what these name, opened.
         folder: of the run; it exists.
         accelerator: device, precision and processes.
         lock: of the folder, given back when the run ends.
@@ -86,7 +84,7 @@ class Trainer:
     def __init__(
         self,
         options: TrainOptions,
-        plan: Plan,
+        setup: TrainSetup,
         folder: RunFolder,
         accelerator: Accelerator,
         *,
@@ -94,12 +92,12 @@ class Trainer:
         deadline: Deadline | None = None,
         on_step: Callable[[int, Mapping[str, float], float], None] = lambda step, losses, rate: None,
     ) -> None:
-        self.options, self.plan, self.folder, self.accelerator = options, plan, folder, accelerator
+        self.options, self.setup, self.folder, self.accelerator = options, setup, folder, accelerator
         self._on_step, self._lock, self._deadline = on_step, lock, deadline
-        train, device, state = options.train, accelerator.device, plan.state
-        network: SRNetwork = plan.network.train()
+        train, device, state = options.train, accelerator.device, setup.state
+        network: SRNetwork = setup.network.train()
         # Accelerate puts mixed precision into the network's own forward: copies are to be made before that.
-        self._judge = Judge(network, options, folder, accelerator, state)
+        self._tracker = BestCheckpointTracker(network, options, folder, accelerator, state)
         self._parameters = sum(parameter.numel() for parameter in network.parameters())
         if train.reparam is not None:
             expand(network, width=train.reparam.width, seed=options.manual_seed)
@@ -107,7 +105,7 @@ class Trainer:
             network.load_state_dict(state.network)
         if train.channels_last:
             network.to(memory_format=torch.channels_last)
-        self.ema = running_average(network, train.ema_decay, device) if train.ema_decay else None
+        self.ema = make_ema(network, train.ema_decay, device) if train.ema_decay else None
         if train.compile:
             network.compile()
         self.network = network
@@ -116,40 +114,40 @@ class Trainer:
                 self.ema.load_state_dict(state.ema)
             if accelerator.scaler is not None and state.scaler is not None:
                 accelerator.scaler.load_state_dict(state.scaler)
-        lesson = plan.lesson.to(device)
+        lesson = setup.lesson.to(device)
         self.distiller = Distiller(accelerator.prepare_model(network), lesson, network)
-        self.learners = {STUDENT: self._learner(STUDENT, network)}
+        self.optims = {STUDENT: self._optim_state(STUDENT, network)}
         for name, module in lesson.trainable_modules().items():
             if state is not None:
                 module.load_state_dict(state.others[name]["weights"])
-            self.learners[name] = self._learner(name, module)
-        self._updater = Updater(
-            self.distiller, self.learners, accelerator, seed=options.manual_seed, grad_clip=train.grad_clip
+            self.optims[name] = self._optim_state(name, module)
+        self._train_step = TrainStep(
+            self.distiller, self.optims, accelerator, seed=options.manual_seed, grad_clip=train.grad_clip
         )
         self.step = 0 if state is None else state.step
         self._validated = 0 if state is None else state.validated
         self._skipped = 0 if state is None else state.skipped
-        self._window = LossWindow(None if state is None else state.window)
+        self._losses = LossAverager(None if state is None else state.window)
         self._norms: Mapping[str, float] = {}
         self._recent: Mapping[str, float] = {}
-        self._batches = plan.batches.share(accelerator.process_index, accelerator.num_processes)
+        self._loader = setup.loader.share(accelerator.process_index, accelerator.num_processes)
 
-    def _learner(self, name: str, module: nn.Module) -> Learner:
-        train, state = self.options.train, self.plan.state
+    def _optim_state(self, name: str, module: nn.Module) -> OptimState:
+        train, state = self.options.train, self.setup.state
         optim = {STUDENT: train.optim_g, ADAPTERS: train.optim_a or train.optim_g, CRITIC: train.optim_d}[name]
         before = None
         if state is not None:
             before = state.optimizer if name == STUDENT else state.others[name]["optimizer"]
-        return Learner(
+        return OptimState(
             module,
             (optim.type, optim.settings()),
-            self.plan.courses[name],
+            self.setup.lr_schedules[name],
             self.accelerator,
             state=before,
             wrapped=name == STUDENT,
         )
 
-    def run(self) -> Outcome:
+    def run(self) -> TrainResult:
         """Train to the end, or until a signal comes or the deadline passes: then the state is saved first.
 
         Raises:
@@ -160,7 +158,7 @@ class Trainer:
         with ExitStack() as stack:
             if self._lock is not None:
                 stack.callback(self._lock.release)
-            self._interrupt = stack.enter_context(Interrupt(self._deadline))
+            self._interrupt = stack.enter_context(GracefulStop(self._deadline))
             log = self._in_main(self._open_log)
             self._log = None if log is None else stack.enter_context(log)
             self._introduce()
@@ -170,7 +168,7 @@ class Trainer:
             if self.step == total and self._validated > validated:
                 # It was stopped in this validation before; from now on it is complete.
                 self._save()
-            updates = self._batches.updates(self.step, total, self.accelerator.device)
+            updates = self._loader.updates(self.step, total, self.accelerator.device)
             while self.step < total and not stopped:
                 batches = self._next(updates)
                 stopped = batches is None
@@ -190,8 +188,8 @@ class Trainer:
             start: as if so many had been made.
             count: how many.
         """
-        for step, batches in enumerate(self._batches.updates(start, start + count, self.accelerator.device), start):
-            self._updater.make(batches, step)
+        for step, batches in enumerate(self._loader.updates(start, start + count, self.accelerator.device), start):
+            self._train_step.run(batches, step)
             if self.ema is not None:
                 self.ema.update_parameters(self.network)
             yield
@@ -200,19 +198,19 @@ class Trainer:
         self, sets: Sequence[ImageSet], on_image: Callable[[int], None], *, save: Path | None = None
     ) -> list[SetScore]:
         """Score the weights as they are now; see `validate`."""
-        self._judge.take(self._weights())
-        return self._judge.score(sets, on_image, save=save)
+        self._tracker.take(self._weights())
+        return self._tracker.score(sets, on_image, save=save)
 
     def _introduce(self) -> None:
         """Say at the head of the log what is trained, on what, and what the user should know of the options."""
         options, accelerator = self.options, self.accelerator
         logger.info(
             "%s x%d with %s parameters, on %d images, in %d process%s on %s in %s, from update %d to %d",
-            *(options.network_g.type, options.scale, f"{self._parameters:,}", len(self.plan.batches.images)),
+            *(options.network_g.type, options.scale, f"{self._parameters:,}", len(self.setup.loader.images)),
             *(accelerator.num_processes, "es" if accelerator.num_processes > 1 else "", accelerator.device.type),
             *(options.train.precision, self.step, options.train.total_iter),
         )
-        for line in self.plan.notes:
+        for line in self.setup.warnings:
             logger.info("%s", line)
 
     def _next(self, updates: Iterator[list[Batch]]) -> list[Batch] | None:
@@ -229,7 +227,7 @@ class Trainer:
         if news == _DAMAGE:
             self._save()
             logger.info("saved after update %d", self.step)
-            launch.together(lambda: _raise(damage))
+            launch.run_on_all_ranks(lambda: _raise(damage))
         return None if news else batches
 
     def _highest(self, number: int) -> int:
@@ -242,7 +240,7 @@ class Trainer:
         """Make one update, and give up if too many in a row could not be made."""
         # Compiled networks free on the way back what the next way back would need.
         norms = (self.step + 1) % self.options.logger.print_freq == 0 and not self.options.train.compile
-        update = self._updater.make(batches, self.step, norms=norms)
+        update = self._train_step.run(batches, self.step, norms=norms)
         self._skipped = self._skipped + 1 if update.failed else 0
         if self._skipped >= self.options.train.max_skipped:
             self._give_up(batches, update)
@@ -253,11 +251,11 @@ class Trainer:
             whose = "its" if STUDENT in update.failed else f"the {update.failed[0]}'s"
             logger.warning("update %d was skipped: %s gradients are not finite", self.step, whose)
         else:
-            self._window.add(update.losses)
+            self._losses.add(update.losses)
             self._norms = update.norms
-        self._on_step(self.step, self._recent, self.learners[STUDENT].rate)
+        self._on_step(self.step, self._recent, self.optims[STUDENT].lr)
 
-    def _give_up(self, batches: Sequence[Batch], update: Update) -> None:
+    def _give_up(self, batches: Sequence[Batch], update: StepResult) -> None:
         where = self._why_not_finite(batches, update.losses)
         if STUDENT not in update.failed:
             where = f"those of the {' and '.join(update.failed)}, whose learning rate may be too high"
@@ -270,18 +268,18 @@ class Trainer:
     def _why_not_finite(self, batches: Sequence[Batch], losses: Mapping[str, Tensor]) -> str:
         """What is said by the process in which it began; the others have its gradients too."""
         lq, gt = (torch.cat([batch[plane] for batch in batches]) for plane in ("lq", "gt"))
-        mine = why_not_finite(self.network, lq, gt, losses)
+        mine = find_first_nonfinite(self.network, lq, gt, losses)
         here = not all(bool(torch.isfinite(loss)) for loss in losses.values())
-        found = launch.of_all((here, mine))
+        found = launch.all_gather_object((here, mine))
         return next((why for here, why in found if here), found[0][1])
 
     def _write_losses(self) -> None:
-        self._recent = self._window.take(self.accelerator)
+        self._recent = self._losses.take(self.accelerator)
         seconds, updates = time.perf_counter() - self._clock, self.step - self._clock_step
         speed = updates / seconds
         if self._log is not None and self._recent:
             left = (self.options.train.total_iter - self.step) / speed
-            rate = self.learners[STUDENT].rate
+            rate = self.optims[STUDENT].lr
             self._log.losses(self.step, self._recent, self._norms, rate=rate, speed=speed, left=left)
             self._norms = {}
         self._begin_clock()
@@ -293,16 +291,16 @@ class Trainer:
         """Score the network if it is time; False if the run is to end meanwhile, so that it is not finished."""
         val, step = self.options.val, self.step
         due = val is not None and (step % val.val_freq == 0 or step == self.options.train.total_iter)
-        if val is None or not due or not self.plan.val or self._validated >= step:
+        if val is None or not due or not self.setup.val or self._validated >= step:
             return True
         folder = self.folder.visualization / str(step) if val.save_img else None
         try:
-            scores = self.score(self.plan.val, self._look_up, save=folder)
+            scores = self.score(self.setup.val, self._look_up, save=folder)
         except StoppedError:
             return False
         if self._log is not None:
             self._log.scores(step, scores)
-        launch.together(lambda: self._judge.keep_best(step, scores))
+        launch.run_on_all_ranks(lambda: self._tracker.keep_best(step, scores))
         self._validated = step
         self._begin_clock()
         return True
@@ -318,7 +316,7 @@ class Trainer:
 
     def _save(self) -> None:
         """Write a state, the weights of this update, and the model file of the latest ones."""
-        window = self._window.state(self.accelerator)
+        window = self._losses.state(self.accelerator)
         self._in_main(lambda: self._write(window))
 
     def _write(self, window: dict[str, Any]) -> None:
@@ -330,32 +328,32 @@ class Trainer:
             step=self.step,
             options=self.options.model_dump(mode="json"),
             network=self.network.state_dict(),
-            optimizer=self.learners[STUDENT].optimizer.state_dict(),
+            optimizer=self.optims[STUDENT].optimizer.state_dict(),
             ema=None if self.ema is None else self.ema.state_dict(),
             scaler=None if scaler is None else scaler.state_dict(),
             others={
-                name: {"weights": learner.module.state_dict(), "optimizer": learner.optimizer.state_dict()}
-                for name, learner in self.learners.items()
+                name: {"weights": optim.module.state_dict(), "optimizer": optim.optimizer.state_dict()}
+                for name, optim in self.optims.items()
                 if name != STUDENT
             },
-            best=self._judge.best,
+            best=self._tracker.best,
             validated=self._validated,
             skipped=self._skipped,
             window=window,
         )
         averaged = None if self.ema is None else self._weights()
         save_weights(self.folder.models, self.step, collapsed_weights(self.network), averaged)
-        self._judge.take(self._weights())
-        self._judge.keep_latest(self.step)
+        self._tracker.take(self._weights())
+        self._tracker.keep_latest(self.step)
         # Last, since it says that everything else is there.
         save_state(self.folder.states, state, keep_last=self.options.logger.keep_last)
 
-    def _end(self, stopped_by: int) -> Outcome:
+    def _end(self, stopped_by: int) -> TrainResult:
         """Test the selected weights, if training is complete."""
         test: list[SetScore] = []
-        if not stopped_by and self.plan.test:
+        if not stopped_by and self.setup.test:
             try:
-                test = self._judge.score_selected(self.plan.test, self._look_up)
+                test = self._tracker.score_selected(self.setup.test, self._look_up)
             except StoppedError:
                 stopped_by = self._highest(self._interrupt.reason)
             else:
@@ -363,11 +361,11 @@ class Trainer:
                     self._log.scores(self.step, test, final=True)
         time_up = stopped_by == TIME_UP
         signal = stopped_by if stopped_by and not time_up else None
-        return Outcome(self.step, signal, self._judge.best, test, self._judge.selected, time_up)
+        return TrainResult(self.step, signal, self._tracker.best, test, self._tracker.selected, time_up)
 
     def _in_main(self, make: Callable[[], Made]) -> Made | None:
         """Do something in the main process, while the others wait; if it cannot be done, all of them end."""
-        return launch.together(make if self.accelerator.is_main_process else lambda: None)
+        return launch.run_on_all_ranks(make if self.accelerator.is_main_process else lambda: None)
 
     def _open_log(self) -> TrainLog:
         options = self.options

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from imdn_kd.data.patches import Batch
 from imdn_kd.distill.distiller import STUDENT, Distiller, OptimStep
 from imdn_kd.distill.step_context import StepContext
-from imdn_kd.training.optim import Learner
+from imdn_kd.training.optim import OptimState
 
 
 @dataclass
-class Update:
+class StepResult:
     """What has come of an update.
 
     Attributes:
@@ -34,12 +34,12 @@ class Update:
     failed: tuple[str, ...] = ()
 
 
-class Updater:
+class TrainStep:
     """Makes updates.
 
     Args:
         distiller: gives the optimizer steps of an iteration and their losses.
-        learners: by name.
+        optims: of the trainable modules, by name.
         accelerator: precision and processes.
         seed: of the training.
         grad_clip: largest norm of the student's gradient; None is no limit.
@@ -48,16 +48,16 @@ class Updater:
     def __init__(
         self,
         distiller: Distiller,
-        learners: Mapping[str, Learner],
+        optims: Mapping[str, OptimState],
         accelerator: Accelerator,
         *,
         seed: int,
         grad_clip: float | None = None,
     ) -> None:
-        self._distiller, self._learners, self._accelerator = distiller, learners, accelerator
+        self._distiller, self._optims, self._accelerator = distiller, optims, accelerator
         self._seed, self._grad_clip = seed, grad_clip
 
-    def make(self, batches: Sequence[Batch], step: int, *, norms: bool = False) -> Update:
+    def run(self, batches: Sequence[Batch], step: int, *, norms: bool = False) -> StepResult:
         """Make one update.
 
         Args:
@@ -67,13 +67,13 @@ class Updater:
         """
         # Whatever is drawn inside networks and objectives depends on the update alone, as the patches do.
         torch.manual_seed(_seed_of(self._seed, step, self._accelerator.process_index))
-        for learner in self._learners.values():
-            learner.set_rate(step)
-        update, contexts = Update(), list[StepContext]()
+        for optim in self._optims.values():
+            optim.set_lr(step)
+        update, contexts = StepResult(), list[StepContext]()
         for optim_step in self._distiller.optim_steps(step):
             for name in optim_step.trains:
                 # Now, since the gradients of an update that fails are looked at.
-                self._learners[name].optimizer.zero_grad()
+                self._optims[name].optimizer.zero_grad()
             if STUDENT in optim_step.trains:
                 contexts = self._student(optim_step, batches, update, norms=norms)
             else:
@@ -86,7 +86,7 @@ class Updater:
         return update
 
     def _student(
-        self, optim_step: OptimStep, batches: Sequence[Batch], update: Update, *, norms: bool
+        self, optim_step: OptimStep, batches: Sequence[Batch], update: StepResult, *, norms: bool
     ) -> list[StepContext]:
         """Compute the student's losses and gradients; return the contexts for the steps after its own."""
         contexts = []
@@ -102,11 +102,11 @@ class Updater:
         return contexts
 
     def _backward(
-        self, optim_step: OptimStep, context: StepContext, batches: int, norms_for: Update | None = None
+        self, optim_step: OptimStep, context: StepContext, batches: int, norms_for: StepResult | None = None
     ) -> Mapping[str, Tensor]:
         parts = {name: loss / batches for name, loss in optim_step.losses(context).items()}
         if norms_for is not None and len(parts) > 1:
-            norms = norms_of_gradients(parts, self._learners[STUDENT].module)
+            norms = norms_of_gradients(parts, self._optims[STUDENT].module)
             norms_for.norms = {name: norm * batches for name, norm in norms.items()}
         total = torch.stack(list(parts.values())).sum()
         if STUDENT in optim_step.trains and self._accelerator.num_processes > 1:
@@ -115,20 +115,20 @@ class Updater:
         self._accelerator.backward(total)
         return parts
 
-    def _add(self, update: Update, parts: Mapping[str, Tensor]) -> None:
+    def _add(self, update: StepResult, parts: Mapping[str, Tensor]) -> None:
         for name, part in parts.items():
             update.losses[name] = update.losses.get(name, 0) + part.detach()
 
     def _step(self, optim_step: OptimStep) -> bool:
         """Take an optimizer step; return False, without one, if gradients are not finite."""
-        learners = [self._learners[name] for name in optim_step.trains]
-        gradients = [gradient for learner in learners for gradient in learner.gradients()]
+        optims = [self._optims[name] for name in optim_step.trains]
+        gradients = [gradient for optim in optims for gradient in optim.gradients()]
         finite = bool(torch.isfinite(torch.nn.utils.get_total_norm(gradients)))
         if finite:
             if self._grad_clip is not None and STUDENT in optim_step.trains:
-                torch.nn.utils.clip_grad_norm_(self._learners[STUDENT].module.parameters(), self._grad_clip)
-            for learner in learners:
-                learner.take_step()
+                torch.nn.utils.clip_grad_norm_(self._optims[STUDENT].module.parameters(), self._grad_clip)
+            for optim in optims:
+                optim.take_step()
         if self._accelerator.scaler is not None:
             self._accelerator.scaler.update()
         return finite

@@ -49,7 +49,7 @@ def validate(
         One score for each set, the same in every process.
 
     Raises:
-        InputError: an image cannot be used any more, or a result not be written; see `launch.together`.
+        InputError: an image cannot be used any more, or a result not be written; see `launch.run_on_all_ranks`.
         StoppedError: in all processes if it was raised in one; the others have done their share by then.
     """
     model = make_upsampler(Upscaler(network, device=accelerator.device, precision="fp32"), name, sets[0].scale)
@@ -57,7 +57,7 @@ def validate(
     for images in sets:
         mine = images.pairs[accelerator.process_index :: accelerator.num_processes]
         task = EvalTask(model, dataclasses.replace(images, pairs=mine))
-        shares = launch.of_all(launch.together(partial(_share, task, protocol, save, on_image)))
+        shares = launch.all_gather_object(launch.run_on_all_ranks(partial(_share, task, protocol, save, on_image)))
         finished = [share for share in shares if share is not None]
         if len(finished) < len(shares):
             raise StoppedError

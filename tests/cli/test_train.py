@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from imdn_kd.training import signals as interrupt
-from imdn_kd.training.update import Updater
+from imdn_kd.training.update import TrainStep
 from tests.cli.run import run, started
 from tests.training.small_runs import content, flat, make_data, merged, metrics, state_file, with_validation
 
@@ -155,13 +155,13 @@ def in_pieces(file, monkeypatch):
     whole["train"]["scheduler"] = {"type": "CosineAnnealingRestartLR", "periods": [4]}
     whole["train"]["total_iter"] = 4
     file.write_text(yaml.safe_dump(whole))
-    now, make = [0.0], Updater.make
+    now, make = [0.0], TrainStep.run
 
     def slow(*args, **keywords):
         now[0] += 1
         return make(*args, **keywords)
 
-    monkeypatch.setattr(Updater, "make", slow)
+    monkeypatch.setattr(TrainStep, "run", slow)
     monkeypatch.setattr(interrupt, "Deadline", partial(interrupt.Deadline, clock=lambda: now[0]))
     return file
 
@@ -208,7 +208,7 @@ def test_minutes_are_a_number_above_0(in_pieces, tmp_path, capfd, minutes):
 def test_minutes_that_end_before_the_first_update_are_refused(in_pieces, tmp_path, capfd, monkeypatch):
     words = ("train", "-opt", in_pieces, "--root", tmp_path, "--auto_resume", "--minutes", 0.5)
     monkeypatch.setattr("imdn_kd.training.timed.length_of_piece", lambda *args: (50, 5))
-    monkeypatch.setattr(interrupt.Interrupt, "reason", interrupt.TIME_UP)
+    monkeypatch.setattr(interrupt.GracefulStop, "reason", interrupt.TIME_UP)
     result = run(capfd, *words)
 
     assert result.code == 2

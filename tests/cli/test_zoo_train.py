@@ -22,7 +22,7 @@ from imdn_kd.inference.model_file import load_model
 from imdn_kd.training import signals as interrupt
 from imdn_kd.training import timed as budget
 from imdn_kd.training.history import sha256
-from imdn_kd.training.update import Updater
+from imdn_kd.training.update import TrainStep
 from tests.cli.run import run
 from tests.training.small_recipes import RATE, make_photographs, ship, write_recipe
 from tests.training.small_runs import flat, state_file
@@ -47,13 +47,13 @@ def place(data, tmp_path):
 @pytest.fixture
 def clock(monkeypatch):
     """An update takes a second, and nothing else any."""
-    now, make = [0.0], Updater.make
+    now, make = [0.0], TrainStep.run
 
     def slow(*args, **keywords):
         now[0] += 1
         return make(*args, **keywords)
 
-    monkeypatch.setattr(Updater, "make", slow)
+    monkeypatch.setattr(TrainStep, "run", slow)
     monkeypatch.setattr(interrupt, "Deadline", partial(interrupt.Deadline, clock=lambda: now[0]))
     return now
 

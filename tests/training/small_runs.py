@@ -19,10 +19,10 @@ from imdn_kd.data.preparation.job import open_source, write_dataset
 from imdn_kd.data.preparation.schema import PrepareOptions
 from imdn_kd.image.io import Picture, write_image
 from imdn_kd.registry import ARCHS
-from imdn_kd.training.loader import Batches
+from imdn_kd.training.loader import TrainLoader
 from imdn_kd.training.run import prepare
 from imdn_kd.training.schema import TrainOptions
-from imdn_kd.training.trainer import Outcome, Trainer
+from imdn_kd.training.trainer import Trainer, TrainResult
 from tests.fake_set import picture
 
 BASE: dict[str, Any] = {
@@ -80,7 +80,7 @@ def with_validation(data: Path, **val: Any) -> dict[str, Any]:
     return {"datasets": {"val": held_out}, "val": {"val_freq": 4, **val}}
 
 
-def train(options: TrainOptions, root: Path, **keywords: Any) -> tuple[Trainer, Outcome]:
+def train(options: TrainOptions, root: Path, **keywords: Any) -> tuple[Trainer, TrainResult]:
     trainer = prepare(options, root=root, **keywords)
     return trainer, trainer.run()
 
@@ -134,7 +134,9 @@ def bare_loop(
     network = ARCHS.build(options.network_g.spec())
     betas = tuple(options.train.optim_g.settings()["betas"])
     optimizer = torch.optim.Adam(network.parameters(), betas=betas)
-    batches = Batches(options.datasets.train, images, seed=options.manual_seed, accumulation=options.train.accumulation)
+    batches = TrainLoader(
+        options.datasets.train, images, seed=options.manual_seed, accumulation=options.train.accumulation
+    )
     losses = []
     for step, parts in enumerate(batches.updates(0, updates, torch.device("cpu"))):
         for group in optimizer.param_groups:

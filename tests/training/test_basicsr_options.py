@@ -18,7 +18,7 @@ from imdn_kd.image.resize import imresize
 from imdn_kd.registry import ARCHS
 from imdn_kd.training.run import check
 from imdn_kd.training.schema import TrainOptions
-from imdn_kd.training.setup.warnings import notes
+from imdn_kd.training.setup.warnings import config_warnings
 from tests.basicsr_compat import import_basicsr, needs_basicsr
 from tests.cli.run import run
 from tests.fake_set import picture
@@ -120,7 +120,7 @@ def test_has_the_values_that_basicsr_reads(file):
 
 
 def test_what_differs_is_said_and_nothing_else(file):
-    assert sorted(notes(read(file))) == sorted(ALWAYS + TOLD[file.stem])
+    assert sorted(config_warnings(read(file))) == sorted(ALWAYS + TOLD[file.stem])
 
 
 @pytest.mark.parametrize(
@@ -146,13 +146,13 @@ def test_what_differs_is_said_and_nothing_else(file):
 )
 def test_other_differences_are_said(override, note):
     file = FOLDER / "msrresnet_x4.yml"
-    before = notes(read(file, "path.param_key_g=~"))
-    assert set(notes(read(file, "path.param_key_g=~", override))) - set(before) == {note}
+    before = config_warnings(read(file, "path.param_key_g=~"))
+    assert set(config_warnings(read(file, "path.param_key_g=~", override))) - set(before) == {note}
 
 
 def test_gpus_are_not_told_of_where_each_has_its_process(monkeypatch):
     file = FOLDER / "msrresnet_x4.yml"
-    assert not [line for line in notes(read(file, "num_gpu=4"), processes=4) if line.startswith("num_gpu")]
+    assert not [line for line in config_warnings(read(file, "num_gpu=4"), processes=4) if line.startswith("num_gpu")]
 
 
 @pytest.mark.parametrize(
@@ -313,7 +313,7 @@ def test_gpus_that_are_left_idle_are_told_of(data, monkeypatch, tmp_path):
     told = "num_gpu: one of 8 GPUs is used; all with torchrun --nproc_per_node 8 -m imdn_kd train ..."
     options = small_options(data, {"num_gpu": "auto"})
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
-    assert told in check(options, root=tmp_path).notes
+    assert told in check(options, root=tmp_path).warnings
 
     monkeypatch.setenv("WORLD_SIZE", "8")
-    assert told not in check(options, root=tmp_path).notes
+    assert told not in check(options, root=tmp_path).warnings

@@ -18,7 +18,7 @@ from imdn_kd.errors import InputError
 from imdn_kd.inference.model_file import ModelFile, load_model, save_model
 from imdn_kd.registry import ARCHS
 from imdn_kd.training import run as module
-from imdn_kd.training.run import check, prepare, teach
+from imdn_kd.training.run import check, fill_teacher_cache, prepare
 from tests.training.small_runs import (
     flat,
     killed_at_random,
@@ -131,16 +131,16 @@ def test_what_learns_beside_the_student_is_in_its_states_and_not_in_its_models(d
 def test_everyone_that_learns_has_changed_and_the_teachers_have_not(data, teachers, tmp_path):
     options = everything(data, teachers)
     trainer = prepare(options, root=tmp_path)
-    learners = {name: flat(learner.module.state_dict()) for name, learner in trainer.learners.items()}
-    asked = [flat(teacher.state_dict()) for teacher in trainer.plan.lesson.teachers]
+    learners = {name: flat(learner.module.state_dict()) for name, learner in trainer.optims.items()}
+    asked = [flat(teacher.state_dict()) for teacher in trainer.setup.lesson.teachers]
     trainer.run()
 
     assert set(learners) == {"student", "adapters", "critic"}
     for name, before in learners.items():
-        after = flat(trainer.learners[name].module.state_dict())
+        after = flat(trainer.optims[name].module.state_dict())
         assert all(before[key] != after[key] for key in before if ".weight" in key and "cca" not in key)
-    assert [flat(teacher.state_dict()) for teacher in trainer.plan.lesson.teachers] == asked
-    assert not any(module.training for teacher in trainer.plan.lesson.teachers for module in teacher.modules())
+    assert [flat(teacher.state_dict()) for teacher in trainer.setup.lesson.teachers] == asked
+    assert not any(module.training for teacher in trainer.setup.lesson.teachers for module in teacher.modules())
 
 
 def test_looking_at_gradients_changes_nothing(data, teachers, tmp_path):
@@ -156,7 +156,7 @@ def test_the_teacher_writes_its_results_into_the_store_once(data, teachers, tmp_
     seen = []
     options = distilled(data, teachers[:1], cache=True)
     trainer = prepare(options, root=tmp_path, on_teaching=lambda done, total: seen.append((done, total)))
-    plane = trainer.plan.lesson.plane
+    plane = trainer.setup.lesson.plane
     assert seen == [(number, 4) for number in range(5)]
     assert plane.startswith("sr_x2_")
 
@@ -186,7 +186,7 @@ def test_known_results_train_as_asked_ones_do(data, teachers, tmp_path, monkeypa
     objectives = {"l_kd": {"type": "L1Loss"}, "l_pair": {"type": "PairwiseLoss"}}
     for name, cache in (("known", True), ("asked", False)):
         trainer, _ = train(distilled(data, teachers[:1], objectives, {"name": name}, cache=cache), tmp_path)
-        assert trainer.plan.lesson.teacher_required != cache
+        assert trainer.setup.lesson.teacher_required != cache
     assert metrics(tmp_path, "known") == metrics(tmp_path, "asked")
     states = [state_file(tmp_path, UPDATES, name)["network"] for name in ("known", "asked")]
     assert flat(states[0]) == flat(states[1])
@@ -201,14 +201,14 @@ def test_teaching_that_was_interrupted_goes_on(data, teachers):
             raise KeyboardInterrupt
         seen.append(done)
 
-    plan = check(options)
+    setup = check(options)
     with pytest.raises(KeyboardInterrupt):
-        teach(options, plan, stop)
-    assert not plan.cache.is_there
-    plan = check(options)
-    teach(options, plan, lambda done, total: seen.append(done))
+        fill_teacher_cache(options, setup, stop)
+    assert not setup.cache.is_there
+    setup = check(options)
+    fill_teacher_cache(options, setup, lambda done, total: seen.append(done))
     assert seen == [0, 1, 2, 3, 4]
-    assert plan.cache.is_there
+    assert setup.cache.is_there
     assert not list(Store(options.datasets.train.dataroot).verify())
 
 
@@ -287,7 +287,7 @@ def test_a_run_does_not_go_on_with_others_that_learn(data, teachers, tmp_path, o
 
 def test_options_without_effect_are_told(data, teachers):
     def told(options):
-        return [line for line in check(options).notes if not line.startswith("num_gpu")]
+        return [line for line in check(options).warnings if not line.startswith("num_gpu")]
 
     assert told(small_options(data, {"network_t": {"weights": str(teachers[0])}})) == [
         "network_t: no effect, since there is no section distill"
@@ -378,18 +378,18 @@ def test_a_plane_of_a_teacher_that_is_damaged_concerns_nobody_else_and_is_made_a
     fresh = tmp_path / "fresh.safetensors"
     save_model(fresh, ModelFile(ARCHS.build({"type": "IMDN", "upscale": 2, "num_feat": 8, "num_block": 1})))
     options = distilled(data, [fresh], cache=True)
-    plan = check(options)
-    teach(options, plan)
-    pixels = data / "sample.store" / f"{plan.cache.plane}.npy"
+    setup = check(options)
+    fill_teacher_cache(options, setup)
+    pixels = data / "sample.store" / f"{setup.cache.plane}.npy"
     whole = pixels.read_bytes()
     pixels.unlink()
 
     train(small_options(data, {"train": {"total_iter": 1}}), tmp_path)
     told = [f"{pixels}: cannot be read; have it made again: imdn-kd teach"]
     assert list(Store(data / "sample.store").verify()) == told
-    plan = check(options)
-    assert not plan.cache.is_there
-    teach(options, plan)
+    setup = check(options)
+    assert not setup.cache.is_there
+    fill_teacher_cache(options, setup)
     assert pixels.read_bytes() == whole
 
 
@@ -402,14 +402,14 @@ def test_two_processes_do_not_add_to_a_store_at_once(data, tmp_path):
         filelock.FileLock(data / "sample.store" / ".planes.lock"),
         pytest.raises(InputError, match="another process is adding to it; wait"),
     ):
-        teach(options, check(options))
+        fill_teacher_cache(options, check(options))
 
 
 def test_teaching_looks_at_the_teacher_first(data, teachers):
     changes = with_validation(data, select_on="held_out")
     options = distilled(data, teachers[:1], None, changes, check_images=1, cache=True)
     with pytest.raises(InputError, match="there is nothing to learn"):
-        module.examine(options, check(options))
+        module.check_teacher_quality(options, check(options))
 
 
 def test_a_cache_needs_a_store_and_colour(data, teachers, tmp_path):

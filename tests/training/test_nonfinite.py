@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from imdn_kd.archs import IMDN
-from imdn_kd.training.nonfinite import why_not_finite
+from imdn_kd.training.nonfinite import find_first_nonfinite
 
 FINE = {"l_pix": torch.tensor(0.1), "l_fft": torch.tensor(2.0)}
 
@@ -57,7 +57,7 @@ def hooks(module):
 
 
 def ask(module, lq=None, gt=None, losses=FINE):
-    answer = why_not_finite(module, batch()[0] if lq is None else lq, batch()[1] if gt is None else gt, losses)
+    answer = find_first_nonfinite(module, batch()[0] if lq is None else lq, batch()[1] if gt is None else gt, losses)
     assert "\n" not in answer
     assert not hooks(module)
     return answer
@@ -208,5 +208,5 @@ def test_no_hooks_stay_behind_where_the_network_fails():
 
     module = Parent(fail)
     with pytest.raises(ValueError, match="broken"):
-        why_not_finite(module, *batch(), FINE)
+        find_first_nonfinite(module, *batch(), FINE)
     assert not hooks(module)

@@ -67,12 +67,12 @@ def shrunk(options: TrainOptions) -> list[str]:
 
 def test_is_accepted_and_has_nothing_without_effect(file):
     options = read_options(file, TrainOptions)
-    plan = check(options, root="runs")
+    setup = check(options, root="runs")
 
     expected = set()
     if options.path.pretrained is not None:
-        expected |= {key for key in plan.network.state_dict() if key.startswith("upsampler.")}
-    told = [line for line in plan.notes if line != "num_gpu: there is no GPU here; the run is on the CPU"]
+        expected |= {key for key in setup.network.state_dict() if key.startswith("upsampler.")}
+    told = [line for line in setup.warnings if line != "num_gpu: there is no GPU here; the run is on the CPU"]
     assert len(told) == len(expected)
     for key in expected:
         assert any(line.startswith(f"path.pretrain_network_g: not loaded: {key} is ") for line in told)

@@ -14,7 +14,7 @@ from torch.nn import functional
 from imdn_kd.archs.imdn import IMDN
 from imdn_kd.errors import InputError
 from imdn_kd.inference.model_file import load_model
-from imdn_kd.training import judge as module
+from imdn_kd.training import best_checkpoint as module
 from imdn_kd.training.run import prepare
 from tests.training.small_runs import flat, killed_at_random, metrics, small_options, state_file, train, with_validation
 
@@ -80,13 +80,13 @@ def stop_at(step, number):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_ends_the_run(data, tmp_path, undisturbed, number):
     for step in (7, 20, 39):
-        _, outcome = train(everything(data), tmp_path, auto_resume=True, on_step=stop_at(step, number))
-        assert (outcome.step, outcome.signal) == (step, number)
+        _, result = train(everything(data), tmp_path, auto_resume=True, on_step=stop_at(step, number))
+        assert (result.step, result.signal) == (step, number)
         assert state_file(tmp_path, step)["step"] == step
-        assert not outcome.test
-    _, outcome = train(everything(data), tmp_path, auto_resume=True)
+        assert not result.test
+    _, result = train(everything(data), tmp_path, auto_resume=True)
 
-    assert (outcome.step, outcome.signal) == (UPDATES, None)
+    assert (result.step, result.signal) == (UPDATES, None)
     assert_same(tmp_path, undisturbed)
 
 
@@ -98,8 +98,8 @@ def test_a_signal_during_validation_does_not_wait_for_its_end(data, tmp_path, un
         return real(*args, on_image=on_image, **keywords)
 
     monkeypatch.setattr(module, "validate", interrupted)
-    _, outcome = train(everything(data), tmp_path)
-    assert (outcome.step, outcome.signal) == (10, signal.SIGINT)
+    _, result = train(everything(data), tmp_path)
+    assert (result.step, result.signal) == (10, signal.SIGINT)
     assert not any("scores" in record for record in metrics(tmp_path))
     monkeypatch.undo()
     train(everything(data), tmp_path, auto_resume=True)
@@ -179,11 +179,11 @@ def test_a_best_value_of_other_photographs_does_not_count(data, tmp_path):
     train(small_options(data, changes), tmp_path, on_step=stop_at(9, signal.SIGTERM))
     changes["datasets"]["val"] = {"name": "held_out", "dataroot_gt": str(data / "held_out" / "HR")}
     trainer = prepare(small_options(data, changes), root=tmp_path, auto_resume=True)
-    assert not trainer._judge.best
-    outcome = trainer.run()
+    assert not trainer._tracker.best
+    result = trainer.run()
 
-    assert outcome.best["psnr"]["step"] == 12
-    assert load_model(outcome.model).training["updates"] == 12
+    assert result.best["psnr"]["step"] == 12
+    assert load_model(result.model).training["updates"] == 12
 
 
 def test_two_runs_do_not_share_a_folder(data, tmp_path):
@@ -193,9 +193,9 @@ def test_two_runs_do_not_share_a_folder(data, tmp_path):
             prepare(small_options(data), root=tmp_path, auto_resume=resumed)
     first.run()
     assert not list(tmp_path.glob("run_archived_*"))
-    _, outcome = train(small_options(data), tmp_path, auto_resume=True)
+    _, result = train(small_options(data), tmp_path, auto_resume=True)
 
-    assert outcome.step == 12
+    assert result.step == 12
 
 
 def test_runs_of_one_second_are_kept_apart(data, tmp_path, monkeypatch):
@@ -217,9 +217,9 @@ def test_accelerate_in_the_environment_changes_nothing(data, tmp_path, monkeypat
 def test_a_finished_run_has_nothing_more_to_do(data, tmp_path):
     train(small_options(data), tmp_path)
     before = (tmp_path / "run" / "training_states" / "12.state").stat().st_mtime_ns
-    _, outcome = train(small_options(data), tmp_path, auto_resume=True)
+    _, result = train(small_options(data), tmp_path, auto_resume=True)
 
-    assert outcome.step == 12
+    assert result.step == 12
     assert (tmp_path / "run" / "training_states" / "12.state").stat().st_mtime_ns == before
 
 
@@ -238,9 +238,9 @@ def test_weights_to_begin_with_are_not_needed_any_more(data, tmp_path):
     options = small_options(data, {"path": {"pretrain_network_g": str(begin)}})
     train(options, tmp_path, on_step=stop_at(6, signal.SIGTERM))
     begin.unlink()
-    _, outcome = train(options, tmp_path, auto_resume=True)
+    _, result = train(options, tmp_path, auto_resume=True)
 
-    assert outcome.step == 12
+    assert result.step == 12
 
 
 def test_a_changed_rate_holds_from_then_on_and_is_told(data, tmp_path, caplog):

@@ -8,18 +8,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from imdn_kd.errors import InputError
-from imdn_kd.training.schedule import (
-    UNFIT,
-    check_optimizer,
-    constant,
-    cosine_restarts,
-    make_optimizer,
-    multistep,
-    optimizers,
-    restore,
-    set_rates,
-    warm_up,
-)
+from imdn_kd.training.optim import UNFIT, check_optimizer, make_optimizer, optimizers, restore, set_lrs
+from imdn_kd.training.schedule import constant, cosine_restarts, multistep, warm_up
 from tests.basicsr_compat import import_basicsr
 
 LR = 2e-4
@@ -34,7 +24,7 @@ def rates(factor, updates, lr=LR):
     optimizer = make_optimizer([nn.Parameter(torch.zeros(1))], "SGD", lr=lr)
     made = []
     for step in range(updates):
-        set_rates(optimizer, factor(step))
+        set_lrs(optimizer, factor(step))
         made.append(optimizer.param_groups[0]["lr"])
     return made
 
@@ -136,7 +126,7 @@ def test_each_group_keeps_its_own_base_rate():
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     for _ in range(2):
-        set_rates(optimizer, 0.5)
+        set_lrs(optimizer, 0.5)
 
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.5, 0.05])
 

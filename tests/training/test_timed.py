@@ -19,15 +19,15 @@ from hypothesis import strategies as st
 from imdn_kd.errors import InputError
 from imdn_kd.inference.model_file import ModelFile, save_model
 from imdn_kd.registry import ARCHS
+from imdn_kd.training import best_checkpoint
 from imdn_kd.training import distributed as launch
-from imdn_kd.training import judge
 from imdn_kd.training.checkpoint import State
 from imdn_kd.training.run import fit, prepare
 from imdn_kd.training.schema import TrainOptions
 from imdn_kd.training.signals import Deadline, TimeUpError
 from imdn_kd.training.timed import add_period, ended_at, go_on, is_complete, length, turning_points
-from imdn_kd.training.trainer import Outcome, Trainer
-from imdn_kd.training.update import Updater
+from imdn_kd.training.trainer import Trainer, TrainResult
+from imdn_kd.training.update import TrainStep
 from tests.training.small_runs import (
     flat,
     make_data,
@@ -196,7 +196,7 @@ class Clock:
         return self.now
 
     def drive(self, patch: Any) -> Clock:
-        make, validate = Updater.make, judge.validate
+        make, validate = TrainStep.run, best_checkpoint.validate
 
         def slow_make(*args: Any, **keywords: Any) -> Any:
             self.now += self.update
@@ -209,8 +209,8 @@ class Clock:
 
             return validate(*args, on_image=slow_image, **keywords)
 
-        patch.setattr(Updater, "make", slow_make)
-        patch.setattr(judge, "validate", slow_validate)
+        patch.setattr(TrainStep, "run", slow_make)
+        patch.setattr(best_checkpoint, "validate", slow_validate)
         return self
 
 
@@ -221,7 +221,7 @@ def clock(monkeypatch):
 
 def piece(
     options: TrainOptions, root: Path, deadline: Deadline, **keywords: Any
-) -> tuple[TrainOptions, Trainer, Outcome]:
+) -> tuple[TrainOptions, Trainer, TrainResult]:
     """What `imdn-kd train --auto_resume --minutes` does."""
     planned = fit(options, deadline, root=root, auto_resume=True, **keywords)
     trainer = prepare(planned, root=root, auto_resume=True, deadline=deadline, examined=True)
@@ -232,14 +232,14 @@ def test_pieces_follow_one_another_and_each_ends_in_time_at_the_lowest_rate(data
     periods: list[int] = []
     for number in range(3):
         begin = clock.now
-        planned, trainer, outcome = piece(cosine(data), tmp_path, Deadline(60, clock))
+        planned, trainer, result = piece(cosine(data), tmp_path, Deadline(60, clock))
         total, found, weights, _ = numbers(planned)
 
-        assert (outcome.step, outcome.time_up, outcome.signal) == (total, False, None)
+        assert (result.step, result.time_up, result.signal) == (total, False, None)
         assert found[:-1] == periods
         assert weights == [1.0, 0.5, 0.5][: number + 1]
         assert 60 * 0.8 < clock.now - begin <= 60
-        assert trainer.learners["student"].rate < 0.01 * 2e-3
+        assert trainer.optims["student"].lr < 0.01 * 2e-3
         assert 5 <= sum("scores" in r and r["step"] > sum(periods) for r in metrics(tmp_path)) <= 6
         periods = found
 
@@ -260,16 +260,16 @@ def test_a_piece_that_takes_longer_is_stopped_in_time_and_gone_on_with_to_its_pl
     planned = fit(cosine(data), deadline, root=tmp_path)
     total = planned.train.total_iter
     clock.update = 2.0
-    outcome = prepare(planned, root=tmp_path, deadline=deadline).run()
+    result = prepare(planned, root=tmp_path, deadline=deadline).run()
 
-    assert (outcome.time_up, outcome.signal, outcome.test) == (True, None, [])
-    assert 0 < outcome.step < total
+    assert (result.time_up, result.signal, result.test) == (True, None, [])
+    assert 0 < result.step < total
     assert clock.now <= 30 + clock.update
-    assert state_file(tmp_path, outcome.step)["options"]["train"]["total_iter"] == total
+    assert state_file(tmp_path, result.step)["options"]["train"]["total_iter"] == total
     file = cosine(data, {"val": {"val_freq": 1}})
-    again, _, outcome = piece(file, tmp_path, Deadline(3600, clock))
+    again, _, result = piece(file, tmp_path, Deadline(3600, clock))
     assert again == planned
-    assert (outcome.step, outcome.time_up) == (total, False)
+    assert (result.step, result.time_up) == (total, False)
     train(planned, tmp_path / "whole")
     assert flat(state_file(tmp_path, total)) == flat(state_file(tmp_path / "whole", total))
     assert metrics(tmp_path) == metrics(tmp_path / "whole")
@@ -283,12 +283,12 @@ def test_a_piece_whose_last_validation_was_stopped_is_validated_before_the_next_
     def stall(step: int, losses: Any, rate: float) -> None:
         clock.image = 100.0 if step == total else clock.image
 
-    outcome = prepare(planned, root=tmp_path, deadline=deadline, on_step=stall).run()
-    assert (outcome.step, outcome.time_up) == (total, True)
+    result = prepare(planned, root=tmp_path, deadline=deadline, on_step=stall).run()
+    assert (result.step, result.time_up) == (total, True)
     assert state_file(tmp_path, total)["validated"] < total
     clock.image = 0.5
-    again, _, outcome = piece(cosine(data), tmp_path, Deadline(60, clock))
-    assert (again, outcome.time_up) == (planned, False)
+    again, _, result = piece(cosine(data), tmp_path, Deadline(60, clock))
+    assert (again, result.time_up) == (planned, False)
     assert metrics(tmp_path)[-1]["step"] == total
     assert state_file(tmp_path, total)["validated"] == total
     after, _, _ = piece(cosine(data), tmp_path, Deadline(60, clock))
@@ -298,19 +298,19 @@ def test_a_piece_whose_last_validation_was_stopped_is_validated_before_the_next_
 def test_objectives_that_begin_later_are_planned_with_their_own_time(data, tmp_path, clock, monkeypatch):
     """Updates take 1 s at first and 5 s from 30 on."""
     stages = {"gt_sizes": [16, 32], "mini_batch_sizes": [4, 2], "iters": [30, 1000]}
-    make = Updater.make
+    make = TrainStep.run
 
-    def slower(self: Updater, batches: Any, step: int, **keywords: Any) -> Any:
+    def slower(self: TrainStep, batches: Any, step: int, **keywords: Any) -> Any:
         clock.now += 4 if step >= 30 else 0
         return make(self, batches, step, **keywords)
 
-    monkeypatch.setattr(Updater, "make", slower)
-    planned, _, outcome = piece(
+    monkeypatch.setattr(TrainStep, "run", slower)
+    planned, _, result = piece(
         cosine(data, {"datasets": {"train": stages}, "val": {"select_on": None}}), tmp_path, Deadline(300, clock)
     )
 
-    assert not outcome.time_up
-    assert outcome.step == planned.train.total_iter
+    assert not result.time_up
+    assert result.step == planned.train.total_iter
     assert 300 * 0.8 < clock.now <= 300
 
 
@@ -347,10 +347,10 @@ def test_the_results_of_teachers_are_computed_before_planning_and_kept_when_time
         fit(options, Deadline(30, clock), root=tmp_path / "runs", on_teaching=on_teaching)
     assert done == [0, 1]
     assert not (tmp_path / "runs").exists()
-    _, trainer, outcome = piece(options, tmp_path / "runs", Deadline(60, clock), on_teaching=on_teaching)
+    _, trainer, result = piece(options, tmp_path / "runs", Deadline(60, clock), on_teaching=on_teaching)
     assert done[2] > 0
-    assert not outcome.time_up
-    assert trainer.plan.batches.images.planes[-1] == trainer.plan.cache.plane
+    assert not result.time_up
+    assert trainer.setup.loader.images.planes[-1] == trainer.setup.cache.plane
 
 
 def test_a_deadline_counts_from_when_it_is_made():
@@ -368,7 +368,7 @@ def test_processes_plan_for_the_slowest_and_end_together(data, tmp_path):
     seen = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
 
     assert seen[0]["planned"] == seen[1]["planned"]
-    assert seen[0]["outcome"] == seen[1]["outcome"] == [seen[0]["planned"][0], False]
+    assert seen[0]["result"] == seen[1]["result"] == [seen[0]["planned"][0], False]
     assert seen[1]["now"] <= 60
     assert seen[1]["now"] > 0.8 * 60
     assert seen[0]["stopped"] == seen[1]["stopped"]
@@ -381,7 +381,7 @@ def in_two_processes(data: Path, folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch, launch.processes("pytorch"):
         rank = launch.rank()
         clock = Clock(update=(1.0, 2.0)[rank]).drive(patch)
-        planned, _, outcome = piece(cosine(data), folder, Deadline(60, clock))
+        planned, _, result = piece(cosine(data), folder, Deadline(60, clock))
         now = clock.now
         deadline = Deadline(60, clock)
         options = fit(cosine(data), deadline, root=folder, auto_resume=True)
@@ -389,7 +389,7 @@ def in_two_processes(data: Path, folder: Path) -> None:
         stopped = prepare(options, root=folder, auto_resume=True, deadline=deadline).run()
     found = {
         "planned": numbers(planned),
-        "outcome": [outcome.step, outcome.time_up],
+        "result": [result.step, result.time_up],
         "now": now,
         "stopped": [stopped.step, stopped.time_up],
     }

@@ -18,8 +18,8 @@ from imdn_kd.image.resize import imresize
 from imdn_kd.inference.model_file import load_model
 from imdn_kd.inference.weights import read_weights
 from imdn_kd.registry import ARCHS
-from imdn_kd.training import judge as module
-from imdn_kd.training.averaging import running_average
+from imdn_kd.training import best_checkpoint as module
+from imdn_kd.training.optim import make_ema
 from imdn_kd.training.run import check, prepare
 from imdn_kd.training.setup import plan
 from imdn_kd.training.trainer import DivergedError
@@ -75,10 +75,10 @@ def test_updates_are_those_of_a_loop_written_by_hand(data, tmp_path, name):
     def rate(step):
         return 2e-3 * ((step + 1) / warm_up if step + 1 < warm_up else 0.5 if step >= 8 else 1.0)
 
-    losses, weights = bare_loop(options, check(options, root=tmp_path).batches.images, 12, rate=rate, clip=clip)
-    trainer, outcome = train(options, tmp_path)
+    losses, weights = bare_loop(options, check(options, root=tmp_path).loader.images, 12, rate=rate, clip=clip)
+    trainer, result = train(options, tmp_path)
 
-    assert outcome.step == 12
+    assert result.step == 12
     assert losses_of(tmp_path) == pytest.approx(losses, rel=1e-5)
     for key, value in trainer.network.state_dict().items():
         torch.testing.assert_close(value, weights[key], rtol=1e-4, atol=1e-5)
@@ -104,7 +104,7 @@ def test_mixed_precision_trains_as_fp32_does_nearly_and_is_judged_in_fp32(data, 
     layer = trainer.network.get_submodule("IMDB1.c1")
     layer.register_forward_hook(lambda layer, args, output: seen.append(output.dtype))
     trainer.network(lq)
-    judged = trainer._judge._network
+    judged = trainer._tracker._network
     judged.get_submodule("IMDB1.c1").register_forward_hook(lambda *args: seen.append(args[2].dtype))
     judged(lq)
     assert seen == [torch.bfloat16, torch.float32]
@@ -116,7 +116,7 @@ def test_two_losses_are_logged_apart_and_summed(data, tmp_path):
     record = metrics(tmp_path)[0]["losses"]
     torch.manual_seed(0)
     network = ARCHS.build(trainer.options.network_g.spec())
-    (batch,) = next(trainer._batches.updates(0, 1, torch.device("cpu")))
+    (batch,) = next(trainer._loader.updates(0, 1, torch.device("cpu")))
     difference = network(batch["lq"]) - batch["gt"]
 
     assert record["l_pix"] == pytest.approx(difference.abs().mean().item(), rel=1e-5)
@@ -133,7 +133,7 @@ def test_the_average_follows_parameters_and_buffers_and_leaves_whole_numbers_who
             self.register_buffer("index", torch.arange(300))
 
     network = Net()
-    average = running_average(network, 0.9, torch.device("cpu"))
+    average = make_ema(network, 0.9, torch.device("cpu"))
     average.update_parameters(network)
     with torch.no_grad():
         network.weight.fill_(2.0)
@@ -147,7 +147,7 @@ def test_the_average_follows_parameters_and_buffers_and_leaves_whole_numbers_who
 
 
 def test_the_average_is_what_is_saved(data, tmp_path):
-    trainer, outcome = train(small_options(data), tmp_path)
+    trainer, result = train(small_options(data), tmp_path)
     models = tmp_path / "run" / "models"
     params, averaged = (read_weights(models / "net_g_12.pth", key) for key in ("params", "params_ema"))
 
@@ -155,13 +155,13 @@ def test_the_average_is_what_is_saved(data, tmp_path):
     assert flat(params) == flat(trainer.network.state_dict())
     assert flat(averaged) == flat(trainer.ema.module.state_dict())
     assert flat(params) != flat(averaged)
-    assert flat(load_model(outcome.model).network.state_dict()) == flat(averaged)
+    assert flat(load_model(result.model).network.state_dict()) == flat(averaged)
 
 
 def test_without_an_average_the_weights_themselves_are(data, tmp_path):
-    trainer, outcome = train(small_options(data, {"train": {"ema_decay": None}}), tmp_path)
+    trainer, result = train(small_options(data, {"train": {"ema_decay": None}}), tmp_path)
 
-    assert flat(load_model(outcome.model).network.state_dict()) == flat(trainer.network.state_dict())
+    assert flat(load_model(result.model).network.state_dict()) == flat(trainer.network.state_dict())
     assert list(torch.load(tmp_path / "run" / "models" / "net_g_12.pth")) == ["params"]
 
 
@@ -181,11 +181,11 @@ def scores_of(monkeypatch, values):
 
 def test_the_best_weights_are_kept_for_each_metric(data, tmp_path, monkeypatch):
     scores_of(monkeypatch, [(20, 0.5), (30, 0.4), (25, 0.6)])
-    _, outcome = train(small_options(data, with_validation(data, select_on="held_out")), tmp_path)
+    _, result = train(small_options(data, with_validation(data, select_on="held_out")), tmp_path)
     models = tmp_path / "run" / "models"
 
-    assert outcome.best == {"psnr": {"value": 30, "step": 8}, "ssim": {"value": 0.6, "step": 12}}
-    assert outcome.model == models / "net_g_best_psnr.safetensors"
+    assert result.best == {"psnr": {"value": 30, "step": 8}, "ssim": {"value": 0.6, "step": 12}}
+    assert result.model == models / "net_g_best_psnr.safetensors"
     for metric, step in (("psnr", 8), ("ssim", 12)):
         model = load_model(models / f"net_g_best_{metric}.safetensors")
         assert flat(model.network.state_dict()) == flat(read_weights(models / f"net_g_{step}.pth", "params_ema"))
@@ -205,8 +205,8 @@ def test_the_mean_over_several_sets_decides(data, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "validate", fake)
     changes = with_validation(data, select_on=["held_out", "other"])
     changes["datasets"]["val_2"] = {"name": "other", "dataroot_gt": str(data / "held_out")}
-    _, outcome = train(small_options(data, changes), tmp_path)
-    assert outcome.best["psnr"] == {"value": 27, "step": 8}
+    _, result = train(small_options(data, changes), tmp_path)
+    assert result.best["psnr"] == {"value": 27, "step": 8}
 
 
 @pytest.mark.parametrize("network", [{"type": "plain_t", "upscale": 2}, {"type": "IMDN_RTC", "upscale": 2}])
@@ -248,22 +248,22 @@ def test_a_run_keeps_its_training_form(data, tmp_path, before, after, message):
 def test_a_training_form_that_changes_nothing_is_said(data, tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "can_expand", lambda network: False)
     found = check(small_options(data, {"train": {"reparam": {"width": 2}}}), root=tmp_path)
-    assert "train.reparam: no effect, since the network has no 3x3 convolutions" in found.notes
+    assert "train.reparam: no effect, since the network has no 3x3 convolutions" in found.warnings
 
 
 def test_nothing_is_selected_unless_a_set_is_named(data, tmp_path):
-    _, outcome = train(small_options(data, with_validation(data)), tmp_path)
+    _, result = train(small_options(data, with_validation(data)), tmp_path)
 
-    assert not outcome.best
-    assert outcome.model.name == "net_g_latest.safetensors"
+    assert not result.best
+    assert result.model.name == "net_g_latest.safetensors"
 
 
 def test_test_sets_are_scored_once_with_the_selected_weights(data, tmp_path, monkeypatch):
     changes = with_validation(data, select_on="held_out")
     changes["datasets"]["test"] = {"name": "other", "dataroot_gt": str(data / "held_out" / "HR")}
     changes["val"]["select_on_benchmark"] = True  # the same photographs
-    _, outcome = train(small_options(data, changes), tmp_path)
-    (score,) = outcome.test
+    _, result = train(small_options(data, changes), tmp_path)
+    (score,) = result.test
 
     best = max(record["scores"]["held_out"]["psnr"] for record in metrics(tmp_path) if "scores" in record)
     assert score.psnr == pytest.approx(best, abs=1e-9)
@@ -273,10 +273,10 @@ def test_test_sets_are_scored_once_with_the_selected_weights(data, tmp_path, mon
 
 
 def test_validation_gives_what_the_benchmark_gives_for_the_model_file(data, tmp_path):
-    _, outcome = train(small_options(data, with_validation(data, select_on="held_out")), tmp_path)
-    (score,) = benchmark(open_upsamplers([outcome.model], device="cpu"), [data / "held_out"])
+    _, result = train(small_options(data, with_validation(data, select_on="held_out")), tmp_path)
+    (score,) = benchmark(open_upsamplers([result.model], device="cpu"), [data / "held_out"])
 
-    assert score.psnr == outcome.best["psnr"]["value"]
+    assert score.psnr == result.best["psnr"]["value"]
 
 
 def test_enlarged_images_are_kept_if_asked_for(data, tmp_path):
@@ -369,7 +369,7 @@ def test_the_run_says_how_it_was_made(data, tmp_path):
 
     assert entry["options"] == options.model_dump(mode="json")
     assert torch.__version__.startswith(entry["versions"]["torch"].split("+")[0])
-    assert entry["data"]["train"]["sha256"] == trainer.plan.batches.images.store.checksum
+    assert entry["data"]["train"]["sha256"] == trainer.setup.loader.images.store.checksum
     assert entry["data"]["val"] == [{"name": "held_out", "images": 2, "lr": "MATLAB bicubic"}]
     assert {"git", "machine", "command", "time"} <= entry.keys()
     assert "step 12: l_pix" in next((tmp_path / "run").glob("train_run_*.log")).read_text()
@@ -378,7 +378,7 @@ def test_the_run_says_how_it_was_made(data, tmp_path):
 def test_a_network_of_one_channel_trains_on_y(data, tmp_path):
     changes = {"datasets": {"train": {"color": "y"}}, "network_g": {"num_in_ch": 1}}
     trainer, _ = train(small_options(data, changes | {"logger": {"print_freq": 1}}), tmp_path)
-    (batch,) = next(trainer._batches.updates(0, 1, torch.device("cpu")))
+    (batch,) = next(trainer._loader.updates(0, 1, torch.device("cpu")))
 
     assert batch["lq"].shape == (4, 1, 16, 16)
     assert 16 / 255 <= batch["gt"].min() < batch["gt"].max() <= 235 / 255

@@ -14,9 +14,9 @@ from imdn_kd.distill.distiller import ADAPTERS, CRITIC, STUDENT, Distiller
 from imdn_kd.distill.schema import DistillOptions
 from imdn_kd.distill.teacher import Teacher
 from imdn_kd.registry import ARCHS
-from imdn_kd.training.optim import Learner
+from imdn_kd.training.optim import OptimState
 from imdn_kd.training.schedule import constant
-from imdn_kd.training.update import Updater
+from imdn_kd.training.update import TrainStep
 
 OBJECTIVES = {
     "l_kd": {"type": "L1Loss"},
@@ -50,8 +50,8 @@ def parts(scaler=None, clip=None):
     speaker = accelerator(scaler)
     modules = {STUDENT: student, **lesson.trainable_modules()}
     optimizer = ("SGD", {"lr": 0.1})
-    learners = {name: Learner(module, optimizer, constant(), speaker) for name, module in modules.items()}
-    return Updater(Distiller(student, lesson, student), learners, speaker, seed=0, grad_clip=clip), learners
+    learners = {name: OptimState(module, optimizer, constant(), speaker) for name, module in modules.items()}
+    return TrainStep(Distiller(student, lesson, student), learners, speaker, seed=0, grad_clip=clip), learners
 
 
 def weights(learners):
@@ -66,8 +66,8 @@ def test_the_scale_of_fp16_changes_no_step_of_anyone(clip):
     scaled, others = parts(torch.amp.GradScaler("cpu", init_scale=4096.0), clip=clip)
     before = weights(learners)
     for step in range(3):
-        assert plain.make([batch(step)], step).taken == (STUDENT, ADAPTERS, CRITIC, CRITIC)
-        scaled.make([batch(step)], step)
+        assert plain.run([batch(step)], step).taken == (STUDENT, ADAPTERS, CRITIC, CRITIC)
+        scaled.run([batch(step)], step)
     after, other = weights(learners), weights(others)
     assert {key.split(".")[0] for key in after if not torch.equal(after[key], before[key])} == set(learners)
     for key, value in after.items():
@@ -79,7 +79,7 @@ def test_an_overflow_lowers_the_scale_and_nobody_takes_a_step():
     updater, learners = parts(scaler)
     updater._distiller.lesson.terms[0].objective.loss.register_forward_hook(lambda *given: given[2] * 100)
     before = weights(learners)
-    update = updater.make([batch()], 0)
+    update = updater.run([batch()], 0)
     assert (update.taken, update.failed) == ((), (STUDENT, ADAPTERS))
     assert scaler.get_scale() < 3e38
     assert all(torch.equal(value, before[key]) for key, value in weights(learners).items())
@@ -99,7 +99,7 @@ def test_each_turn_begins_without_gradients():
     first = {key: value.clone() for key, value in critic.module.state_dict().items()}
     critic.take_step = take_step
     critic.optimizer.param_groups[0]["initial_lr"] = 0.0
-    updater.make([batch()], 0)
+    updater.run([batch()], 0)
     sizes = [sum(float(gradient.abs().sum()) for gradient in each) for each in seen]
     assert len(sizes) == 2
     # The same but for the random point of the penalty.
@@ -110,7 +110,7 @@ def test_where_the_critic_fails_the_student_has_taken_its_step():
     updater, learners = parts()
     learners[CRITIC].module.score.weight.register_hook(lambda gradient: gradient * float("nan"))
     before = weights(learners)
-    update = updater.make([batch()], 0)
+    update = updater.run([batch()], 0)
     assert (update.taken, update.failed) == ((STUDENT, ADAPTERS), (CRITIC,))
     changed = {key.split(".")[0] for key, value in weights(learners).items() if not torch.equal(value, before[key])}
     assert changed == {STUDENT, ADAPTERS}
@@ -123,14 +123,14 @@ def test_several_batches_are_as_one_of_all_of_them():
     for updater, batches in ((together, [both]), (apart, [batch(0), batch(1)])):
         optim_step, *_ = updater._distiller.optim_steps(0)  # without the critic, whose random numbers would be others
         updater._distiller.optim_steps = lambda step, optim_step=optim_step: [optim_step]
-        updater.make(batches, 0)
+        updater.run(batches, 0)
     for key, value in weights(learners).items():
         torch.testing.assert_close(weights(others)[key], value, rtol=1e-4, atol=1e-6)
 
 
 def test_the_norms_of_single_gradients_are_those_of_the_whole_ones():
     updater, learners = parts()
-    update = updater.make([batch(1), batch()], 0, norms=True)
+    update = updater.run([batch(1), batch()], 0, norms=True)
     assert set(update.norms) == {"l_kd", "l_mimic", "l_adv"}
 
     fresh, learners = parts()

@@ -64,8 +64,8 @@ def file(request, workplace, monkeypatch):
 
 
 def test_is_accepted_and_has_nothing_without_effect(file):
-    plan = check(read_options(file, TrainOptions), root="runs")
-    for line in plan.notes:
+    setup = check(read_options(file, TrainOptions), root="runs")
+    for line in setup.warnings:
         assert re.match(HARMLESS, line), line
 
 

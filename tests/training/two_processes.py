@@ -98,7 +98,7 @@ def damaged_image(data: Path, folder: Path) -> Any:
 def damaged_training(data: Path, folder: Path) -> Any:
     """The second process cannot cut the patches of the sixth update."""
     trainer = prepare(small_options(data, {"name": "patches", "logger": LOGGER}), root=folder)
-    updates = trainer._batches.updates
+    updates = trainer._loader.updates
 
     def until_damage(*args: Any) -> Iterator[Any]:
         for number, batches in enumerate(updates(*args)):
@@ -106,7 +106,7 @@ def damaged_training(data: Path, folder: Path) -> Any:
                 raise InputError("an image is damaged")
             yield batches
 
-    trainer._batches.updates = until_damage
+    trainer._loader.updates = until_damage
     try:
         trainer.run()
     except InputError as error:
@@ -115,9 +115,9 @@ def damaged_training(data: Path, folder: Path) -> Any:
 
 def skipped_update(data: Path, folder: Path) -> Any:
     plan.LOSSES.build = lambda spec: Spoilt(range(5, 6))
-    trainer, outcome = train(small_options(data, {"name": "skipped", "logger": LOGGER}), folder)
+    trainer, result = train(small_options(data, {"name": "skipped", "logger": LOGGER}), folder)
     finite = all(bool(value.isfinite().all()) for value in trainer.network.state_dict().values())
-    return [outcome.step, finite, digest(trainer)]
+    return [result.step, finite, digest(trainer)]
 
 
 def diverged(data: Path, folder: Path) -> Any:
@@ -133,8 +133,8 @@ def signal_to_one(data: Path, folder: Path) -> Any:
         if step == 5 and launch.rank() == 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    _, outcome = train(small_options(data, {"name": "signal", "logger": LOGGER}), folder, on_step=on_step)
-    return [outcome.step, outcome.signal, (folder / "signal" / "training_states" / "5.state").is_file()]
+    _, result = train(small_options(data, {"name": "signal", "logger": LOGGER}), folder, on_step=on_step)
+    return [result.step, result.signal, (folder / "signal" / "training_states" / "5.state").is_file()]
 
 
 def unlike_options(data: Path, folder: Path) -> Any:

@@ -33,21 +33,21 @@ from imdn_kd.integrations.teachers import open_teacher
 from imdn_kd.registry import ARCHS, LOSSES
 from imdn_kd.training import distributed as launch
 from imdn_kd.training.checkpoint import State
-from imdn_kd.training.loader import Batches, open_images
+from imdn_kd.training.loader import TrainLoader, open_images
 from imdn_kd.training.log import missing_trackers
+from imdn_kd.training.optim import check_optimizer
 from imdn_kd.training.run_folder import RunFolder
 from imdn_kd.training.schedule import (
     Factor,
-    check_optimizer,
     constant,
     cosine_restarts,
     multistep,
     warm_up,
 )
 from imdn_kd.training.schema import CosineOptions, MultiStepOptions, TrainOptions
-from imdn_kd.training.setup.resume import changes, check_learners, state_to_go_on_from
-from imdn_kd.training.setup.teacher_cache import Cache
-from imdn_kd.training.setup.warnings import lesson_notes, notes
+from imdn_kd.training.setup.resume import changes, check_trainable_modules, state_to_go_on_from
+from imdn_kd.training.setup.teacher_cache import TeacherCache
+from imdn_kd.training.setup.warnings import config_warnings, distill_warnings
 from imdn_kd.training.validation import reported_on
 from imdn_kd.utils.files import check_folder
 
@@ -55,33 +55,33 @@ Made = TypeVar("Made")
 
 
 @dataclass
-class Plan:
+class TrainSetup:
     """What a run is made of.
 
     Attributes:
         network: with its first weights, on the CPU.
-        batches: what it is trained on.
+        loader: training loader.
         lesson: what the network is to learn, and from whom.
         cache: the results of teachers that are to be in the store; None if they are not wanted.
-        courses: of the learning rates, by who learns.
+        lr_schedules: of each trainable module, by name.
         val: data sets that are scored during training.
         test: data sets that are scored at the end.
         state: what is gone on from; None to begin.
-        notes: what the user should know of the options.
+        warnings: what the user should know of the options, a line each.
     """
 
     network: SRNetwork
-    batches: Batches
+    loader: TrainLoader
     lesson: Lesson
-    courses: Mapping[str, Factor]
+    lr_schedules: Mapping[str, Factor]
     val: list[ImageSet]
     test: list[ImageSet]
-    cache: Cache | None = None
+    cache: TeacherCache | None = None
     state: State | None = None
-    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
-def make_plan(options: TrainOptions, *, device: torch.device, root: Path, auto_resume: bool = False) -> Plan:
+def build_setup(options: TrainOptions, *, device: torch.device, root: Path, auto_resume: bool = False) -> TrainSetup:
     """Open everything that the options name.
 
     Args:
@@ -99,15 +99,15 @@ def make_plan(options: TrainOptions, *, device: torch.device, root: Path, auto_r
     state = problems.of(named, lambda: state_to_go_on_from(options, folder, auto_resume=auto_resume))
     torch.manual_seed(options.manual_seed)  # of the first weights
     network = problems.of("network_g", lambda: _network(options))
-    batches = problems.of("datasets.train", lambda: open_batches(options))
+    loader = problems.of("datasets.train", lambda: open_loader(options))
     terms = [*_terms(options, problems)]
     teachers = [*_teachers(options, device, problems)]
     lesson, cache = Lesson(terms), None
     if network is not None:
         problems.lines += _sizes(options, network.info)
     known = len(teachers) == len(options.teachers())
-    if options.distill is not None and options.distill.cache and batches is not None and known:
-        cache = problems.of("distill.cache", partial(_cache, options, batches.images, teachers))
+    if options.distill is not None and options.distill.cache and loader is not None and known:
+        cache = problems.of("distill.cache", partial(_cache, options, loader.images, teachers))
     if options.distill is not None and network is not None and not problems.lines:
         plane = None if cache is None else cache.plane
         lesson = problems.of("distill", lambda: _lesson(options, network, teachers, terms, plane)) or lesson
@@ -116,18 +116,18 @@ def make_plan(options: TrainOptions, *, device: torch.device, root: Path, auto_r
         if optim is not None:
             with problems.at(f"train.{key}"):
                 check_optimizer(optim.type, optim.settings())
-    courses = _courses(options, problems)
+    lr_schedules = _lr_schedules(options, problems)
     val, test = ([*_sets(options, phase, problems)] for phase in ("val", "test"))
     problems.lines += _selection(options, val, test)
     processes = launch.world_size()
-    more = notes(options, processes)
+    more = config_warnings(options, processes)
     if not problems.lines:
-        more += lesson_notes(options, lesson)
+        more += distill_warnings(options, lesson)
     if options.train.reparam is not None and network is not None and not can_expand(network):
         more.append("train.reparam: no effect, since the network has no 3x3 convolutions")
     if state is not None:
         if not problems.lines:
-            problems.lines += check_learners(state, options, lesson.trainable_modules())
+            problems.lines += check_trainable_modules(state, options, lesson.trainable_modules())
         more += changes(state, options)
     elif network is not None and options.path.pretrained is not None:
         more += _pretrain(options, network, problems)
@@ -143,11 +143,11 @@ def make_plan(options: TrainOptions, *, device: torch.device, root: Path, auto_r
         )
     with problems.at("--root"):
         check_folder(folder.path)
-    if problems.lines or network is None or batches is None:
+    if problems.lines or network is None or loader is None:
         raise InputError(*problems.lines)
     if cache is not None and cache.is_there:
-        batches = open_batches(options, (cache.plane,))
-    return Plan(network, batches, lesson, courses, val, test, cache, state, more)
+        loader = open_loader(options, (cache.plane,))
+    return TrainSetup(network, loader, lesson, lr_schedules, val, test, cache, state, more)
 
 
 def open_networks(options: TrainOptions) -> tuple[SRNetwork, list[Teacher]]:
@@ -191,11 +191,11 @@ def _network(options: TrainOptions) -> SRNetwork:
     return network
 
 
-def open_batches(options: TrainOptions, planes: tuple[str, ...] = ()) -> Batches:
+def open_loader(options: TrainOptions, planes: tuple[str, ...] = ()) -> TrainLoader:
     """Open what is trained on, with further planes of the store."""
     data = options.datasets.train
     images = open_images(data, options.scale, planes)
-    return Batches(data, images, seed=options.manual_seed, accumulation=options.train.accumulation)
+    return TrainLoader(data, images, seed=options.manual_seed, accumulation=options.train.accumulation)
 
 
 def _terms(options: TrainOptions, problems: _Problems) -> Iterator[Term]:
@@ -216,12 +216,12 @@ def _teachers(options: TrainOptions, device: torch.device, problems: _Problems) 
             yield teacher
 
 
-def _cache(options: TrainOptions, images: ImagePairs, teachers: list[Teacher]) -> Cache:
+def _cache(options: TrainOptions, images: ImagePairs, teachers: list[Teacher]) -> TeacherCache:
     if not isinstance(images, StoreDataset):
         raise InputError("the teacher's results are kept in a store; make one with imdn-kd prepare, or leave this out")
     if options.datasets.train.color == "y":
         raise InputError("a store holds RGB, but color: y trains on Y; leave this out")
-    cache = Cache(images.store, options.scale, teachers, options.teachers())
+    cache = TeacherCache(images.store, options.scale, teachers, options.teachers())
     if not cache.is_there and not os.access(images.store.path, os.W_OK):
         raise InputError(
             f"{images.store.path}: cannot be written; copy the store to where it can be, or leave this out"
@@ -238,7 +238,7 @@ def _lesson(
     return make_lesson(options.distill, network, teachers, terms=terms, total=total, sides=[*sides], plane=plane)
 
 
-def _courses(options: TrainOptions, problems: _Problems) -> dict[str, Factor]:
+def _lr_schedules(options: TrainOptions, problems: _Problems) -> dict[str, Factor]:
     """How learning rates go on, by who learns; empty where this cannot be said."""
     train = options.train
     student = problems.of("train.scheduler", lambda: _factor(train.scheduler, train.optim_g.lr))

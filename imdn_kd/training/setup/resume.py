@@ -61,7 +61,7 @@ def state_to_go_on_from(options: TrainOptions, folder: RunFolder, *, auto_resume
     return state
 
 
-def check_learners(state: State, options: TrainOptions, learners: Mapping[str, nn.Module]) -> Iterator[str]:
+def check_trainable_modules(state: State, options: TrainOptions, learners: Mapping[str, nn.Module]) -> Iterator[str]:
     """One line for each thing that learns beside the network and cannot go on from a state.
 
     Args:

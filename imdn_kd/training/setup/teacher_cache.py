@@ -26,7 +26,7 @@ from imdn_kd.inference.upscaler import Upscaler
 logger = logging.getLogger(__name__)
 
 
-class Cache:
+class TeacherCache:
     """The results of teachers for all images of a store, as a plane of it.
 
     Args:
@@ -93,7 +93,7 @@ class Cache:
         on_image(total, total)
 
 
-def check_teachers(
+def compare_teachers(
     teachers: Sequence[Teacher],
     student: SRNetwork | None,
     images: ImageSet,

@@ -9,7 +9,7 @@ from imdn_kd.distill.distiller import ADAPTERS, CRITIC, Lesson
 from imdn_kd.training.schema import CosineOptions, MultiStepOptions, TrainOptions
 
 
-def notes(options: TrainOptions, processes: int = 1) -> list[str]:
+def config_warnings(options: TrainOptions, processes: int = 1) -> list[str]:
     """One line for each option whose meaning differs from BasicSR's or which has no effect in this file.
 
     Args:
@@ -26,7 +26,7 @@ def notes(options: TrainOptions, processes: int = 1) -> list[str]:
     return [*_run(options, processes), *(line for part in parts for line in part)]
 
 
-def lesson_notes(options: TrainOptions, lesson: Lesson) -> Iterator[str]:
+def distill_warnings(options: TrainOptions, lesson: Lesson) -> Iterator[str]:
     """One line for each option about teachers, and what is learned from them, that has no effect.
 
     Args:

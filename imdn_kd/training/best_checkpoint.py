@@ -25,7 +25,7 @@ Best = dict[str, dict[str, float]]
 """For each metric, the best `value` and the `step` at which it was reached."""
 
 
-class Judge:
+class BestCheckpointTracker:
     """Holds weights in a network of its own, which no mixed precision or compilation has touched.
 
     Args:
