@@ -270,10 +270,10 @@ def test_what_another_run_has_left_is_not_mixed_in(folder, capfd, form):
     assert not part.exists()
 
 
-def test_commands_of_the_readme_of_the_data_sets(folder, capfd):
+def test_conversions_of_the_documentation(folder, capfd):
     Path("mine.yml").write_text("source: sample\nname: DIV2K\nscale: [4]\n")
     run(capfd, "prepare", "-opt", "mine.yml")
-    text = (ROOT / "datasets" / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     commands = [line.partition("#")[0].split()[1:] for line in text.splitlines() if line.startswith("    imdn-kd prep")]
     assert len(commands) == 4
     for command in commands:
