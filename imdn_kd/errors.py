@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class InputError(ValueError):
     """Something the user gave cannot be used.
@@ -22,3 +25,35 @@ class InputError(ValueError):
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
+
+
+class Problems:
+    """Collects what is wrong in several places, so that all of it is reported at once.
+
+        with Problems() as problems:
+            for name, value in options.items():
+                with problems.at(name):
+                    check(value)
+
+    The block ends with an InputError if there were any: its lines begin with their places, and its code is that of the
+    first.
+    """
+
+    def __init__(self) -> None:
+        self._errors: list[InputError] = []
+
+    @contextmanager
+    def at(self, place: str) -> Iterator[None]:
+        """Catch an InputError and put the place before its lines."""
+        try:
+            yield
+        except InputError as error:
+            self._errors.append(InputError(*(f"{place}: {line}" for line in error.lines), code=error.code))
+
+    def __enter__(self) -> Problems:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and self._errors:
+            lines = [line for error in self._errors for line in error.lines]
+            raise InputError(*lines, code=self._errors[0].code)

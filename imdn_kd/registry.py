@@ -54,7 +54,8 @@ class Registry(Generic[T]):
         alike = [other for other in known if other.casefold() == name.casefold()]
         near = alike or difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-        raise InputError("; ".join(filter(None, (f"no {self.kind} is called {name!r}", hint, advice))))
+        line = "; ".join(filter(None, (f"no {self.kind} is called {name!r}", hint, advice)))
+        raise InputError(line, code="registry.unknown-name")
 
     def build(self, spec: Mapping[str, Any]) -> T:
         """Build from `{"type": name, **keywords}`.
@@ -66,20 +67,22 @@ class Registry(Generic[T]):
         keywords = dict(spec)
         name = keywords.pop("type", None)
         if not isinstance(name, str):
-            raise InputError(f"a {self.kind} needs a `type`; known: {', '.join(self)}")
+            raise InputError(f"a {self.kind} needs a `type`; known: {', '.join(self)}", code="registry.no-type")
         builder = self.get(name)
         accepted = inspect.signature(builder).parameters
         if not any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
             for key in keywords:
                 if key not in accepted:
                     raise InputError(
-                        f"the {self.kind} {name!r} has no option {key!r}; it takes: {', '.join(accepted) or 'none'}"
+                        f"the {self.kind} {name!r} has no option {key!r}; it takes: {', '.join(accepted) or 'none'}",
+                        code="registry.unknown-option",
                     )
         named = [p for p in accepted.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
         missing = next((p.name for p in named if p.default is p.empty and p.name not in keywords), None)
         if missing is not None:
             raise InputError(
-                f"the {self.kind} {name!r} needs the option {missing!r}; it takes: {', '.join(accepted) or 'none'}"
+                f"the {self.kind} {name!r} needs the option {missing!r}; it takes: {', '.join(accepted) or 'none'}",
+                code="registry.missing-option",
             )
         try:
             return builder(**keywords)
@@ -87,7 +90,10 @@ class Registry(Generic[T]):
             raise
         except (TypeError, ValueError, RuntimeError) as error:
             given = ", ".join(f"{key}: {value}" for key, value in keywords.items())
-            raise InputError(f"the {self.kind} {name!r} cannot be built with {given}; correct the values") from error
+            raise InputError(
+                f"the {self.kind} {name!r} cannot be built with {given}; correct the values",
+                code="registry.invalid-value",
+            ) from error
 
     def __iter__(self) -> Iterator[str]:
         """The names of the table, sorted; not those from outside."""
@@ -98,4 +104,4 @@ class Registry(Generic[T]):
 ARCHS: Registry[Any] = Registry("network", "imdn_kd.archs", outside="imdn_kd.integrations.basicsr_networks")
 DATASETS: Registry[Any] = Registry("data set", "imdn_kd.data.datasets")
 LOSSES: Registry[Any] = Registry("loss", "imdn_kd.losses")
-OBJECTIVES: Registry[Any] = Registry("objective", "imdn_kd.distill.objectives")
+LOSS_TERMS: Registry[Any] = Registry("loss term", "imdn_kd.distill.all_terms")

@@ -10,17 +10,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from imdn_kd.config.options import check_options
-from imdn_kd.distill.builder import make_lesson
-from imdn_kd.distill.distiller import Distiller, Lesson
+from imdn_kd.distill.builder import build_distiller
+from imdn_kd.distill.distiller import Distiller
 from imdn_kd.distill.schema import DistillOptions
 from imdn_kd.distill.teacher import Teacher
-from imdn_kd.distill.terms import GroundTruthTerm, Term
-from imdn_kd.distill.weighting import weight_schedule
+from imdn_kd.distill.terms import OutputTerm
 from imdn_kd.losses import L1Loss
 from imdn_kd.registry import ARCHS
 
 Compare = Callable[..., float]
-BATCH, SIDE, PLANE = 16, 48, "known"
+BATCH, SIDE, CACHE_KEY = 16, 48, "cached"
 
 KNOWN: dict[str, Any] = {
     "l_kd": {"type": "L1Loss"},
@@ -42,7 +41,7 @@ def update(compare: Compare) -> None:
     """IMDN_RTC x2 and a teacher IMDN x2; pixel-wise, pair-wise and statistics."""
     title = f"IMDN_RTC x2, batch {BATCH} of {SIDE}x{SIDE} px"
     plain = _update(None)
-    compare(f"update, known results of a teacher / without one, {title}", _update(KNOWN, plane=PLANE), plain)
+    compare(f"update, known results of a teacher / without one, {title}", _update(KNOWN, cache_key=CACHE_KEY), plain)
     teacher, lq = _teacher(), _batch()["lq"]
 
     def student_and_teacher() -> None:
@@ -70,7 +69,7 @@ def zoo_mix(compare: Compare) -> None:
         optimizer.step()
 
     title = f"update, mix of the zoo / bare loop with L1, plain_m x4, {BATCH} of {SIDE}x{SIDE} px"
-    compare(title, _update(ZOO_MIX, plane=PLANE, network="plain_m", upscale=4), bare)
+    compare(title, _update(ZOO_MIX, cache_key=CACHE_KEY, network="plain_m", upscale=4), bare)
 
 
 def _teacher(upscale: int = 2) -> Teacher:
@@ -80,7 +79,7 @@ def _teacher(upscale: int = 2) -> Teacher:
 
 def _batch(upscale: int = 2) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    sides = {"lq": SIDE, "gt": upscale * SIDE, PLANE: upscale * SIDE}
+    sides = {"lq": SIDE, "gt": upscale * SIDE, CACHE_KEY: upscale * SIDE}
     return {
         name: torch.rand(BATCH, 3, side, side, generator=generator).contiguous(memory_format=torch.channels_last)
         for name, side in sides.items()
@@ -88,16 +87,17 @@ def _batch(upscale: int = 2) -> dict[str, Tensor]:
 
 
 def _update(
-    objectives: Mapping[str, Any] | None, plane: str | None = None, network: str = "imdn_rtc", upscale: int = 2
+    objectives: Mapping[str, Any] | None, cache_key: str | None = None, network: str = "imdn_rtc", upscale: int = 2
 ) -> Callable[[], None]:
     torch.manual_seed(0)
     student = ARCHS.build({"type": network, "upscale": upscale}).to(memory_format=torch.channels_last)
-    terms = [Term("l_pix", GroundTruthTerm(L1Loss()), weight_schedule(1.0, total=10**6))]
-    lesson = Lesson(terms)
+    terms = [OutputTerm(L1Loss(), name="l_pix")]
+    distiller, batch = Distiller(student, None, terms), _batch(upscale)
     if objectives is not None:
         options = check_options({"objectives": objectives}, DistillOptions, "bench")
-        lesson = make_lesson(options, student, [_teacher(upscale)], terms=terms, total=10**6, sides=[SIDE], plane=plane)
-    distiller, batch = Distiller(student, lesson, student), _batch(upscale)
+        distiller = build_distiller(
+            options, student, [_teacher(upscale)], terms=terms, total=10**6, sides=[SIDE], cache_key=cache_key
+        )
     optimizer = torch.optim.Adam(student.parameters(), 1e-4, fused=True)
 
     def call() -> None:

@@ -33,7 +33,7 @@ class Critic(nn.Module):
         super().__init__()
         if min(num_in_ch, num_feat, stages) < 1:
             given = f"num_in_ch {num_in_ch}, num_feat {num_feat}, stages {stages}"
-            raise InputError(f"Critic cannot have {given}; give 1 or more of each")
+            raise InputError(f"Critic cannot have {given}; give 1 or more of each", code="critic.invalid-options")
         self.num_in_ch, self.min_size = num_in_ch, 2**stages
         self.body = nn.Sequential()
         width = 2 * num_in_ch
@@ -59,11 +59,15 @@ class Critic(nn.Module):
         shape = tuple(image.shape)
         if condition.shape != image.shape or len(shape) != 4 or shape[1] != self.num_in_ch:
             shapes = f"{tuple(condition.shape)} and {shape}"
-            raise InputError(f"Critic: condition and image must both be N x {self.num_in_ch} x H x W, but are {shapes}")
+            raise InputError(
+                f"Critic: condition and image must both be N x {self.num_in_ch} x H x W, but are {shapes}",
+                code="critic.shapes-differ",
+            )
         if min(shape[2:]) < self.min_size:
             size = f"{shape[3]}x{shape[2]}"
             raise InputError(
-                f"Critic: images of {size} px are too small; give {self.min_size} px a side or more, or fewer stages"
+                f"Critic: images of {size} px are too small; give {self.min_size} px a side or more, or fewer stages",
+                code="critic.image-too-small",
             )
         features = self.body(torch.cat((condition, image), 1))
         # Scores are large numbers whose differences count: half precision would round these away.

@@ -7,11 +7,28 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from imdn_kd.archs.base import ModelInfo
+from imdn_kd.archs.base import ModelInfo, SRNetwork
 from imdn_kd.errors import InputError
 
 _SIDES = (48, 64, 60, 56, 72, 88, 104)
 """Sides in px that are tried first: each of 1 to 16, 20 to 24, 26, 28, 30 and 32 divides one of them."""
+
+
+def info_of(network: nn.Module) -> ModelInfo:
+    """What a network states about itself, or else what is measured, with three channels or with one.
+
+    Raises:
+        InputError: see `measure_info`.
+    """
+    if isinstance(network, SRNetwork):
+        return network.info
+    try:
+        return measure_info(network, 3)
+    except InputError:
+        first = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
+        if first is None or first.in_channels != 1:
+            raise
+        return measure_info(network, 1)
 
 
 def measure_info(network: nn.Module, num_in_ch: int) -> ModelInfo:

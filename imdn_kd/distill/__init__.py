@@ -1,1 +1,1 @@
-"""What makes a student: the network and everything that its training is to bring about. Knows no training loop."""
+"""Knowledge distillation: teachers, feature hooks and loss terms, independent of the training loop."""

@@ -80,7 +80,8 @@ def resolve(network: nn.Module, name: str) -> str:
         if count:
             has.insert("head" in names, f"block.1 to block.{count}")
         raise InputError(
-            f"{type(network).__name__} has no feature {name!r}; give one of {', '.join(has)}, or the path of a module"
+            f"{type(network).__name__} has no feature {name!r}; give one of {', '.join(has)}, or the path of a module",
+            code="hooks.unknown-feature",
         )
     return names[name]
 

@@ -1,4 +1,4 @@
-"""Holistic distillation: a critic that tells the student's results from the teacher's, and the student against it."""
+"""Holistic distillation: a critic learns to tell teacher outputs from student outputs, the student to mislead it."""
 
 from __future__ import annotations
 
@@ -11,46 +11,54 @@ from torch import Tensor, nn
 
 from imdn_kd.archs.critic import Critic
 from imdn_kd.distill.step_context import StepContext
-from imdn_kd.distill.terms import Objective
+from imdn_kd.distill.terms import INVALID_OPTIONS, LossTerm, WeightSchedule
 from imdn_kd.errors import InputError
 from imdn_kd.losses.adversarial import critic_loss, generator_loss, gradient_penalty
-from imdn_kd.registry import OBJECTIVES, Registry
+from imdn_kd.registry import LOSS_TERMS, Registry
 
 
-@OBJECTIVES.register
-class Holistic(Objective):
-    """A conditional Wasserstein GAN with gradient penalty (SKD, Liu et al., section 3); published weight 0.1.
+@LOSS_TERMS.register
+class HolisticTerm(LossTerm):
+    """Minus the mean score that a critic gives the student's output: a conditional WGAN with gradient penalty.
 
-    In each update the student learns first, then the critic, from the same results.
+    The holistic distillation of SKD (Liu et al., CVPR 2019, https://arxiv.org/abs/1903.04197, section 3), published
+    weight 0.1, with the penalty of WGAN-GP (Gulrajani et al., NeurIPS 2017, https://arxiv.org/abs/1704.00028). In each
+    iteration the student takes its step first, then the critic takes its own on the same outputs.
 
     Args:
-        critic: options of `imdn_kd.archs.critic.Critic`; `num_in_ch` is the student's if it is left out.
-        n_critic: updates of the critic for each one of the student.
+        critic: options of `imdn_kd.archs.critic.Critic`; in option files, `num_in_ch` defaults to the student's.
+        n_critic: steps of the critic for each one of the student.
         gradient_penalty: weight of the penalty.
 
     Raises:
         InputError: options that cannot be used.
     """
 
-    uses_result = True
+    uses_teacher_output = True
 
     def __init__(
-        self, *, critic: Mapping[str, Any] | None = None, n_critic: int = 1, gradient_penalty: float = 10.0
+        self,
+        *,
+        critic: Mapping[str, Any] | None = None,
+        n_critic: int = 1,
+        gradient_penalty: float = 10.0,
+        weight: float | WeightSchedule = 1.0,
+        name: str = "l_holistic",
     ) -> None:
-        super().__init__()
+        super().__init__(weight=weight, name=name)
         if not (isinstance(n_critic, int) and n_critic >= 1 and 0 <= gradient_penalty < math.inf):
             given = f"n_critic is {n_critic} and gradient_penalty {gradient_penalty}"
-            raise InputError(f"{given}; give a whole number from 1, and a number from 0")
+            raise InputError(f"{given}; give a whole number from 1, and a number from 0", code=INVALID_OPTIONS)
         self.n_critic, self.gradient_penalty = n_critic, gradient_penalty
         self.critic: Critic = _CRITICS.build({"type": "Critic", **(critic or {})})
 
     def forward(self, context: StepContext) -> Tensor:
-        """The student's part; the critic has no gradient of it."""
+        """Return the student's loss; the critic gets no gradient."""
         with _frozen(self.critic):
             return generator_loss(self.critic(context.enlarged, context.quantise_like_cache(context.sr)))
 
     def critic_losses(self, context: StepContext) -> dict[str, Tensor]:
-        """The critic's part, by name, weighted; the student has no gradient of it."""
+        """Return the critic's losses by name, weighted; the student gets no gradient."""
         condition, real, fake = context.enlarged, context.teacher_sr, context.quantise_like_cache(context.sr).detach()
         scores = critic_loss(self.critic(condition, real), self.critic(condition, fake))
         if not self.gradient_penalty:
@@ -59,7 +67,7 @@ class Holistic(Objective):
         return {"d_score": scores, "d_penalty": self.gradient_penalty * penalty}
 
 
-# Only to check the options of a critic in the way of those of networks and losses.
+# Only to check the options of a critic like those of networks and losses.
 _CRITICS: Registry[Critic] = Registry("critic", "imdn_kd.archs.critic")
 _CRITICS.register(Critic)
 

@@ -25,6 +25,9 @@ SR = "sr"
 Size = tuple[int, int]
 """(height, width) of a feature map."""
 
+MODULE_CALLS = "hooks.module-calls"
+"""Code of the error about modules that a run does not call as often as asked."""
+
 _FORM = re.compile(r"(?P<path>[^@:]*)(?:@(?P<call>\d+))?(?P<of_input>:input)?")
 
 
@@ -110,7 +113,7 @@ class FeatureHooks:
                 a feature was changed in place of which `probe` does not know.
         """
         if self._run is not None:
-            raise InputError("these taps are recording already; end that recording before the next")
+            raise InputError("these hooks are recording already; end that recording first", code="hooks.not-one-run")
         run = _Run(self._copied)
         self._run = run
         try:
@@ -121,8 +124,9 @@ class FeatureHooks:
         changed = next(iter(run.changed()), None)
         if changed is not None:
             raise InputError(
-                f"tap {changed!r}: the network changes this feature in place, which probe() has not seen; "
-                "call probe() before recording, with the network in the mode in which it is recorded"
+                f"feature {changed!r}: the network changes this feature in place, which probe() has not seen; "
+                "call probe() before recording, with the network in the mode in which it is recorded",
+                code="hooks.not-probed",
             )
 
     def probe(self, image: Tensor) -> list[FeatureInfo]:
@@ -246,7 +250,9 @@ class _Run:
     def begin(self, given: list[object]) -> None:
         """The network is called."""
         if self._runs:
-            raise InputError("the network ran twice in one recording; record each run on its own")
+            raise InputError(
+                "the network ran twice in one recording; record each run on its own", code="hooks.not-one-run"
+            )
         self._runs, self._running = 1, True
         self.note("", given)
         self._batch = next((tensor.shape[0] for tensor in _tensors(given) if tensor.ndim), 0)
@@ -278,7 +284,8 @@ class _Run:
         if tensor is None or not tensor.is_floating_point():
             what = type(value).__name__ if tensor is None else f"tensor of {tensor.dtype}"
             raise InputError(
-                f"tap {tap.name!r}: there is a {what} where a feature map was expected; tap another module"
+                f"feature {tap.name!r}: there is a {what} where a feature map was expected; name another module",
+                code="hooks.no-map",
             )
         if tensor.is_inference() or tap.name in self._copied:
             tensor = tensor.clone()
@@ -298,10 +305,11 @@ class _Run:
             size = self._size_of(tap.path, tensor.shape[1], given)
         if size is None:
             shape = "x".join(map(str, tensor.shape))
-            advice = "tap another module" if self._dry else "call probe() before recording, or tap another module"
+            advice = "name another module" if self._dry else "call probe() before recording, or name another module"
             raise InputError(
-                f"tap {tap.name!r}: a feature of {shape} is no map N x C x H x W, nor is it known which H and W make "
-                f"one of it; {advice}"
+                f"feature {tap.name!r}: a feature of {shape} is no map N x C x H x W, and its H and W are not known; "
+                f"{advice}",
+                code="hooks.no-map",
             )
         return tensor.transpose(1, 2).reshape(tensor.shape[0], tensor.shape[2], *size)
 
@@ -328,24 +336,36 @@ class _Run:
     def check(self, network: nn.Module, taps: Iterable[_Tap]) -> None:
         """Raise InputError unless the network ran, and called the modules as the taps say."""
         if not self._runs:
-            raise InputError("the network was not run; run it once in the recording, before its taps are removed")
+            raise InputError(
+                "the network was not run; run it once in the recording, before its hooks are removed",
+                code="hooks.not-one-run",
+            )
         for tap in taps:
             calls, wanted = self._calls[tap.name], tap.call or 0
             if wanted < calls and (tap.call is not None or calls == 1):
                 continue
-            about = f"tap {tap.name!r}: its module is "
+            about = f"feature {tap.name!r}: its module is "
             if calls:
                 first, last = (f"{tap.path or SR}@{k}{':input' * tap.of_input}" for k in (0, calls - 1))
-                raise InputError(f"{about}called {calls} times in one run; write which call, {first} to {last}")
+                raise InputError(
+                    f"{about}called {calls} times in one run; write which call, {first} to {last}",
+                    code=MODULE_CALLS,
+                )
             if isinstance(network.get_submodule(tap.path), (nn.ModuleList, nn.ModuleDict)):
-                raise InputError(f"{about}a list, which is not called itself; tap its parts, {tap.path}.*")
-            raise InputError(f"{about}never called in a run; tap another one")
+                raise InputError(
+                    f"{about}a list, which is not called itself; name its parts, {tap.path}.*",
+                    code=MODULE_CALLS,
+                )
+            raise InputError(f"{about}never called in a run; name another one", code=MODULE_CALLS)
 
 
 def _find(network: nn.Module, text: str) -> list[_Tap]:
     form = _FORM.fullmatch(text)
     if form is None:
-        raise InputError(f"tap {text!r} cannot be read; write PATH[@CALL][:input], as in body.7, act@0 or IMDB3:input")
+        raise InputError(
+            f"feature {text!r} cannot be read; write PATH[@CALL][:input], as in body.7, act@0 or IMDB3:input",
+            code="hooks.unreadable",
+        )
     path = "" if form["path"] == SR else form["path"]
     call = None if form["call"] is None else int(form["call"])
     of_input = form["of_input"] is not None
@@ -358,7 +378,10 @@ def _find(network: nn.Module, text: str) -> list[_Tap]:
         near = alike or difflib.get_close_matches(path, known, n=1)
         at_top = ", ".join(name for name, _ in network.named_children())
         hint = f"did you mean {near[0]!r}?" if near else f"at its top it has: {at_top}"
-        raise InputError(f"tap {text!r}: {type(network).__name__} has no module {path!r}; {hint}")
+        raise InputError(
+            f"feature {text!r}: {type(network).__name__} has no module {path!r}; {hint}",
+            code="hooks.unknown-module",
+        )
     suffix = text[len(form["path"]) :]
     return [_Tap(each + suffix, each, call, of_input) for each in matching]
 

@@ -1,4 +1,4 @@
-"""What an objective can be, for people: Markdown made from the docstrings of losses and objectives."""
+"""Reference of what `distill.objectives` may hold: Markdown made from the docstrings of losses and loss terms."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from collections.abc import Callable
 from typing import Any
 
 from imdn_kd.losses.base import FeatureLoss, PixelLoss
-from imdn_kd.registry import LOSSES, OBJECTIVES, Registry
+from imdn_kd.registry import LOSS_TERMS, LOSSES, Registry
 
 _SECTIONS = ("Args", "Raises", "Attributes", "Returns")
 
 
 def objective_reference() -> str:
-    """Describe every `type` of an objective in Markdown: a heading, what it compares, and a table of its options."""
+    """Describe every `type` in Markdown: a heading, what it compares, and a table of its options."""
     kinds = {
-        "Of the results of student and teacher": [name for name in LOSSES if _is(LOSSES, name, PixelLoss)],
-        "Of features, `taps`, of both": [name for name in LOSSES if _is(LOSSES, name, FeatureLoss)],
-        "Of more than these": [name for name in LOSSES if not _is(LOSSES, name, PixelLoss, FeatureLoss)],
-        "With rules of their own": list(OBJECTIVES),
+        "Losses between the outputs of student and teacher": [name for name in LOSSES if _is(LOSSES, name, PixelLoss)],
+        "Losses between their features, `taps`": [name for name in LOSSES if _is(LOSSES, name, FeatureLoss)],
+        "Losses of more than two images": [name for name in LOSSES if not _is(LOSSES, name, PixelLoss, FeatureLoss)],
+        "Loss terms": list(LOSS_TERMS),
     }
-    parts = ["# Objectives of `distill`\n\nBeside their own options all take `loss_weight`, `start_iter`, ...: see"]
-    parts[0] += " `imdn-kd options docs train`.\n"
+    more = "Beside their own options all take `loss_weight`, `start_iter`, ...: see `imdn-kd options docs train`."
+    parts = [f"# What `distill.objectives` may hold\n\n{more}\n"]
     for title, names in kinds.items():
         parts.append(f"## {title}\n")
         for name in names:
-            builder = (OBJECTIVES if name in OBJECTIVES else LOSSES).get(name)
+            builder = (LOSS_TERMS if name in LOSS_TERMS else LOSSES).get(name)
             parts.append(f"### `{name}`\n\n{_described(builder)}")
     return "\n".join(parts)
 

@@ -69,7 +69,7 @@ class ObjectiveOptions(Options):
 
     Attributes:
         type: a loss between images (`L1Loss`, ...), for the results of both; one between features (`PairwiseLoss`,
-            `StatisticsLoss`, ...), for taps; `ContrastiveLoss`; `Holistic`, for a critic; or `Upcycling`.
+            `StatisticsLoss`, ...), for taps; `ContrastiveLoss`; `HolisticTerm`, for a critic; or `UpcyclingTerm`.
         loss_weight: factor in the sum.
         taps: features that are compared: names for both networks (`head`, `block.3`, `fusion`, `body_out`, `sr`) or
             paths of modules, `STUDENT: TEACHER` where they differ. By default the results, `sr`.
@@ -101,6 +101,10 @@ class ObjectiveOptions(Options):
     @model_validator(mode="after")
     def _fits_together(self) -> ObjectiveOptions:
         _refuse_misspelt(self)
+        for key in ("name", "weight"):
+            if key in (self.__pydantic_extra__ or {}):
+                said = "no option is called '{key}'; the name is the key of the section, the weight is loss_weight"
+                raise PydanticCustomError("misspelt", said, {"key": key})
         if self.tap_weights is not None and len(self.tap_weights) != len(self.taps or ["sr"]):
             raise PydanticCustomError("tap_weights", "tap_weights must be as many as taps")
         if self.tap_weights is not None and (min(self.tap_weights) < 0 or not any(self.tap_weights)):
@@ -108,10 +112,6 @@ class ObjectiveOptions(Options):
         if self.stop_iter is not None and self.stop_iter <= self.start_iter:
             raise PydanticCustomError("stop_iter", "stop_iter must be later than start_iter")
         return self
-
-    def pairs(self) -> list[tuple[str, str | None]]:
-        """Tap of the student and tap of the teacher, None where one name is meant for both."""
-        return [next(iter(tap.items())) if isinstance(tap, dict) else (tap, None) for tap in self.taps or ["sr"]]
 
     def spec(self) -> dict[str, Any]:
         """What the registries build from."""

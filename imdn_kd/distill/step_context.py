@@ -1,4 +1,4 @@
-"""What objectives look at: one batch, what the student makes of it, and, where it is asked for, the teachers."""
+"""What loss terms see of one iteration: a batch, the student's output and, on demand, the teachers'."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from imdn_kd.distill.teacher import Teacher, mean_of
 
 
 class StepContext:
-    """One batch and what networks make of it; each of them runs on it once at most.
+    """One batch and what the networks make of it; each network runs on it at most once.
 
     Args:
         batch: `lq`, N x C x H x W, and `gt`, N x C x sH x sW, in [0, 1].
-        student: from `lq` to the like of `gt`; perhaps wrapped, for mixed precision or several processes.
+        student: from `lq` to an image like `gt`; perhaps wrapped, for mixed precision or several processes.
         info: of the student.
-        taps: of the student.
-        teachers: asked when an objective needs them.
-        cached: what the teachers have made of `lq`, if it is known.
+        hooks: of the student.
+        teachers: run when a term needs them.
+        cached: the teachers' output for `lq`, if it is cached.
 
     Attributes:
         student: the network itself, for other images.
         info: of the student.
-        lq: of the batch.
-        gt: of the batch.
-        sr: the student's result.
-        student_features: the student's features by tap; `sr` among them.
+        lq: LR images of the batch.
+        gt: ground truth of the batch.
+        sr: the student's output.
+        student_features: the student's features by hook; `sr` among them.
     """
 
     def __init__(
@@ -41,14 +41,14 @@ class StepContext:
         *,
         student: nn.Module,
         info: ModelInfo,
-        taps: FeatureHooks | None = None,
+        hooks: FeatureHooks | None = None,
         teachers: Sequence[Teacher] = (),
         cached: Tensor | None = None,
     ) -> None:
         self.student, self.info, self._teachers, self._cached = student, info, teachers, cached
         self.lq, self.gt = batch["lq"], batch["gt"]
         with ExitStack() as stack:
-            features = {} if taps is None else stack.enter_context(taps.recording())
+            features = {} if hooks is None else stack.enter_context(hooks.recording())
             self.sr: Tensor = student(self.lq)
         self.student_features: dict[str, Tensor] = {**features, SR: self.sr}
 
@@ -57,34 +57,34 @@ class StepContext:
         return [teacher.forward_features(self.lq) for teacher in self._teachers]
 
     def teacher_features(self, number: int) -> Mapping[str, Tensor]:
-        """Features of one of the teachers by tap; `sr`, its result, among them."""
+        """Features of one of the teachers by hook; `sr`, its output, among them."""
         return self._teacher_runs[number][1]
 
     @cached_property
     def teacher_sr(self) -> Tensor:
-        """The result of the teachers, N x C x sH x sW."""
+        """The teachers' output, N x C x sH x sW: the mean by their weights."""
         if self._cached is not None:
             return self._cached
         return mean_of(self._teachers, [sr for sr, _ in self._teacher_runs])
 
     def quantise_like_cache(self, sr: Tensor) -> Tensor:
-        """A result of the student in the form in which the teachers' are known, for who could tell by this.
+        """Quantise student outputs to 8 bits (straight-through) if teacher outputs come from a cache.
 
-        Those that were computed before are of 8 bit: then it is rounded and clamped, with the gradient of what it was.
+        Otherwise a critic could tell the two by their precision.
         """
         if self._cached is None:
             return sr
         return sr + (sr.clamp(0, 1).mul(255).round().div(255) - sr).detach()
 
     def teacher_output(self, lq: Tensor) -> Tensor:
-        """What the teachers make of other images."""
+        """The teachers' output for other images."""
         return mean_of(self._teachers, [teacher(lq) for teacher in self._teachers])
 
     @cached_property
     def enlarged(self) -> Tensor:
-        """`lq` at the size of `gt` and in its memory format, by bicubic interpolation, in [0, 1].
+        """`lq` enlarged bicubically to the size of `gt`, in the memory format of `gt`, clamped to [0, 1].
 
-        As by `functional.interpolate`, but as two products with matrices, several times faster on CPUs.
+        As by `functional.interpolate`, but as two matrix products, several times faster on CPUs.
         """
         last = self.gt.is_contiguous(memory_format=torch.channels_last)
         (height, width), (high, wide) = self.lq.shape[2:], self.gt.shape[2:]
@@ -96,11 +96,11 @@ class StepContext:
             return enlarged.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
     def release_graph(self) -> StepContext:
-        """Forget all features, and how the student's result came about, which frees memory; the results stay."""
+        """Drop all features and the graph of the student's output, which frees memory; the outputs stay."""
         self.sr = self.sr.detach()
         self.student_features = {SR: self.sr}
         if "_teacher_runs" in vars(self):
-            self.teacher_sr  # noqa: B018 - computed from what is forgotten now
+            self.teacher_sr  # noqa: B018 - computed from what is dropped now
             del self._teacher_runs
         return self
 

@@ -1,61 +1,76 @@
-"""Teachers: networks that are asked, and never change."""
+"""Teachers: frozen networks whose outputs and features a student learns from."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from imdn_kd.archs.base import ModelInfo, SRNetwork
+from imdn_kd.archs.base import ModelInfo
+from imdn_kd.archs.probing import info_of
 from imdn_kd.data.augment import HFLIP, TRANSPOSE, VFLIP, apply, undo
 from imdn_kd.distill.hooks import SR, FeatureHooks
 from imdn_kd.errors import InputError
+from imdn_kd.inference.model_file import open_model
 
-TURNS = range(HFLIP + VFLIP + TRANSPOSE + 1)
-"""Codes of the eight turns and mirror images; the first changes nothing."""
+ROTATIONS = range(HFLIP + VFLIP + TRANSPOSE + 1)
+"""Codes of the eight rotations and mirror images; the first changes nothing."""
 
 
 class Teacher(nn.Module):
-    """A trained network that stays in eval mode, without gradients, whatever is asked of the modules around it.
+    """A frozen network: always in eval mode, never with gradients.
 
     Args:
-        network: changed to be so; from N x C x H x W to N x C x sH x sW.
-        name: for messages.
-        value_range: what stands for white in its input and output.
+        network: any module from images N x C x H x W to images N x C x sH x sW, frozen from now on; or the path of a
+            model file or checkpoint, or the name of a student of the zoo.
+        name: for messages (default: the path).
+        value_range: what stands for white in its input and output (default: as its file says, otherwise 1).
         mean: values of the C channels, in [0, 1], that are subtracted from its input and added to its output.
-        self_ensemble: answer with the mean over the eight turns and mirror images (Timofte et al., "Seven ways to
-            improve example-based single image super resolution", CVPR 2016).
+        self_ensemble: average over the eight rotations and mirror images, at eight times the cost (Timofte et al., CVPR
+            2016, https://arxiv.org/abs/1511.02228).
         precision: float32, or the type of mixed precision.
-        weight: part in the mean of several teachers, positive.
+        weight: its part in the mean of several teachers, positive.
+
+    Attributes:
+        info: of the network.
+        hooks: on the features that are compared; None without any.
 
     Raises:
-        InputError: `mean` is not of C values.
+        InputError: the file cannot be used, or `mean` is not of C values.
     """
 
     mean: Tensor
 
     def __init__(
         self,
-        network: SRNetwork,
+        network: nn.Module | str | Path,
         *,
-        name: str = "teacher",
-        value_range: float = 1.0,
+        name: str | None = None,
+        value_range: float | None = None,
         mean: Sequence[float] | None = None,
         self_ensemble: bool = False,
         precision: torch.dtype = torch.float32,
         weight: float = 1.0,
     ) -> None:
         super().__init__()
-        channels = network.info.num_in_ch
+        if isinstance(network, (str, Path)):
+            file = open_model(network)
+            name, value_range, network = name or str(network), value_range or file.value_range, file.network
+        self.name, self.info = name or "teacher", info_of(network)
+        channels = self.info.num_in_ch
         if mean is not None and len(mean) != channels:
-            raise InputError(f"mean has {len(mean)} values, but {name} takes images of {channels} channels")
+            raise InputError(
+                f"mean has {len(mean)} values, but {self.name} takes images of {channels} channels",
+                code="teacher.mean-mismatch",
+            )
         self.network = network.requires_grad_(False)
-        self.name, self.weight, self.value_range, self.self_ensemble = name, weight, value_range, self_ensemble
+        self.weight, self.value_range, self.self_ensemble = weight, value_range or 1.0, self_ensemble
         self.precision = precision
         self.register_buffer("mean", torch.tensor(mean or [0.0] * channels).view(1, channels, 1, 1), persistent=False)
-        self.taps: FeatureHooks | None = None
+        self.hooks: FeatureHooks | None = None
         self.train(False)
 
     def train(self, mode: bool = True) -> Teacher:
@@ -63,60 +78,60 @@ class Teacher(nn.Module):
         super().train(False)
         return self
 
-    def tap(self, names: Sequence[str], lq: Tensor) -> dict[str, tuple[int, ...]]:
-        """Record features from now on, and return their shapes for an input, that of the result, `sr`, among them.
+    def hook(self, names: Sequence[str], lq: Tensor) -> dict[str, tuple[int, ...]]:
+        """Record features from now on, and return their shapes for an input, that of the output, `sr`, among them.
 
         Args:
-            names: see `FeatureHooks`; `sr` needs no recording.
+            names: see `FeatureHooks`; `sr` needs no hook.
             lq: the input, N x C x H x W in [0, 1].
         """
         wanted = [name for name in dict.fromkeys(names) if name != SR]
-        self.taps = FeatureHooks(self.network, wanted) if wanted else None
-        if self.taps is not None:
-            self.taps.probe(self.normalize_input(self._filled_up(lq)))
+        self.hooks = FeatureHooks(self.network, wanted) if wanted else None
+        if self.hooks is not None:
+            self.hooks.probe(self.normalize_input(self._padded(lq)))
         return {name: tuple(feature.shape) for name, feature in self.forward_features(lq)[1].items()}
 
     def normalize_input(self, lq: Tensor) -> Tensor:
-        """Images in [0, 1] as the network takes them."""
+        """Images in [0, 1] in the value range of the network, without its mean."""
         return (lq - self.mean) * self.value_range
 
     @torch.no_grad()
     def forward(self, lq: Tensor) -> Tensor:
-        """Enlarge images in [0, 1], N x C x H x W; the result is float32 and not clamped."""
+        """Upscale images in [0, 1], N x C x H x W of any size; the output is float32 and not clamped."""
         return self._ensemble(lq, self._run(lq))
 
     @torch.no_grad()
     def forward_features(self, lq: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Enlarge images, and return the features that are tapped as well: those of the images as they are."""
-        if self.taps is None:
+        """Upscale images; return the output and the hooked features (without self-ensemble), `sr` among them."""
+        if self.hooks is None:
             sr, features = self._run(lq), {}
         else:
-            with self.taps.recording() as whole:
+            with self.hooks.recording() as whole:
                 sr = self._run(lq)
-            filled = self._filled_up(lq).shape[2:]
-            features = {name: _cut(feature, lq.shape[2:], filled) for name, feature in whole.items()}
+            padded = self._padded(lq).shape[2:]
+            features = {name: _cut(feature, lq.shape[2:], padded) for name, feature in whole.items()}
         sr = self._ensemble(lq, sr)
         return sr, {**features, SR: sr}
 
     def _ensemble(self, lq: Tensor, sr: Tensor) -> Tensor:
         if not self.self_ensemble:
             return sr
-        return torch.stack([sr, *(self._turned(lq, code) for code in TURNS[1:])]).mean(0)
+        return torch.stack([sr, *(self._rotated(lq, code) for code in ROTATIONS[1:])]).mean(0)
 
-    def _filled_up(self, lq: Tensor) -> Tensor:
-        """Images with their edges repeated, to a size that the network takes."""
-        below, right = (_to_fit(side, self.network.info) - side for side in lq.shape[2:])
+    def _padded(self, lq: Tensor) -> Tensor:
+        """Images padded at the bottom and right, by repeating their edges, to a size that the network takes."""
+        below, right = (_to_fit(side, self.info) - side for side in lq.shape[2:])
         return functional.pad(lq, (0, right, 0, below), mode="replicate") if below or right else lq
 
     def _run(self, lq: Tensor) -> Tensor:
-        scale, (height, width) = self.network.info.scale, lq.shape[2:]
-        lq = self._filled_up(lq)
+        scale, (height, width) = self.info.scale, lq.shape[2:]
+        lq = self._padded(lq)
         mixed = self.precision != torch.float32
         with torch.autocast(lq.device.type, self.precision if mixed else None, enabled=mixed):
             sr: Tensor = self.network(self.normalize_input(lq))
         return sr[:, :, : height * scale, : width * scale].float() / self.value_range + self.mean
 
-    def _turned(self, lq: Tensor, code: int) -> Tensor:
+    def _rotated(self, lq: Tensor, code: int) -> Tensor:
         # Not all at once: images need not be square.
         if code & TRANSPOSE:
             lq = lq.transpose(2, 3)
@@ -126,19 +141,19 @@ class Teacher(nn.Module):
 
 
 def _to_fit(side: int, info: ModelInfo) -> int:
-    """The next side that a network takes."""
+    """The smallest side that a network takes, from `side`."""
     multiple = info.size_multiple
     return -(-max(side, info.min_size) // multiple) * multiple
 
 
-def _cut(feature: Tensor, size: Sequence[int], filled: Sequence[int]) -> Tensor:
-    """The part of a feature map of filled up images that is of the images themselves."""
-    height, width = (side * part // whole for side, part, whole in zip(feature.shape[2:], size, filled, strict=True))
+def _cut(feature: Tensor, size: Sequence[int], padded: Sequence[int]) -> Tensor:
+    """The part of a feature map of padded images that belongs to the images themselves."""
+    height, width = (side * part // whole for side, part, whole in zip(feature.shape[2:], size, padded, strict=True))
     return feature[:, :, :height, :width]
 
 
 def mean_of(teachers: Sequence[Teacher], results: Sequence[Tensor]) -> Tensor:
-    """The mean of the results of several teachers, by their weights."""
+    """The mean of the outputs of several teachers, by their weights."""
     if len(results) == 1:
         return results[0]
     total = sum(teacher.weight for teacher in teachers)

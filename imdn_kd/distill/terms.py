@@ -1,122 +1,191 @@
-"""Objectives: what a student is to have in common with the originals and with its teachers."""
+"""Loss terms: what a student is compared with, and how much each comparison weighs."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from imdn_kd.distill.feature_pairs import FeaturePair
 from imdn_kd.distill.hooks import SR
 from imdn_kd.distill.step_context import StepContext
-from imdn_kd.distill.weighting import Weight
 from imdn_kd.errors import InputError
 
+WeightSchedule = Callable[[int], float]
+"""From the iterations done, 0 before the first, to the weight in the next one."""
 
-class Objective(nn.Module, ABC):
-    """Something that is to become small. What it learns itself, such as adapters, are its parameters.
+INVALID_OPTIONS = "distill.invalid-options"
+"""Code of the error about options that a loss term cannot use."""
+
+
+def weight_schedule(
+    weight: float, *, total: int, start: int = 0, stop: int | None = None, ramp: int = 0, decay: int = 0
+) -> WeightSchedule:
+    """Make a schedule that ramps up linearly, holds and decays linearly; 0 before and after.
+
+    Args:
+        weight: the value that is held.
+        total: iterations of the training.
+        start: the first iteration with a weight, from 0.
+        stop: the first iteration without one again (default: `total`).
+        ramp: iteration `start` + i has (i + 1) / (`ramp` + 1) of the weight, up to all of it.
+        decay: likewise before `stop`.
+    """
+    end = total if stop is None else stop
+
+    def at(iteration: int) -> float:
+        if not start <= iteration < end:
+            return 0.0
+        ramped = (iteration - start + 1) / (ramp + 1)
+        decayed = (end - iteration) / (decay + 1)
+        return weight * min(1.0, ramped, decayed)
+
+    return at
+
+
+class LossTerm(nn.Module, ABC):
+    """A differentiable loss term.
+
+    Args:
+        weight: its factor in the sum, constant or by iteration.
+        name: the key of its loss; by default `l_` and what it compares.
 
     Attributes:
-        needs_online_teacher: whether it needs teacher outputs for other images than those of the batch, so that a cache
-            is not enough.
-        uses_result: whether it needs the result of the teachers.
+        needs_online_teacher: whether it needs more of the teachers than their output for the batch, so that a cache of
+            that is not enough.
+        uses_teacher_output: whether it needs their output for the batch.
     """
 
     needs_online_teacher = False
-    uses_result = False
+    uses_teacher_output = False
+
+    def __init__(self, *, weight: float | WeightSchedule = 1.0, name: str = "l_term") -> None:
+        super().__init__()
+        self.weight, self.name = weight, name
+
+    @property
+    def uses_teacher(self) -> bool:
+        """Whether it needs a teacher."""
+        return self.needs_online_teacher or self.uses_teacher_output
+
+    def weight_at(self, iteration: int) -> float:
+        """The weight after so many iterations."""
+        return self.weight(iteration) if callable(self.weight) else self.weight
 
     @abstractmethod
     def forward(self, context: StepContext) -> Tensor:
-        """Return a scalar, not weighted."""
+        """Return the loss, a scalar, without its weight."""
 
 
-class GroundTruthTerm(Objective):
-    """The student's result is to be the original.
+class OutputTerm(LossTerm):
+    """Compares the student's output with the ground truth or with the teachers' output.
+
+    The latter is the pixel-wise distillation of structured knowledge distillation (Liu et al., CVPR 2019,
+    https://arxiv.org/abs/1903.04197).
 
     Args:
-        loss: of both, N x C x sH x sW.
+        loss: of two batches N x C x sH x sW: one of `imdn_kd.losses`, or any module.
+        target: `gt`, the ground truth, or `teacher`.
+        weight: see `LossTerm`.
+        name: by default `l_gt` or `l_teacher`.
+
+    Raises:
+        InputError: another target.
     """
 
-    def __init__(self, loss: nn.Module) -> None:
-        super().__init__()
-        self.loss = loss
+    def __init__(
+        self,
+        loss: nn.Module,
+        *,
+        target: Literal["gt", "teacher"] = "gt",
+        weight: float | WeightSchedule = 1.0,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(weight=weight, name=name or f"l_{target}")
+        if target not in ("gt", "teacher"):
+            raise InputError(f"target of OutputTerm is {target!r}; choose from gt, teacher", code=INVALID_OPTIONS)
+        self.loss, self.uses_teacher_output = loss, target == "teacher"
 
     def forward(self, context: StepContext) -> Tensor:
-        """As in `Objective`."""
-        loss: Tensor = self.loss(context.sr, context.gt)
+        """See `LossTerm`."""
+        loss: Tensor = self.loss(context.sr, context.teacher_sr if self.uses_teacher_output else context.gt)
         return loss
 
 
-class OutputTerm(Objective):
-    """The student's result is to be the teacher's: pixel-wise distillation.
+class ContrastiveTerm(LossTerm):
+    """Draws the student's output to the teachers' and away from bicubic interpolation of the input.
 
     Args:
-        loss: of both, N x C x sH x sW.
+        loss: of the student's output, the teachers', and the input enlarged bicubically: `ContrastiveLoss`.
+        weight: see `LossTerm`.
+        name: by default `l_contrastive`.
     """
 
-    uses_result = True
+    uses_teacher_output = True
 
-    def __init__(self, loss: nn.Module) -> None:
-        super().__init__()
+    def __init__(self, loss: nn.Module, *, weight: float | WeightSchedule = 1.0, name: str = "l_contrastive") -> None:
+        super().__init__(weight=weight, name=name)
         self.loss = loss
 
     def forward(self, context: StepContext) -> Tensor:
-        """As in `Objective`."""
-        loss: Tensor = self.loss(context.sr, context.teacher_sr)
-        return loss
-
-
-class ContrastiveTerm(Objective):
-    """The student's result is to be near the teacher's and far from the input.
-
-    Args:
-        loss: of the student's result, the teacher's, and the input enlarged bicubically.
-    """
-
-    uses_result = True
-
-    def __init__(self, loss: nn.Module) -> None:
-        super().__init__()
-        self.loss = loss
-
-    def forward(self, context: StepContext) -> Tensor:
-        """As in `Objective`."""
+        """See `LossTerm`."""
         loss: Tensor = self.loss(context.sr, context.teacher_sr, context.enlarged)
         return loss
 
 
-@dataclass(frozen=True)
-class FeaturePair:
-    """Two features that are compared.
-
-    Attributes:
-        student: tap of the student.
-        teacher: tap of the teacher.
-        weight: factor of their loss.
-        adapter: number of channels of both where a 1x1 convolution goes from one to the other; None without it.
-    """
-
-    student: str
-    teacher: str
-    weight: float
-    adapter: tuple[int, int] | None = None
-
-
-class FeatureTerm(Objective):
-    """Features of the student are to be like those of its teachers.
+class FeatureTerm(LossTerm):
+    """Compares features of the student with those of each of its teachers.
 
     Args:
-        loss: of features of both.
-        pairs: which ones; for each teacher. Results, `sr`, are compared with the mean of the teachers'.
-        shares: parts of the teachers in the mean; they sum up to 1.
+        loss: of two feature maps: one of `imdn_kd.losses`, or any module.
+        at: names of features, see `imdn_kd.distill.feature_names` and `FeatureHooks`; a mapping `{STUDENT: TEACHER}` of
+            one entry where they differ. By default the outputs, `sr`; these are compared with the mean of the teachers.
+        at_weights: factors of these, one for each (default: 1 / their number).
+        weight: see `LossTerm`.
+        name: by default `l_feature`.
+
+    Attributes:
+        pairs: what is compared, for each teacher; `Distiller` resolves the names.
+        adapters: 1x1 convolutions from the student's width to a teacher's, where the loss needs them; trained with the
+            student, and no part of it.
+
+    Raises:
+        InputError: names or weights that cannot be used.
     """
 
-    def __init__(self, loss: nn.Module, pairs: Sequence[Sequence[FeaturePair]], shares: Sequence[float]) -> None:
-        super().__init__()
-        self.loss, self.pairs, self._shares = loss, pairs, shares
-        self.uses_result = any(pair.teacher == SR for several in pairs for pair in several)
+    def __init__(
+        self,
+        loss: nn.Module,
+        *,
+        at: Sequence[str | Mapping[str, str]] = (SR,),
+        at_weights: Sequence[float] | None = None,
+        weight: float | WeightSchedule = 1.0,
+        name: str = "l_feature",
+    ) -> None:
+        super().__init__(weight=weight, name=name)
+        if isinstance(at, str) or not at or any(isinstance(each, Mapping) and len(each) != 1 for each in at):
+            raise InputError(
+                f"{name}: at is {at!r}; give a list of names, or of STUDENT: TEACHER, one pair each",
+                code=INVALID_OPTIONS,
+            )
+        self.loss, self.at, self.at_weights = loss, at, at_weights
+        self.pairs: Sequence[Sequence[FeaturePair]] = ()
+        self._shares: Sequence[float] = ()
+        self.adapters = nn.ModuleDict()
+
+    def bind(self, pairs: Sequence[Sequence[FeaturePair]], shares: Sequence[float]) -> None:
+        """Set what is compared, and make the adapters.
+
+        Args:
+            pairs: for each teacher.
+            shares: of the teachers in the mean; they sum up to 1.
+        """
+        self.pairs, self._shares = pairs, shares
+        compared = {pair.teacher for several in pairs for pair in several}
+        self.uses_teacher_output, self.needs_online_teacher = SR in compared, bool(compared - {SR})
         self.adapters = nn.ModuleDict(
             {
                 f"{teacher}_{number}": nn.Conv2d(*pair.adapter, 1)
@@ -127,7 +196,7 @@ class FeatureTerm(Objective):
         )
 
     def forward(self, context: StepContext) -> Tensor:
-        """As in `Objective`."""
+        """See `LossTerm`."""
         parts: list[Tensor] = []
         for teacher, (several, share) in enumerate(zip(self.pairs, self._shares, strict=True)):
             for number, pair in enumerate(several):
@@ -135,26 +204,11 @@ class FeatureTerm(Objective):
                 key = f"{teacher}_{number}"
                 if key in self.adapters:
                     mine = self.adapters[key](mine.float())
-                # The result may be known without asking the teachers.
-                result = pair.teacher == SR
-                theirs = context.teacher_sr if result else context.teacher_features(teacher)[pair.teacher]
+                # The output may be in the cache.
+                output = pair.teacher == SR
+                theirs = context.teacher_sr if output else context.teacher_features(teacher)[pair.teacher]
                 try:
                     parts.append(share * pair.weight * self.loss(mine, theirs))
                 except InputError as error:
-                    raise InputError(f"{pair.student} and {pair.teacher}: {error}") from error
+                    raise InputError(f"{pair.student} and {pair.teacher}: {error}", code=error.code) from error
         return torch.stack(parts).sum()
-
-
-@dataclass(frozen=True)
-class Term:
-    """One part of the loss.
-
-    Attributes:
-        name: under which it is logged, as `l_pix`.
-        objective: what it is.
-        weight: its factor, by update.
-    """
-
-    name: str
-    objective: Objective
-    weight: Weight

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from imdn_kd.archs.base import SRNetwork
 from imdn_kd.distill.feature_names import match, semantic_names
@@ -30,7 +30,7 @@ def report_features(student: SRNetwork, teachers: Sequence[Teacher] = ()) -> Rep
     mine = _probe(student, names.values(), photograph)
     if not teachers:
         alone = [(name, *_cells(mine[tap])) for name, tap in names.items()]
-        return _report([_table(f"Features of {student.spec['type']}", ("name", "student", "shape", "range"), alone)])
+        return _report([_table(f"Features of {type(student).__name__}", ("name", "student", "shape", "range"), alone)])
     tables = []
     for teacher in teachers:
         known = semantic_names(teacher.network)
@@ -38,7 +38,7 @@ def report_features(student: SRNetwork, teachers: Sequence[Teacher] = ()) -> Rep
         pairs = {name: match(student, teacher.network, name) for name in shared}
         theirs = _probe(teacher.network, {other for _, other in pairs.values()}, teacher.normalize_input(photograph))
         rows = [(name, *_cells(mine[one]), *_cells(theirs[other])) for name, (one, other) in pairs.items()]
-        title = f"Features of {student.spec['type']} and its teacher, {teacher.network.spec['type']}"
+        title = f"Features of {type(student).__name__} and its teacher, {type(teacher.network).__name__}"
         columns = ("name", "student", "shape", "range", "teacher", "its shape", "its range")
         tables.append(_table(title, columns, rows))
     return _report(tables)
@@ -60,12 +60,12 @@ def _note() -> str:
     )
 
 
-def _probe(network: SRNetwork, taps: Iterable[str], image: Tensor) -> dict[str, FeatureInfo]:
-    listening = FeatureHooks(network, list(taps))
+def _probe(network: nn.Module, taps: Iterable[str], image: Tensor) -> dict[str, FeatureInfo]:
+    hooks = FeatureHooks(network, list(taps))
     try:
-        return {row.name: row for row in listening.probe(image)}
+        return {row.name: row for row in hooks.probe(image)}
     finally:
-        listening.remove()
+        hooks.remove()
 
 
 def _cells(row: FeatureInfo) -> tuple[str, str, str]:

@@ -13,12 +13,11 @@ from torch import Tensor, nn
 
 from imdn_kd.archs.base import SRNetwork
 from imdn_kd.config.options import check_options
-from imdn_kd.distill.builder import make_lesson
-from imdn_kd.distill.distiller import ADAPTERS, CRITIC, STUDENT, Distiller, Lesson
+from imdn_kd.distill.builder import build_distiller
+from imdn_kd.distill.distiller import ADAPTERS, CRITIC, STUDENT, Distiller
 from imdn_kd.distill.schema import CRITIC_OPTIM, GROUND_TRUTH_OPTIONS, DistillOptions, TeacherOptions
 from imdn_kd.distill.step_context import StepContext
-from imdn_kd.distill.terms import GroundTruthTerm, Term
-from imdn_kd.distill.weighting import weight_schedule
+from imdn_kd.distill.terms import OutputTerm
 from imdn_kd.errors import InputError
 from imdn_kd.integrations.basicsr_networks import find, import_basicsr
 from imdn_kd.integrations.teachers import open_teacher
@@ -53,7 +52,7 @@ class DistillModel(_models.SRModel):  # type: ignore[misc, name-defined]
         _models.BaseModel.__init__(self, opt)
         network = _student(opt)
         if self.is_train:
-            self._lesson = _lesson(opt, network, self.device)
+            self._distiller = _distiller(opt, network, self.device)
         self.net_g = self.model_to_device(network)
         self.print_network(self.net_g)
         self._load_pretrained(self.net_g, opt["path"].get("param_key_g", "params"))
@@ -68,13 +67,13 @@ class DistillModel(_models.SRModel):  # type: ignore[misc, name-defined]
             self.model_ema(0)
             self._load_pretrained(self.net_g_ema, "params_ema")
         self.net_g.train()
-        self._others = self._lesson.to(self.device).trainable_modules()
+        self._others = self._distiller.to(self.device).trainable_modules()
         if self.opt["dist"]:
             # As BasicSR does for the student by wrapping it, which what is called inside of objectives cannot be.
             for module in self._others.values():
                 for value in module.state_dict().values():
                     torch.distributed.broadcast(value, 0)
-        self._distiller = Distiller(self.net_g, self._lesson, self.get_bare_model(self.net_g))
+        self._distiller.student = self.net_g
         self.setup_optimizers()
         self.setup_schedulers()
 
@@ -168,8 +167,8 @@ def _student(opt: Mapping[str, Any]) -> SRNetwork:
     return network
 
 
-def _lesson(opt: Mapping[str, Any], student: SRNetwork, device: torch.device) -> Lesson:
-    """What the student is to learn, on the CPU."""
+def _distiller(opt: Mapping[str, Any], student: SRNetwork, device: torch.device) -> Distiller:
+    """The student with its teachers and loss terms, on the CPU."""
     train, side, scale = opt["train"], opt["datasets"]["train"].get("gt_size"), opt["scale"]
     teachers, distill = _checked(opt)
     if not side:
@@ -181,12 +180,12 @@ def _lesson(opt: Mapping[str, Any], student: SRNetwork, device: torch.device) ->
     build_loss = import_basicsr("basicsr.losses").build_loss
     total = int(train["total_iter"])
     terms = [
-        Term(name, GroundTruthTerm(build_loss(_plain(train[key]))), weight_schedule(1.0, total=total))
+        OutputTerm(build_loss(_plain(train[key])), name=name)
         for name, key in GROUND_TRUTH_OPTIONS.items()
         if train.get(key)
     ]
     with _at("distill"):
-        return make_lesson(distill, student, opened, terms=terms, total=total, sides=[side // scale])
+        return build_distiller(distill, student, opened, terms=terms, total=total, sides=[side // scale])
 
 
 def _checked(opt: Mapping[str, Any]) -> tuple[list[TeacherOptions], DistillOptions]:

@@ -203,11 +203,11 @@ def check_teacher_quality(options: TrainOptions, setup: TrainSetup) -> None:
     names = [] if options.val is None else options.val.selection[:1]
     images = next((images for images in setup.val if images.name in names), None)
     count = 0 if options.distill is None else options.distill.check_images
-    if not setup.lesson.teachers or images is None or not count:
+    if not setup.distiller.teachers or images is None or not count:
         return
     student = setup.network if options.path.pretrained is not None else None
     psnr = compare_teachers(
-        setup.lesson.teachers,
+        setup.distiller.teachers,
         student,
         images,
         count=count,

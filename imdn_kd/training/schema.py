@@ -213,7 +213,7 @@ class TrainingOptions(Options):
         scheduler: the course of the learning rate; without it the rate is constant.
         optim_a: the optimiser of adapters, which bring features of the student to the width of the teacher's; its rate
             follows the same course. By default `optim_g`.
-        optim_d: the optimiser of the critic, for `Holistic`.
+        optim_d: the optimiser of the critic, for `HolisticTerm`.
         scheduler_d: the course of its learning rate; without it the rate is constant.
         ema_decay: of the running average of the weights, which is what is validated and saved; 0 is none.
         pixel_opt: loss between the pixels.

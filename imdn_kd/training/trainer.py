@@ -19,7 +19,7 @@ from imdn_kd.archs.base import SRNetwork
 from imdn_kd.archs.reparam import collapsed_weights, expand
 from imdn_kd.data.benchmark_sets import ImageSet
 from imdn_kd.data.patches import Batch
-from imdn_kd.distill.distiller import ADAPTERS, CRITIC, STUDENT, Distiller
+from imdn_kd.distill.distiller import ADAPTERS, CRITIC, STUDENT
 from imdn_kd.errors import InputError
 from imdn_kd.evaluation.benchmark import SetScore
 from imdn_kd.training import distributed as launch
@@ -114,10 +114,10 @@ class Trainer:
                 self.ema.load_state_dict(state.ema)
             if accelerator.scaler is not None and state.scaler is not None:
                 accelerator.scaler.load_state_dict(state.scaler)
-        lesson = setup.lesson.to(device)
-        self.distiller = Distiller(accelerator.prepare_model(network), lesson, network)
+        self.distiller = setup.distiller.to(device)
+        self.distiller.student = accelerator.prepare_model(network)
         self.optims = {STUDENT: self._optim_state(STUDENT, network)}
-        for name, module in lesson.trainable_modules().items():
+        for name, module in self.distiller.trainable_modules().items():
             if state is not None:
                 module.load_state_dict(state.others[name]["weights"])
             self.optims[name] = self._optim_state(name, module)

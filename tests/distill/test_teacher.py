@@ -98,7 +98,7 @@ def test_features_of_a_self_ensemble_are_those_of_the_images_as_they_are():
     lq = images(1, 3, 8, 10)
     expected = copy.deepcopy(inner).eval().fea_conv(lq)
     teacher = Teacher(inner, self_ensemble=True)
-    assert teacher.tap(["fea_conv"], lq)["fea_conv"] == (1, 16, 8, 10)
+    assert teacher.hook(["fea_conv"], lq)["fea_conv"] == (1, 16, 8, 10)
 
     sr, features = teacher.forward_features(lq)
 
@@ -120,15 +120,15 @@ class Mapped(Affine):
 def test_features_of_filled_up_images_are_cut_to_those_of_the_images():
     lq = images(2, 3, 9, 13)
     teacher = Teacher(Mapped())
-    assert teacher.tap(["features"], lq) == {"features": (2, 3, 9, 13), "sr": (2, 3, 18, 26)}
+    assert teacher.hook(["features"], lq) == {"features": (2, 3, 9, 13), "sr": (2, 3, 18, 26)}
     assert torch.equal(teacher.forward_features(lq)[1]["features"], lq)
 
 
 def test_features_are_not_looked_at_where_the_result_is_wanted_alone(monkeypatch):
     teacher = Teacher(network())
     lq = images(1, 3, 8, 8)
-    teacher.tap(["fea_conv"], lq)
-    monkeypatch.setattr(teacher.taps, "recording", None)  # fails if it is called
+    teacher.hook(["fea_conv"], lq)
+    monkeypatch.setattr(teacher.hooks, "recording", None)  # fails if it is called
     assert teacher(lq).shape == (1, 3, 16, 16)
 
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imdn_kd.distill.weighting import weight_schedule
+from imdn_kd.distill.terms import weight_schedule
 
 
 def test_a_weight_without_more_is_constant():

@@ -26,7 +26,12 @@ OBJECTIVES = {
     "l_pair": {"type": "PairwiseLoss", "preset": "paper", "loss_weight": 10.0, "taps": ["block.2", "body_out"]},
     "l_mimic": {"type": "MimicLoss", "loss_weight": 0.1, "taps": ["head", "block.1"]},
     # Without the penalty, nothing is drawn at random.
-    "l_gan": {"type": "Holistic", "loss_weight": 0.01, "gradient_penalty": 0.0, "critic": {"num_feat": 8, "stages": 3}},
+    "l_gan": {
+        "type": "HolisticTerm",
+        "loss_weight": 0.01,
+        "gradient_penalty": 0.0,
+        "critic": {"num_feat": 8, "stages": 3},
+    },
 }
 
 # `load_resume_state` asks for a GPU whatever `num_gpu` says.

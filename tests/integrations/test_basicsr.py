@@ -261,7 +261,7 @@ def test_an_update_is_that_of_a_plain_loop(plugin, project):
 def test_the_teacher_stays_as_it_is(plugin, project):
     model = build(project)
     update(model, 2, batch())
-    (teacher,) = model._lesson.teachers
+    (teacher,) = model._distiller.teachers
     assert not any(module.training for module in teacher.modules())
     expected = load_model(project / "teacher.safetensors").network.state_dict()
     assert all(torch.equal(value, expected[key]) for key, value in teacher.network.state_dict().items())

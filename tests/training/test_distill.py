@@ -44,8 +44,8 @@ EVERY_OBJECTIVE = {
     "l_fakd": {"type": "SpatialAffinityLoss", "taps": ["block.2"]},
     "l_inst": {"type": "InstanceAffinityLoss", "taps": ["block.2"]},
     "l_mimic": {"type": "MimicLoss", "taps": ["block.1", "fusion"]},
-    "l_up": {"type": "Upcycling"},
-    "l_adv": {"type": "Holistic", "critic": CRITIC, "n_critic": 2, "loss_weight": 0.01, "stop_iter": 9},
+    "l_up": {"type": "UpcyclingTerm"},
+    "l_adv": {"type": "HolisticTerm", "critic": CRITIC, "n_critic": 2, "loss_weight": 0.01, "stop_iter": 9},
 }
 
 
@@ -132,15 +132,15 @@ def test_everyone_that_learns_has_changed_and_the_teachers_have_not(data, teache
     options = everything(data, teachers)
     trainer = prepare(options, root=tmp_path)
     learners = {name: flat(learner.module.state_dict()) for name, learner in trainer.optims.items()}
-    asked = [flat(teacher.state_dict()) for teacher in trainer.setup.lesson.teachers]
+    asked = [flat(teacher.state_dict()) for teacher in trainer.setup.distiller.teachers]
     trainer.run()
 
     assert set(learners) == {"student", "adapters", "critic"}
     for name, before in learners.items():
         after = flat(trainer.optims[name].module.state_dict())
         assert all(before[key] != after[key] for key in before if ".weight" in key and "cca" not in key)
-    assert [flat(teacher.state_dict()) for teacher in trainer.setup.lesson.teachers] == asked
-    assert not any(module.training for teacher in trainer.setup.lesson.teachers for module in teacher.modules())
+    assert [flat(teacher.state_dict()) for teacher in trainer.setup.distiller.teachers] == asked
+    assert not any(module.training for teacher in trainer.setup.distiller.teachers for module in teacher.modules())
 
 
 def test_looking_at_gradients_changes_nothing(data, teachers, tmp_path):
@@ -156,7 +156,7 @@ def test_the_teacher_writes_its_results_into_the_store_once(data, teachers, tmp_
     seen = []
     options = distilled(data, teachers[:1], cache=True)
     trainer = prepare(options, root=tmp_path, on_teaching=lambda done, total: seen.append((done, total)))
-    plane = trainer.setup.lesson.plane
+    plane = trainer.setup.distiller.cache_key
     assert seen == [(number, 4) for number in range(5)]
     assert plane.startswith("sr_x2_")
 
@@ -186,7 +186,7 @@ def test_known_results_train_as_asked_ones_do(data, teachers, tmp_path, monkeypa
     objectives = {"l_kd": {"type": "L1Loss"}, "l_pair": {"type": "PairwiseLoss"}}
     for name, cache in (("known", True), ("asked", False)):
         trainer, _ = train(distilled(data, teachers[:1], objectives, {"name": name}, cache=cache), tmp_path)
-        assert trainer.setup.lesson.teacher_required != cache
+        assert trainer.setup.distiller.teacher_required != cache
     assert metrics(tmp_path, "known") == metrics(tmp_path, "asked")
     states = [state_file(tmp_path, UPDATES, name)["network"] for name in ("known", "asked")]
     assert flat(states[0]) == flat(states[1])
@@ -263,17 +263,17 @@ def module_contestant(scale):
     ("objectives", "changes", "line"),
     [
         ({"l_mimic": {"type": "MimicLoss", "taps": ["block.1"]}}, {}, "the run had critic, now there is none"),
-        ({"l_adv": {"type": "Holistic", "critic": CRITIC}}, {}, "the run had adapters, now there are none"),
+        ({"l_adv": {"type": "HolisticTerm", "critic": CRITIC}}, {}, "the run had adapters, now there are none"),
         (None, {"train": {"optim_d": {"type": "SGD", "lr": 1e-3}}}, "train.optim_d: the run had Adam, now it is SGD"),
         (
-            {"l_adv": {"type": "Holistic", "critic": {"num_feat": 8, "stages": 2}}},
+            {"l_adv": {"type": "HolisticTerm", "critic": {"num_feat": 8, "stages": 2}}},
             {},
             "the critic of the run had other",
         ),
     ],
 )
 def test_a_run_does_not_go_on_with_others_that_learn(data, teachers, tmp_path, objectives, changes, line):
-    both = {"l_mimic": {"type": "MimicLoss", "taps": ["block.1"]}, "l_adv": {"type": "Holistic", "critic": CRITIC}}
+    both = {"l_mimic": {"type": "MimicLoss", "taps": ["block.1"]}, "l_adv": {"type": "HolisticTerm", "critic": CRITIC}}
     short = {"train": {"total_iter": 4}}
     train(distilled(data, teachers, both, short), tmp_path)
     kept = {name: both[name] for name in both if objectives and name not in objectives and len(objectives) == 2}
@@ -295,7 +295,7 @@ def test_options_without_effect_are_told(data, teachers):
     changes = {"train": {"optim_a": {"lr": 1e-3}, "optim_d": {"lr": 1e-3}}}
     objectives = {"l_kd": {"type": "L1Loss", "start_iter": 99}}
     beginnings = [line.partition(": ")[0] for line in told(distilled(data, teachers, objectives, changes))]
-    late = {"l_up": {"type": "Upcycling", "stop_iter": 99}}
+    late = {"l_up": {"type": "UpcyclingTerm", "stop_iter": 99}}
     beginnings += [
         line.partition(": ")[0] for line in told(distilled(data, teachers, late, cache=True, check_images=4))
     ]

@@ -277,7 +277,7 @@ def test_two_processes_distil_as_one(sets, tmp_path):
     objectives = {
         "l_mimic": {"type": "MimicLoss", "taps": ["block.1", "block.2"]},
         "l_pair": {"type": "PairwiseLoss", "taps": ["body_out"]},
-        "l_adv": {"type": "Holistic", "critic": critic, "gradient_penalty": 0, "loss_weight": 0.1},
+        "l_adv": {"type": "HolisticTerm", "critic": critic, "gradient_penalty": 0, "loss_weight": 0.1},
     }
     # Not Adam, which makes much of the rounding of gradients that are nearly 0.
     plain = {"type": "SGD", "lr": 0.02}

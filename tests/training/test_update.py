@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from imdn_kd.config.options import check_options
-from imdn_kd.distill.builder import make_lesson
-from imdn_kd.distill.distiller import ADAPTERS, CRITIC, STUDENT, Distiller
+from imdn_kd.distill.builder import build_distiller
+from imdn_kd.distill.distiller import ADAPTERS, CRITIC, STUDENT
 from imdn_kd.distill.schema import DistillOptions
 from imdn_kd.distill.teacher import Teacher
 from imdn_kd.registry import ARCHS
@@ -21,7 +21,7 @@ from imdn_kd.training.update import TrainStep
 OBJECTIVES = {
     "l_kd": {"type": "L1Loss"},
     "l_mimic": {"type": "MimicLoss", "taps": ["block.1"]},
-    "l_adv": {"type": "Holistic", "critic": {"num_feat": 4, "stages": 2}, "n_critic": 2},
+    "l_adv": {"type": "HolisticTerm", "critic": {"num_feat": 4, "stages": 2}, "n_critic": 2},
 }
 
 
@@ -46,12 +46,12 @@ def parts(scaler=None, clip=None):
     torch.manual_seed(0)
     student, teacher = (ARCHS.build({"type": "IMDN", "upscale": 2, "num_feat": n, "num_block": 1}) for n in (4, 8))
     options = check_options({"objectives": OBJECTIVES}, DistillOptions, "test")
-    lesson = make_lesson(options, student, [Teacher(teacher)], total=10, sides=[8])
+    distiller = build_distiller(options, student, [Teacher(teacher)], total=10, sides=[8])
     speaker = accelerator(scaler)
-    modules = {STUDENT: student, **lesson.trainable_modules()}
+    modules = {STUDENT: student, **distiller.trainable_modules()}
     optimizer = ("SGD", {"lr": 0.1})
     learners = {name: OptimState(module, optimizer, constant(), speaker) for name, module in modules.items()}
-    return TrainStep(Distiller(student, lesson, student), learners, speaker, seed=0, grad_clip=clip), learners
+    return TrainStep(distiller, learners, speaker, seed=0, grad_clip=clip), learners
 
 
 def weights(learners):
@@ -77,7 +77,7 @@ def test_the_scale_of_fp16_changes_no_step_of_anyone(clip):
 def test_an_overflow_lowers_the_scale_and_nobody_takes_a_step():
     scaler = torch.amp.GradScaler("cpu", init_scale=3e38)
     updater, learners = parts(scaler)
-    updater._distiller.lesson.terms[0].objective.loss.register_forward_hook(lambda *given: given[2] * 100)
+    updater._distiller.terms[0].loss.register_forward_hook(lambda *given: given[2] * 100)
     before = weights(learners)
     update = updater.run([batch()], 0)
     assert (update.taken, update.failed) == ((), (STUDENT, ADAPTERS))

@@ -18,12 +18,11 @@ from imdn_kd.archs.reparam import can_expand
 from imdn_kd.data.base import ImagePairs
 from imdn_kd.data.benchmark_sets import ImageSet, find_set
 from imdn_kd.data.store import StoreDataset
-from imdn_kd.distill.builder import make_lesson
-from imdn_kd.distill.distiller import ADAPTERS, CRITIC, STUDENT, Lesson
+from imdn_kd.distill.builder import build_distiller
+from imdn_kd.distill.distiller import ADAPTERS, CRITIC, STUDENT, Distiller
 from imdn_kd.distill.schema import GROUND_TRUTH_OPTIONS
 from imdn_kd.distill.teacher import Teacher
-from imdn_kd.distill.terms import GroundTruthTerm, Term
-from imdn_kd.distill.weighting import weight_schedule
+from imdn_kd.distill.terms import LossTerm, OutputTerm, weight_schedule
 from imdn_kd.errors import InputError
 from imdn_kd.evaluation.metrics import is_measurable
 from imdn_kd.evaluation.schema import DatasetOptions
@@ -61,7 +60,7 @@ class TrainSetup:
     Attributes:
         network: with its first weights, on the CPU.
         loader: training loader.
-        lesson: what the network is to learn, and from whom.
+        distiller: the network with its teachers and loss terms.
         cache: the results of teachers that are to be in the store; None if they are not wanted.
         lr_schedules: of each trainable module, by name.
         val: data sets that are scored during training.
@@ -72,7 +71,7 @@ class TrainSetup:
 
     network: SRNetwork
     loader: TrainLoader
-    lesson: Lesson
+    distiller: Distiller
     lr_schedules: Mapping[str, Factor]
     val: list[ImageSet]
     test: list[ImageSet]
@@ -102,15 +101,17 @@ def build_setup(options: TrainOptions, *, device: torch.device, root: Path, auto
     loader = problems.of("datasets.train", lambda: open_loader(options))
     terms = [*_terms(options, problems)]
     teachers = [*_teachers(options, device, problems)]
-    lesson, cache = Lesson(terms), None
+    distiller, cache = None, None
     if network is not None:
         problems.lines += _sizes(options, network.info)
     known = len(teachers) == len(options.teachers())
     if options.distill is not None and options.distill.cache and loader is not None and known:
         cache = problems.of("distill.cache", partial(_cache, options, loader.images, teachers))
     if options.distill is not None and network is not None and not problems.lines:
-        plane = None if cache is None else cache.plane
-        lesson = problems.of("distill", lambda: _lesson(options, network, teachers, terms, plane)) or lesson
+        key = None if cache is None else cache.plane
+        distiller = problems.of("distill", lambda: _distiller(options, network, teachers, terms, key))
+    elif network is not None and not problems.lines:
+        distiller = Distiller(network, None, terms)
     for key in ("optim_g", "optim_a", "optim_d"):
         optim = getattr(options.train, key)
         if optim is not None:
@@ -121,13 +122,13 @@ def build_setup(options: TrainOptions, *, device: torch.device, root: Path, auto
     problems.lines += _selection(options, val, test)
     processes = launch.world_size()
     more = config_warnings(options, processes)
-    if not problems.lines:
-        more += distill_warnings(options, lesson)
+    if distiller is not None and not problems.lines:
+        more += distill_warnings(options, distiller)
     if options.train.reparam is not None and network is not None and not can_expand(network):
         more.append("train.reparam: no effect, since the network has no 3x3 convolutions")
     if state is not None:
-        if not problems.lines:
-            problems.lines += check_trainable_modules(state, options, lesson.trainable_modules())
+        if distiller is not None and not problems.lines:
+            problems.lines += check_trainable_modules(state, options, distiller.trainable_modules())
         more += changes(state, options)
     elif network is not None and options.path.pretrained is not None:
         more += _pretrain(options, network, problems)
@@ -143,11 +144,11 @@ def build_setup(options: TrainOptions, *, device: torch.device, root: Path, auto
         )
     with problems.at("--root"):
         check_folder(folder.path)
-    if problems.lines or network is None or loader is None:
+    if problems.lines or network is None or loader is None or distiller is None:
         raise InputError(*problems.lines)
     if cache is not None and cache.is_there:
         loader = open_loader(options, (cache.plane,))
-    return TrainSetup(network, loader, lesson, lr_schedules, val, test, cache, state, more)
+    return TrainSetup(network, loader, distiller, lr_schedules, val, test, cache, state, more)
 
 
 def open_networks(options: TrainOptions) -> tuple[SRNetwork, list[Teacher]]:
@@ -198,12 +199,13 @@ def open_loader(options: TrainOptions, planes: tuple[str, ...] = ()) -> TrainLoa
     return TrainLoader(data, images, seed=options.manual_seed, accumulation=options.train.accumulation)
 
 
-def _terms(options: TrainOptions, problems: _Problems) -> Iterator[Term]:
+def _terms(options: TrainOptions, problems: _Problems) -> Iterator[LossTerm]:
     """The losses between the network's results and the originals."""
     for name, given in options.train.losses().items():
         loss = problems.of(f"train.{GROUND_TRUTH_OPTIONS[name]}", partial(LOSSES.build, given.spec()))
         if loss is not None:
-            yield Term(name, GroundTruthTerm(loss), weight_schedule(given.loss_weight, total=options.train.total_iter))
+            weight = weight_schedule(given.loss_weight, total=options.train.total_iter)
+            yield OutputTerm(loss, weight=weight, name=name)
 
 
 def _teachers(options: TrainOptions, device: torch.device, problems: _Problems) -> Iterator[Teacher]:
@@ -229,13 +231,13 @@ def _cache(options: TrainOptions, images: ImagePairs, teachers: list[Teacher]) -
     return cache
 
 
-def _lesson(
-    options: TrainOptions, network: SRNetwork, teachers: list[Teacher], terms: list[Term], plane: str | None
-) -> Lesson:
+def _distiller(
+    options: TrainOptions, network: SRNetwork, teachers: list[Teacher], terms: list[LossTerm], key: str | None
+) -> Distiller:
     assert options.distill is not None  # noqa: S101
     sides = {stage.gt_size // options.scale for stage in options.datasets.train.stages()}
     total = options.train.total_iter
-    return make_lesson(options.distill, network, teachers, terms=terms, total=total, sides=[*sides], plane=plane)
+    return build_distiller(options.distill, network, teachers, terms=terms, total=total, sides=[*sides], cache_key=key)
 
 
 def _lr_schedules(options: TrainOptions, problems: _Problems) -> dict[str, Factor]:

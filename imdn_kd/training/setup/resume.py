@@ -61,20 +61,20 @@ def state_to_go_on_from(options: TrainOptions, folder: RunFolder, *, auto_resume
     return state
 
 
-def check_trainable_modules(state: State, options: TrainOptions, learners: Mapping[str, nn.Module]) -> Iterator[str]:
-    """One line for each thing that learns beside the network and cannot go on from a state.
+def check_trainable_modules(state: State, options: TrainOptions, modules: Mapping[str, nn.Module]) -> Iterator[str]:
+    """One line for each module trained beside the network that cannot resume from a state.
 
     Args:
         state: that is gone on from.
         options: of the run.
-        learners: what learns now, by name.
+        modules: what is trained now beside the network, by name.
     """
     advice = "use another name, or train without --auto_resume"
-    for name in sorted(state.others.keys() ^ learners.keys()):
+    for name in sorted(state.others.keys() ^ modules.keys()):
         had = name in state.others
         yield f"distill.objectives: the run {'had' if had else 'had no'} {name}, now there {_is(name, had)}; {advice}"
-    for name in sorted(state.others.keys() & learners.keys()):
-        if next(misfits(learners[name].state_dict(), state.others[name]["weights"]), None) is not None:
+    for name in sorted(state.others.keys() & modules.keys()):
+        if next(misfits(modules[name].state_dict(), state.others[name]["weights"]), None) is not None:
             yield f"distill.objectives: the {name} of the run had other weights than now; {advice}"
         key = {ADAPTERS: "optim_a", CRITIC: "optim_d"}[name]
         now = getattr(options.train, key) or options.train.optim_g

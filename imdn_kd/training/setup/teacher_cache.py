@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 import torch
+from torch import nn
 
 from imdn_kd.archs.base import SRNetwork
 from imdn_kd.data.benchmark_sets import ImageSet
@@ -145,7 +146,7 @@ def _enlarge(teachers: Sequence[Teacher], lr: RgbImage) -> RgbImage:
     return pixels
 
 
-def _checksum(network: SRNetwork) -> str:
+def _checksum(network: nn.Module) -> str:
     """SHA-256 over the names and the values of all weights."""
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from imdn_kd.data.schema import TrainDataOptions
-from imdn_kd.distill.distiller import ADAPTERS, CRITIC, Lesson
+from imdn_kd.distill.distiller import ADAPTERS, CRITIC, Distiller
 from imdn_kd.training.schema import CosineOptions, MultiStepOptions, TrainOptions
 
 
@@ -26,14 +26,14 @@ def config_warnings(options: TrainOptions, processes: int = 1) -> list[str]:
     return [*_run(options, processes), *(line for part in parts for line in part)]
 
 
-def distill_warnings(options: TrainOptions, lesson: Lesson) -> Iterator[str]:
+def distill_warnings(options: TrainOptions, distiller: Distiller) -> Iterator[str]:
     """One line for each option about teachers, and what is learned from them, that has no effect.
 
     Args:
         options: of the run.
-        lesson: made of these.
+        distiller: made of these.
     """
-    given, learners = options.train.model_fields_set, lesson.trainable_modules()
+    given, modules = options.train.model_fields_set, distiller.trainable_modules()
     if options.distill is None:
         if options.teachers():
             yield "network_t: no effect, since there is no section distill"
@@ -46,15 +46,15 @@ def distill_warnings(options: TrainOptions, lesson: Lesson) -> Iterator[str]:
                 yield f"distill.objectives.{name}.start_iter: after total_iter, so it never counts"
             elif objective.stop_iter is not None and objective.stop_iter > options.train.total_iter:
                 yield f"distill.objectives.{name}.stop_iter: after total_iter, so it counts to the end"
-        if options.distill.cache and not any(term.objective.uses_result for term in lesson.terms):
-            yield "distill.cache: no effect on training, since no objective uses the teacher's result"
+        if options.distill.cache and not any(term.uses_teacher_output for term in distiller.terms):
+            yield "distill.cache: no effect on training, since no loss term uses the teacher's output"
         if options.train.compile:
             yield "train.compile: the norms of the gradients of single losses are not logged"
-    if "optim_a" in given and ADAPTERS not in learners:
+    if "optim_a" in given and ADAPTERS not in modules:
         yield "train.optim_a: no effect, since there are no adapters: only MimicLoss has them, for unequal widths"
     for key in ("optim_d", "scheduler_d"):
-        if key in given and CRITIC not in learners:
-            yield f"train.{key}: no effect, since there is no objective Holistic"
+        if key in given and CRITIC not in modules:
+            yield f"train.{key}: no effect, since there is no HolisticTerm"
 
 
 def _run(options: TrainOptions, processes: int) -> Iterator[str]:
