@@ -97,7 +97,7 @@ def test_commands(command, capfd):
             shutil.rmtree(made)
         if "set14" in arguments:
             shutil.rmtree("datasets/Set14")
-    if arguments[0] in ("train", "teach") and "options/distill/" in command:  # this teacher has learned nothing
+    if arguments[0] in ("train", "cache-teacher") and "options/distill/" in command:  # this teacher has learned nothing
         arguments += ["--set", "distill.check_images=0", "--set", "datasets.train.gt_size=32"]
     if arguments[0] == "train":  # as it stands, but for the time it takes; the log goes to the error stream
         result = run(capfd, *arguments, "--set", "train.total_iter=2")

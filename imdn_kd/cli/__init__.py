@@ -7,11 +7,11 @@ import sys
 import typer
 
 from imdn_kd.cli.benchmark import benchmark
+from imdn_kd.cli.cache_teacher import cache_teacher
 from imdn_kd.cli.options import options
 from imdn_kd.cli.prepare import prepare
 from imdn_kd.cli.profile import profile
 from imdn_kd.cli.taps import taps
-from imdn_kd.cli.teach import teach
 from imdn_kd.cli.train import train
 from imdn_kd.cli.upscale import upscale
 from imdn_kd.cli.verify import verify
@@ -26,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, teach, taps, upscale, benchmark, profile, prepare, verify):
+for command in (train, cache_teacher, taps, upscale, benchmark, profile, prepare, verify):
     app.command()(command)
 app.add_typer(options, name="options")
 app.add_typer(zoo, name="zoo")

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from imdn_kd.cli.training import check_installed
 
 
 def taps(
     options: Annotated[Path, typer.Option("-opt", "--options", metavar="FILE", help="Option file (.yml).")],
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Instead of what the file says, as network_t.weights=FILE."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Override an option of the file, e.g. network_t.weights=FILE."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Show the features of student and teacher that objectives can compare: names, modules, shapes and ranges.
+    """Show the features of student and teacher that loss terms can compare: names, modules, shapes and ranges.
 
     imdn-kd taps -opt options/distill/statistics.yml
     """
     from imdn_kd.config.options import read_options
-    from imdn_kd.errors import InputError
     from imdn_kd.evaluation.features import report_features
 
-    if importlib.util.find_spec("accelerate") is None:
-        raise InputError("training needs packages that are not installed; pip install 'imdn_kd[train]'")
+    check_installed()
     from imdn_kd.training.schema import TrainOptions
     from imdn_kd.training.setup.plan import open_networks
 

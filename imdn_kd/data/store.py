@@ -210,7 +210,7 @@ class _PlaneMap:
 
     def __init__(self, folder: Path, plane: str, images: int) -> None:
         path = folder / PIXELS.format(plane)
-        again = "prepare the store again" if is_own(plane) else "have it made again: imdn-kd teach"
+        again = "prepare the store again" if is_own(plane) else "have it made again: imdn-kd cache-teacher"
         self.index = _load(folder / INDEX.format(plane), again)
         if self.index.dtype != INDEX_DTYPE or len(self.index) != images:
             raise InputError(f"{folder / INDEX.format(plane)}: does not fit the store; {again}", code="store.damaged")

@@ -241,7 +241,9 @@ def _make_ready(
     if setup.cache is None or setup.cache.is_there:
         return False
     if launch.world_size() > 1:
-        raise InputError("distill.cache: is not there yet; make it with one process first: imdn-kd teach -opt FILE")
+        raise InputError(
+            "distill.cache: is not there yet; make it with one process first: imdn-kd cache-teacher -opt FILE"
+        )
 
     def on_image(done: int, total: int) -> None:
         if deadline is not None and deadline.passed:

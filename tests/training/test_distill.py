@@ -385,7 +385,7 @@ def test_a_plane_of_a_teacher_that_is_damaged_concerns_nobody_else_and_is_made_a
     pixels.unlink()
 
     train(small_options(data, {"train": {"total_iter": 1}}), tmp_path)
-    told = [f"{pixels}: cannot be read; have it made again: imdn-kd teach"]
+    told = [f"{pixels}: cannot be read; have it made again: imdn-kd cache-teacher"]
     assert list(Store(data / "sample.store").verify()) == told
     setup = check(options)
     assert not setup.cache.is_there
@@ -431,5 +431,5 @@ def test_several_processes_want_the_cache_to_be_there(data, tmp_path, monkeypatc
     save_model(fresh, ModelFile(ARCHS.build({"type": "IMDN", "upscale": 2, "num_feat": 8, "num_block": 2})))
     monkeypatch.setattr(module.launch, "world_size", lambda: 2)
     monkeypatch.setattr(module, "_accelerator", lambda options: SimpleNamespace(device=torch.device("cpu")))
-    with pytest.raises(InputError, match="imdn-kd teach -opt FILE"):
+    with pytest.raises(InputError, match="imdn-kd cache-teacher -opt FILE"):
         prepare(distilled(data, [fresh], cache=True), root=tmp_path)

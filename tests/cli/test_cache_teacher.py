@@ -1,4 +1,4 @@
-"""`imdn-kd teach` and `imdn-kd taps`."""
+"""`imdn-kd cache-teacher` and `imdn-kd taps`."""
 
 import json
 
@@ -30,16 +30,16 @@ def workplace(tmp_path_factory):
     return folder
 
 
-def test_teach_writes_the_results_of_the_teacher_into_the_store_once(workplace, capfd):
-    results = [run(capfd, "teach", "-opt", workplace / "run.yml") for _ in range(2)]
+def test_the_outputs_of_the_teacher_are_written_into_the_store_once(workplace, capfd):
+    results = [run(capfd, "cache-teacher", "-opt", workplace / "run.yml") for _ in range(2)]
 
     assert [result.code for result in results] == [0, 0], results[0].err
     (plane,) = (plane for plane in Store(workplace / "sample.store").planes if plane.startswith("sr_x2_"))
     assert results[0].out == results[1].out == f"{workplace / 'sample.store'}: has {plane}\n"
 
 
-def test_teach_needs_a_cache_that_is_asked_for(workplace, capfd):
-    result = run(capfd, "teach", "-opt", workplace / "run.yml", "--set", "distill.cache=false")
+def test_a_cache_must_be_asked_for(workplace, capfd):
+    result = run(capfd, "cache-teacher", "-opt", workplace / "run.yml", "--set", "distill.cache=false")
     assert (result.code, result.err) == (2, "imdn-kd: distill.cache: is not asked for; set it to true\n")
 
 
