@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from imdn_kd.config.options import read_options
@@ -21,8 +22,11 @@ from tests.cli.run import run
 from tests.fake_set import make_set, picture
 
 ROOT = Path(__file__).resolve().parents[2]
-RECIPES = sorted(path for kind in ("train", "distill") for path in (ROOT / "options" / kind).glob("*.yml"))
-FILES = [*RECIPES, *sorted((ROOT / "options").glob("*.yml"))]
+OWN = ROOT / "options" / "distill" / "own_photos_x4.yml"
+RECIPES = sorted(
+    path for kind in ("train", "distill") for path in (ROOT / "options" / kind).glob("*.yml") if path != OWN
+)
+FILES = [*RECIPES, OWN, *sorted((ROOT / "options").glob("*.yml"))]
 NAMES = [path.stem for path in FILES]
 
 X2 = Path("experiments/imdn_x2/models/net_g_best_psnr.safetensors")
@@ -35,12 +39,14 @@ def workplace(tmp_path_factory):
     root = tmp_path_factory.mktemp("workplace")
     for seed in range(3):
         write_image(root / "photographs" / f"{seed}.png", Picture(picture((204, 216), seed)))
-    for name in ("DIV2K", "sample"):
+    for name in ("DIV2K", "photos", "sample"):
         output = default_output(name, "store", root / "datasets")
         options = PrepareOptions(source="folder", path=str(root / "photographs"), output=str(output))
         write_dataset(options, open_source(options, root=root), root=root)
     for name in ("DIV2K_valid", "sample_valid", "Set5", "Set14"):
         make_set(default_output(name, "folder", root / "datasets"), size=(48, 52))
+    make_set(root / "photos_valid", hr="", size=(48, 52))
+    torch.save(ARCHS.build({"type": "imdn", "upscale": 4}).state_dict(), root / "IMDN_x4.pth")
     for path in (X2, X2_LATEST):
         save_model(root / path, ModelFile(ARCHS.build({"type": "imdn", "upscale": 2})))
     quickstart = root / "experiments" / "quickstart" / "models" / "net_g_latest.safetensors"

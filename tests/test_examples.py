@@ -1,0 +1,33 @@
+"""The programs in examples/, run as a user does."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+from imdn_kd.archs import IMDN
+from imdn_kd.inference.model_file import ModelFile, save_model
+from tests.fake_set import picture
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+def test_upscale_a_folder(tmp_path, monkeypatch, capsys):
+    save_model(tmp_path / "tiny.safetensors", ModelFile(IMDN(num_feat=8, num_block=1, upscale=2)))
+    (tmp_path / "in").mkdir()
+    Image.fromarray(picture((12, 16))).save(tmp_path / "in" / "a.jpg")
+    Image.new("RGBA", (9, 7)).save(tmp_path / "in" / "b.png")
+    (tmp_path / "in" / "c.png").write_text("no picture")
+    words = [str(tmp_path / "in"), str(tmp_path / "out"), "--model", str(tmp_path / "tiny.safetensors"), "--scale", "2"]
+    monkeypatch.setattr(sys, "argv", ["upscale_a_folder.py", *words])
+
+    runpy.run_path(str(EXAMPLES / "upscale_a_folder.py"), run_name="__main__")
+
+    assert {path.name: Image.open(path).size for path in (tmp_path / "out").iterdir()} == {
+        "a.png": (32, 24),
+        "b.png": (18, 14),
+    }
+    assert "c.png: left out" in capsys.readouterr().out
