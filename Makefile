@@ -10,9 +10,9 @@ MODEL := models/net_g_latest.safetensors
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-# The zoo. STUDENT: which one, by default the next in options/zoo/line.txt; PHOTOS: folder with the photographs to train
-# on; LIST: the files of it that go into a pack; NOTES: Markdown on data and licences for the card, by default what the
-# student's card says if it has seen the same photographs.
+# The zoo. STUDENT: its name (default: the next in options/zoo/line.txt); PHOTOS: folder of the training photographs;
+# LIST: those of them that go into a pack; NOTES: Markdown on data and licences for the card (default: that of the
+# student's card, if it was trained on the same photographs).
 STUDENT ?=
 MINUTES ?= 50
 LIST ?= $(PHOTOS)/list.txt
@@ -76,9 +76,9 @@ bench: $(INSTALLED)
 zoo: $(INSTALLED) datasets/photos.store
 	$(BIN)/imdn-kd zoo train $(STUDENT) --minutes $(MINUTES) $(if $(NOTES),--notes $(NOTES))
 
-# Photographs that weights are selected on, and that are not trained on. Made once: a pack brings it along.
+# Photographs that weights are selected on, held out of training. Made once; a pack contains them.
 datasets/edges:
-	@test -d "$(PHOTOS)" || { echo "make zoo PHOTOS=FOLDER: say where the photographs are to train on" >&2; exit 2; }
+	@test -d "$(PHOTOS)" || { echo "make zoo PHOTOS=FOLDER: give the folder of the training photographs" >&2; exit 2; }
 	@rm -rf $@.part && mkdir -p $@.part
 	@while IFS= read -r file; do \
 	    case $$file in ''|'#'*) continue;; esac; \
@@ -89,12 +89,12 @@ datasets/edges:
 	@mv $@.part $@
 
 datasets/photos.store: | datasets/edges $(INSTALLED)
-	@test -d "$(PHOTOS)" || { echo "make zoo PHOTOS=FOLDER: say where the photographs are to train on" >&2; exit 2; }
+	@test -d "$(PHOTOS)" || { echo "make zoo PHOTOS=FOLDER: give the folder of the training photographs" >&2; exit 2; }
 	$(BIN)/imdn-kd prepare folder '$(PHOTOS)' --scale 2 --scale 3 --scale 4 $(SETS:%=--exclude-like %) --output $@
 
 # To unpack beside this file on the other machine: tar xf pack.tar, then make zoo PHOTOS=datasets/pack.
 pack: datasets/edges
-	@test -f "$(LIST)" || { echo "make pack PHOTOS=FOLDER LIST=FILE: say which photographs are to be in it" >&2; exit 2; }
+	@test -f "$(LIST)" || { echo "make pack PHOTOS=FOLDER LIST=FILE: give the list of photographs to pack" >&2; exit 2; }
 	@trap 'rm -f $(PACK).part' EXIT; \
 	tar --create --file $(PACK).part --dereference $(SETS) $(TEACHERS) && \
 	tar --append --file $(PACK).part --dereference --directory '$(PHOTOS)' --transform 's,^,datasets/pack/,' --files-from $(abspath $(LIST)) && \
