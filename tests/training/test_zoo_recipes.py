@@ -231,7 +231,7 @@ def test_photographs_to_select_on_are_copied_and_not_trained_on(photographs):
     ("photos", "message"),
     [
         ("photos", "photos/c.png: cannot be copied, but options/zoo/edges.txt lists it; give the folder that has it"),
-        ("nowhere", "make zoo PHOTOS=FOLDER: say where the photographs are to train on"),
+        ("nowhere", "make zoo PHOTOS=FOLDER: give the folder of the training photographs"),
     ],
 )
 def test_photographs_to_select_on_that_are_missing_are_said(photographs, photos, message):
@@ -254,6 +254,6 @@ def test_make_trains_the_next_student_or_the_one_that_is_named(photographs):
 def test_what_a_pack_lacks_is_said(workplace, tmp_path, monkeypatch):
     monkeypatch.chdir(workplace)
     (tmp_path / "list.txt").write_text("photographs/none.png\n")
-    assert "say which photographs are to be in it" in make("pack", "PHOTOS=.").stderr
+    assert "give the list of photographs to pack" in make("pack", "PHOTOS=.").stderr
     assert make("pack", "PHOTOS=.", f"LIST={tmp_path}/list.txt", f"PACK={tmp_path}/pack.tar").returncode == 2
     assert [path.name for path in tmp_path.iterdir()] == ["list.txt"]
