@@ -1,6 +1,12 @@
 """Losses. Importing this package fills `imdn_kd.registry.LOSSES`."""
 
-from imdn_kd.losses.affinity import ChannelAffinityLoss, InstanceAffinityLoss, PairwiseLoss, SpatialAffinityLoss
+from imdn_kd.losses.affinity import (
+    ChannelAffinityLoss,
+    InstanceAffinityLoss,
+    InstanceCosineLoss,
+    PairwiseLoss,
+    SpatialAffinityLoss,
+)
 from imdn_kd.losses.attention import AttentionLoss
 from imdn_kd.losses.contrastive import ContrastiveLoss
 from imdn_kd.losses.frequency import FrequencyBandLoss, WaveletLoss
@@ -17,6 +23,7 @@ __all__ = [
     "FFTLoss",
     "FrequencyBandLoss",
     "InstanceAffinityLoss",
+    "InstanceCosineLoss",
     "L1Loss",
     "LocalSimilarityLoss",
     "MSELoss",

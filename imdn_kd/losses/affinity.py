@@ -141,10 +141,42 @@ class ChannelAffinityLoss(FeatureLoss):
 
 @LOSSES.register
 class InstanceAffinityLoss(FeatureLoss):
-    """Instance affinity of FAKD (He et al., ICIP 2020): mean difference of the cosines of the samples of a batch.
+    """Instance affinity of FAKD (He et al., ICIP 2020, https://doi.org/10.1109/ICIP40778.2020.9190917).
+
+    The mean difference of the B x B inner products of the samples of a batch, each row divided by its L2 norm. With
+    `distance: l2` it is similarity-preserving distillation (Tung and Mori, ICCV 2019,
+    https://arxiv.org/abs/1907.09682). A sample is the vector of all its features, and is paired with itself, too: a
+    batch of one gives 0. Student and teacher may differ in width.
+
+    Args:
+        distance: `l1`, the absolute difference, as in FAKD, or `l2`, the squared one.
+
+    Raises:
+        InputError: another `distance`.
+
+    Attributes:
+        compares_samples: what the loss is worth depends on which samples make up the batch, and on how many.
+    """
+
+    compares_samples = True
+
+    def __init__(self, *, distance: str = "l1") -> None:
+        super().__init__()
+        check_choice("InstanceAffinityLoss", "distance", distance, DISTANCES)
+        self.distance = distance
+
+    def compute(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """As in `FeatureLoss`."""
+        difference = _gram_rows(student) - _gram_rows(teacher)
+        return difference.abs().mean() if self.distance == "l1" else difference.square().mean()
+
+
+@LOSSES.register
+class InstanceCosineLoss(FeatureLoss):
+    """Mean difference of the cosines of the samples of a batch; see `InstanceAffinityLoss` for the published form.
 
     A sample is the vector of all its features; one that is 0 has an affinity of 0 and gets no gradient. Each sample is
-    paired with itself, too, so that a batch of one is worth nothing. Student and teacher may differ in width.
+    paired with itself, too: a batch of one gives 0. Student and teacher may differ in width.
 
     Args:
         distance: `l1`, the absolute difference, or `l2`, the squared one.
@@ -160,7 +192,7 @@ class InstanceAffinityLoss(FeatureLoss):
 
     def __init__(self, *, distance: str = "l1") -> None:
         super().__init__()
-        check_choice("InstanceAffinityLoss", "distance", distance, DISTANCES)
+        check_choice("InstanceCosineLoss", "distance", distance, DISTANCES)
         self.distance = distance
 
     def compute(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -179,3 +211,10 @@ def _channels(features: Tensor) -> Tensor:
 
 def _samples(features: Tensor) -> Tensor:
     return l2_normalize(features.contiguous().flatten(1).mT[None])
+
+
+def _gram_rows(features: Tensor) -> Tensor:
+    vectors = features.flatten(1)
+    # Row by row rather than as a matrix product, whose gradient would be computed in bf16 under autocast.
+    rows = [(vectors * vector).sum(1) for vector in vectors]
+    return functional.normalize(torch.stack(rows), dim=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -16,7 +17,7 @@ FORMS = ("paper", "code")
 
 @LOSSES.register
 class AttentionLoss(FeatureLoss):
-    """Squared distance of the attention maps (Zagoruyko and Komodakis, ICLR 2017, section 3.1).
+    """Distance of the attention maps (Zagoruyko and Komodakis, ICLR 2017, https://arxiv.org/abs/1612.03928, sec. 3.1).
 
     The map of a sample is the sum of |f|^p over the channels, divided by its L2 norm over the H x W pixels, or by 1e-12
     if that is more: a map of zeros stays one. Only where features are large is compared, not how large. Widths may
@@ -24,8 +25,9 @@ class AttentionLoss(FeatureLoss):
 
     Args:
         p: at least 1; the larger, the more the map is that of the largest channel.
-        form: `paper`: the sum over the pixels, 0 to 2 whatever the size; `code`: the mean over the pixels, as in the
-            code of the authors, so that the loss falls with the size of the patches. Both: the mean over the samples.
+        form: `paper`: the L2 norm of the difference, Eq. (2), 0 to sqrt(2) whatever the size; `code`: the mean of the
+            squared difference over the pixels, as in the authors' code, so that the loss falls with the size of the
+            patches. Both: the mean over the samples.
 
     Raises:
         InputError: a `p` below 1 or not finite, or another `form`.
@@ -41,8 +43,12 @@ class AttentionLoss(FeatureLoss):
 
     def compute(self, student: Tensor, teacher: Tensor) -> Tensor:
         """As in `FeatureLoss`."""
-        squares = (self._map(student) - self._map(teacher)).square()
-        return squares.mean() if self.form == "code" else squares.sum(1).mean()
+        difference = self._map(student) - self._map(teacher)
+        if self.form == "code":
+            return difference.square().mean()
+        # Its gradient is 0, not NaN, where the maps are equal.
+        norm: Tensor = torch.linalg.vector_norm(difference, dim=1).mean()
+        return norm
 
     def _map(self, features: Tensor) -> Tensor:
         return functional.normalize(features.abs().pow(self.p).sum(1).flatten(1), dim=1)

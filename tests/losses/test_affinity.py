@@ -10,12 +10,19 @@ from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 
 from imdn_kd.losses import pairwise_ops as pairs
-from imdn_kd.losses.affinity import ChannelAffinityLoss, InstanceAffinityLoss, PairwiseLoss, SpatialAffinityLoss
+from imdn_kd.losses.affinity import (
+    ChannelAffinityLoss,
+    InstanceAffinityLoss,
+    InstanceCosineLoss,
+    PairwiseLoss,
+    SpatialAffinityLoss,
+)
 from imdn_kd.losses.local_similarity import LocalSimilarityLoss
 from imdn_kd.registry import LOSSES
 from tests.reference import affinity as reference
 from tests.refused import refused
 
+SHORT = (ChannelAffinityLoss, InstanceAffinityLoss, InstanceCosineLoss)
 EVERY = [
     PairwiseLoss(),
     PairwiseLoss(distance="l1"),
@@ -24,10 +31,21 @@ EVERY = [
     PairwiseLoss(beta=2, pooling="max"),
     *(PairwiseLoss(preset=preset) for preset in ("paper", "skd_code", "fakd")),
     SpatialAffinityLoss(),
-    *(kind(distance=d) for kind in (ChannelAffinityLoss, InstanceAffinityLoss) for d in ("l1", "l2")),
+    *(
+        kind(distance=d)
+        for kind in (ChannelAffinityLoss, InstanceAffinityLoss, InstanceCosineLoss)
+        for d in ("l1", "l2")
+    ),
     *(LocalSimilarityLoss(kind=kind, distance=d) for kind in ("cosine", "distance") for d in ("l1", "l2")),
 ]
-PUBLIC = (PairwiseLoss, SpatialAffinityLoss, ChannelAffinityLoss, InstanceAffinityLoss, LocalSimilarityLoss)
+PUBLIC = (
+    PairwiseLoss,
+    SpatialAffinityLoss,
+    ChannelAffinityLoss,
+    InstanceAffinityLoss,
+    InstanceCosineLoss,
+    LocalSimilarityLoss,
+)
 
 
 def label(loss):
@@ -116,14 +134,19 @@ def test_channel_and_instance_affinity_compare_planes_and_samples(distance, shap
     channel, instance = ChannelAffinityLoss(distance=distance), InstanceAffinityLoss(distance=distance)
     assert close(of(channel, student, teacher), reference.channel(student, teacher, distance))
     assert close(of(instance, student, teacher), reference.instance(student, teacher, distance))
+    cosine = InstanceCosineLoss(distance=distance)
+    assert close(of(cosine, student, teacher), reference.instance_cosine(student, teacher, distance))
 
 
 @l1_or_l2
-def test_instance_affinity_knows_no_width(distance):
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [(InstanceAffinityLoss, reference.instance), (InstanceCosineLoss, reference.instance_cosine)],
+)
+def test_instances_may_differ_in_width(kind, expected, distance):
     student, teacher = features(4, 2, 5, 6), features(4, 3, 5, 6)
-    expected = reference.instance(student, teacher, distance)
 
-    assert close(of(InstanceAffinityLoss(distance=distance), student, teacher), expected)
+    assert close(of(kind(distance=distance), student, teacher), expected(student, teacher, distance))
 
 
 @every_loss

@@ -37,7 +37,7 @@ def test_maps_without_a_common_pixel_are_as_far_apart_as_maps_can_be():
     student, teacher = torch.zeros(1, 1, 2, 2), torch.zeros(1, 2, 2, 2)
     student[0, 0, 0, 0], teacher[0, :, 1, 1] = 3.0, 5.0
 
-    assert float(AttentionLoss()(student, teacher)) == pytest.approx(2)
+    assert float(AttentionLoss()(student, teacher)) == pytest.approx(math.sqrt(2))
     assert float(AttentionLoss(form="code")(student, teacher)) == pytest.approx(0.5)
 
 
@@ -57,6 +57,15 @@ def test_a_student_of_zeros_is_at_a_distance_of_one_with_a_finite_gradient(p):
 
     assert value.item() == pytest.approx(1)
     assert torch.isfinite(student.grad).all()
+
+
+def test_equal_maps_give_nothing_and_a_gradient_of_zero():
+    student = torch.from_numpy(features(2, 4, 6, 6)).requires_grad_()
+    value = AttentionLoss()(student, student.detach().clone())
+    value.backward()
+
+    assert value.item() == 0
+    assert not student.grad.any()
 
 
 def test_two_maps_of_zeros_are_equal():

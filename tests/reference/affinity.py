@@ -101,6 +101,17 @@ def channel(student: np.ndarray, teacher: np.ndarray, distance: str) -> float:
 
 
 def instance(student: np.ndarray, teacher: np.ndarray, distance: str) -> float:
+    def rows(features: np.ndarray) -> list[list[float]]:
+        samples = [sample.ravel() for sample in features.astype(np.float64)]
+        grams = [[float(np.dot(one, other)) for other in samples] for one in samples]
+        return [[value / np.sqrt(sum(v * v for v in row)) for value in row] for row in grams]
+
+    s, t = rows(student), rows(teacher)
+    costs = [cost(s[i][j] - t[i][j], distance) for i, j in np.ndindex(len(s), len(s))]
+    return sum(costs) / len(costs)
+
+
+def instance_cosine(student: np.ndarray, teacher: np.ndarray, distance: str) -> float:
     s, t = student.astype(np.float64), teacher.astype(np.float64)
     costs = [
         cost(cosine(s[i].ravel(), s[j].ravel()) - cosine(t[i].ravel(), t[j].ravel()), distance)

@@ -47,7 +47,7 @@ def attention(student: np.ndarray, teacher: np.ndarray, p: float, form: str) -> 
     losses = []
     for one, other in zip(student, teacher, strict=True):
         squares = [(a - b) ** 2 for a, b in zip(mapped(one), mapped(other), strict=True)]
-        losses.append(sum(squares) if form == "paper" else sum(squares) / len(squares))
+        losses.append(math.sqrt(sum(squares)) if form == "paper" else sum(squares) / len(squares))
     return sum(losses) / len(losses)
 
 
