@@ -56,7 +56,8 @@ def prepared(tmp_path_factory):
     """The files that the examples name, small ones."""
     root = tmp_path_factory.mktemp("prepared")
     torch.manual_seed(0)
-    torch.save(IMDN(num_feat=8, num_block=1, upscale=4).state_dict(), root / "IMDN_x4.pth")
+    for scale in (2, 4):
+        torch.save(IMDN(num_feat=8, num_block=1, upscale=scale).state_dict(), root / f"IMDN_x{scale}.pth")
     teacher = ModelFile(IMDN(num_feat=16, num_block=2, upscale=2))
     (root / "experiments/imdn_x2/models").mkdir(parents=True)
     save_model(root / "experiments/imdn_x2/models/net_g_best_psnr.safetensors", teacher)

@@ -1,4 +1,4 @@
-"""Option files: the teachers, and what the student is to learn from them."""
+"""Options of teachers and of the loss terms that a student learns from them."""
 
 from __future__ import annotations
 
@@ -12,29 +12,28 @@ from pydantic_core import PydanticCustomError
 from imdn_kd.config.options import Integer, Options, UserPath
 
 CRITIC_OPTIM = {"type": "Adam", "lr": 1e-4, "betas": [0.0, 0.9]}
-"""The optimiser of the critic where `train.optim_d` is not given."""
+"""The optimizer of the critic where `train.optim_d` is not given."""
 
 GROUND_TRUTH_OPTIONS = {"l_pix": "pixel_opt", "l_fft": "fft_opt"}
-"""The options in `train` of losses between result and original, by the names under which these are logged."""
+"""Options in `train` of losses against the ground truth, by the names under which these are logged."""
 
 CRITIC_LOSSES = ("d_score", "d_penalty")
-"""Names under which the losses of a critic are logged."""
+"""Names under which the losses of the critic are logged."""
 
 
 class TeacherOptions(Options):
-    """`network_t`: a teacher, by the file of its weights.
+    """`network_t`: a teacher.
 
     Attributes:
-        type: network of ours or of BasicSR, with its own options; not needed for a model file of ours, a checkpoint of
-            the official IMDN, or one that spandrel recognises.
-        weights: file of its weights, or a student of the zoo.
-        param_key: with `type`, which of the weights in a checkpoint of BasicSR; by default the averaged ones if there
-            are any.
-        value_range: what stands for white in its input and output; by default as its file says, otherwise 1.
-        mean: R, G and B that are subtracted from its input and added to its output, in [0, 1].
-        self_ensemble: the mean over the eight turns and mirror images, at eight times the cost.
-        precision: `fp32`, or mixed precision with `bf16` or `fp16`; by default that of the training.
-        weight: its part in the mean of several teachers.
+        type: network of ours or of BasicSR, with its own options; not needed for a model file of ours, an official IMDN
+            checkpoint, or one that spandrel recognises.
+        weights: checkpoint, or name of a student of the zoo.
+        param_key: with `type`, which weights of a BasicSR checkpoint (default: the EMA weights if there are any).
+        value_range: what stands for white in its input and output (default: as its file says, otherwise 1).
+        mean: R, G and B in [0, 1] that are subtracted from its input and added to its output.
+        self_ensemble: average over the eight rotations and mirror images, at eight times the cost.
+        precision: `fp32`, or mixed precision with `bf16` or `fp16` (default: that of the training).
+        weight: its weight in the mean of several teachers.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -58,26 +57,26 @@ class TeacherOptions(Options):
         return self
 
     def spec(self) -> dict[str, Any] | None:
-        """What the registry builds from; None if the file says it."""
+        """The spec for the registry; None if the file says what network it is."""
         return None if self.type is None else {"type": self.type, **(self.__pydantic_extra__ or {})}
 
 
 class ObjectiveOptions(Options):
-    """`distill.objectives.NAME`: something that the student is to have in common with the teacher.
+    """`distill.objectives.NAME`: a loss term between student and teacher.
 
     `imdn-kd options objectives` describes every type with its own options.
 
     Attributes:
-        type: a loss between images (`L1Loss`, ...), for the results of both; one between features (`PairwiseLoss`,
-            `StatisticsLoss`, ...), for taps; `ContrastiveLoss`; `HolisticTerm`, for a critic; or `UpcyclingTerm`.
+        type: a loss between images (`L1Loss`, ...), for the outputs of both; one between features (`PairwiseLoss`,
+            `StatisticsLoss`, ...), for `taps`; `ContrastiveLoss`; `HolisticTerm`, with a critic; or `UpcyclingTerm`.
         loss_weight: factor in the sum.
         taps: features that are compared: names for both networks (`head`, `block.3`, `fusion`, `body_out`, `sr`) or
-            paths of modules, `STUDENT: TEACHER` where they differ. By default the results, `sr`.
-        tap_weights: factors of these, one for each; by default 1 / their number.
-        start_iter: the first update in which it counts, from 0.
-        stop_iter: the first in which it no longer counts; by default it counts to the end.
-        ramp_iter: updates in which its weight rises from 0 after `start_iter`.
-        decay_iter: updates in which its weight falls to 0 before `stop_iter`, or before the end.
+            paths of modules, `STUDENT: TEACHER` where they differ (default: the outputs, `sr`).
+        tap_weights: factors of these, one for each (default: 1 / their number).
+        start_iter: first iteration with a weight, from 0.
+        stop_iter: first iteration without one again (default: it has one to the end).
+        ramp_iter: iterations in which the weight ramps up from 0 after `start_iter`.
+        decay_iter: iterations in which the weight decays to 0 before `stop_iter`, or before the end.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -114,12 +113,12 @@ class ObjectiveOptions(Options):
         return self
 
     def spec(self) -> dict[str, Any]:
-        """What the registries build from."""
+        """The spec for the registries."""
         return {"type": self.type, **(self.__pydantic_extra__ or {})}
 
 
 def _refuse_misspelt(options: Options) -> None:
-    """Refuse keys that are meant for a network or loss, but look like misspelt ones of the section."""
+    """Refuse keys that would go to a network or loss, but look like misspelt ones of the section."""
     known = type(options).model_fields.keys()
     for key in options.__pydantic_extra__ or {}:
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
@@ -132,10 +131,10 @@ class DistillOptions(Options):
     """`distill`.
 
     Attributes:
-        objectives: by the names under which they are logged, as `l_kd`.
-        cache: compute the teacher's results for all training images once, into the store, instead of in every update.
-        check_images: how many images of the set for selection are enlarged by the teacher before training, which is
-            refused if bicubic interpolation, or the student as it is now, does better; 0 is none.
+        objectives: loss terms, by the names under which they are logged, as `l_kd`.
+        cache: compute the teacher's outputs for all training images once, into the store, not in every iteration.
+        check_images: how many images of the selection set the teacher upscales before training, which is refused if
+            bicubic interpolation, or the student's first weights, do better; 0 is none.
     """
 
     objectives: dict[str, ObjectiveOptions] = Field(min_length=1)
