@@ -27,7 +27,7 @@ def taps(
 
     check_installed()
     from imdn_kd.training.schema import TrainOptions
-    from imdn_kd.training.setup.plan import open_networks
+    from imdn_kd.training.setup.open_inputs import open_networks
 
     student, teachers = open_networks(read_options(options, TrainOptions, overrides or ()))
     report_features(student, teachers).show(as_json=as_json)

@@ -24,9 +24,10 @@ from imdn_kd.training.checkpoint import State
 from imdn_kd.training.planned import PlannedPiece, read_piece, write_piece
 from imdn_kd.training.run_folder import RunFolder
 from imdn_kd.training.schema import TrainOptions
-from imdn_kd.training.setup.plan import TrainSetup, build_setup, open_loader
-from imdn_kd.training.setup.resume import state_to_go_on_from
+from imdn_kd.training.setup.open_inputs import open_loader
+from imdn_kd.training.setup.resume import open_state
 from imdn_kd.training.setup.teacher_cache import compare_teachers
+from imdn_kd.training.setup.train_setup import TrainSetup, build_setup
 from imdn_kd.training.signals import Deadline, TimeUpError
 from imdn_kd.training.trainer import Trainer
 
@@ -58,7 +59,7 @@ def next_piece(
     """
     budget.check_scheduler(options)
     folder = RunFolder(Path(root) / options.name)
-    state = state_to_go_on_from(budget.endless(options), folder, auto_resume=auto_resume)
+    state = open_state(options, folder, auto_resume=auto_resume)
     if state is not None and not budget.is_complete(state):
         return budget.go_on(options, state), state, True
     piece = read_piece(folder.piece) if auto_resume else None

@@ -30,7 +30,7 @@ from imdn_kd.training.nonfinite import find_first_nonfinite
 from imdn_kd.training.optim import OptimState, make_ema
 from imdn_kd.training.run_folder import RunFolder
 from imdn_kd.training.schema import TrainOptions
-from imdn_kd.training.setup.plan import TrainSetup
+from imdn_kd.training.setup.train_setup import TrainSetup
 from imdn_kd.training.signals import TIME_UP, Deadline, GracefulStop
 from imdn_kd.training.update import StepResult, TrainStep
 from imdn_kd.training.validation import StoppedError

@@ -182,7 +182,7 @@ class Nearest(SRNetwork):
 
 
 def test_known_results_train_as_asked_ones_do(data, teachers, tmp_path, monkeypatch):
-    monkeypatch.setattr("imdn_kd.training.setup.plan.open_teacher", lambda options, **_: Teacher(Nearest()))
+    monkeypatch.setattr("imdn_kd.training.setup.open_inputs.open_teacher", lambda options, **_: Teacher(Nearest()))
     objectives = {"l_kd": {"type": "L1Loss"}, "l_pair": {"type": "PairwiseLoss"}}
     for name, cache in (("known", True), ("asked", False)):
         trainer, _ = train(distilled(data, teachers[:1], objectives, {"name": name}, cache=cache), tmp_path)

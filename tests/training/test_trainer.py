@@ -21,7 +21,7 @@ from imdn_kd.registry import ARCHS
 from imdn_kd.training import best_checkpoint as module
 from imdn_kd.training.optim import make_ema
 from imdn_kd.training.run import check, prepare
-from imdn_kd.training.setup import plan
+from imdn_kd.training.setup import open_inputs, train_setup
 from imdn_kd.training.trainer import DivergedError
 from tests.fake_set import picture
 from tests.training.small_runs import (
@@ -246,7 +246,7 @@ def test_a_run_keeps_its_training_form(data, tmp_path, before, after, message):
 
 
 def test_a_training_form_that_changes_nothing_is_said(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(plan, "can_expand", lambda network: False)
+    monkeypatch.setattr(train_setup, "can_expand", lambda network: False)
     found = check(small_options(data, {"train": {"reparam": {"width": 2}}}), root=tmp_path)
     assert "train.reparam: no effect, since the network has no 3x3 convolutions" in found.warnings
 
@@ -303,7 +303,7 @@ class Spoilt(nn.Module):
 
 
 def spoil(monkeypatch, calls):
-    monkeypatch.setattr(plan.LOSSES, "build", lambda spec: Spoilt(calls))
+    monkeypatch.setattr(open_inputs.LOSSES, "build", lambda spec: Spoilt(calls))
 
 
 def test_an_update_with_a_gradient_that_is_not_finite_is_skipped(data, tmp_path, monkeypatch, caplog):

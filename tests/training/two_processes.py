@@ -24,7 +24,7 @@ from imdn_kd.errors import InputError
 from imdn_kd.evaluation.protocol import Protocol
 from imdn_kd.training import distributed as launch
 from imdn_kd.training.run import prepare
-from imdn_kd.training.setup import plan
+from imdn_kd.training.setup import open_inputs
 from imdn_kd.training.trainer import DivergedError, Trainer
 from imdn_kd.training.validation import StoppedError, validate
 from tests.training.small_runs import small_options, train
@@ -114,14 +114,14 @@ def damaged_training(data: Path, folder: Path) -> Any:
 
 
 def skipped_update(data: Path, folder: Path) -> Any:
-    plan.LOSSES.build = lambda spec: Spoilt(range(5, 6))
+    open_inputs.LOSSES.build = lambda spec: Spoilt(range(5, 6))
     trainer, result = train(small_options(data, {"name": "skipped", "logger": LOGGER}), folder)
     finite = all(bool(value.isfinite().all()) for value in trainer.network.state_dict().values())
     return [result.step, finite, digest(trainer)]
 
 
 def diverged(data: Path, folder: Path) -> Any:
-    plan.LOSSES.build = lambda spec: Spoilt(range(3, 99))
+    open_inputs.LOSSES.build = lambda spec: Spoilt(range(3, 99))
     try:
         train(small_options(data, {"name": "diverged", "train": {"max_skipped": 3}}), folder)
     except DivergedError as error:

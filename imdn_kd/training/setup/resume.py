@@ -1,4 +1,4 @@
-"""Which state a run goes on from, and whether it is of this run."""
+"""The training state that a run resumes from, and whether it is of this run."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from imdn_kd.training.checkpoint import State, load_state, newest_state
 from imdn_kd.training.run_folder import RunFolder
 from imdn_kd.training.schema import TrainOptions
 
+MISMATCH = "train.state-mismatch"
 
-def state_to_go_on_from(options: TrainOptions, folder: RunFolder, *, auto_resume: bool) -> State | None:
+
+def open_state(options: TrainOptions, folder: RunFolder, *, auto_resume: bool) -> State | None:
     """Return the newest state of the run, or else the one that is named; None if it is to begin.
 
     Args:
@@ -25,40 +27,47 @@ def state_to_go_on_from(options: TrainOptions, folder: RunFolder, *, auto_resume
         auto_resume: whether the newest state is wanted.
 
     Raises:
-        InputError: the state is damaged, of another network, or beyond the end of the run.
+        InputError: the state is damaged.
     """
     state = newest_state(folder.states) if auto_resume else None
     if state is None and options.path.resume_state is not None:
-        state = load_state(Path(options.path.resume_state))
-    if state is None:
-        return None
-    now = options.model_dump(mode="json")
+        return load_state(Path(options.path.resume_state))
+    return state
+
+
+def check_state(state: State, options: TrainOptions, folder: RunFolder) -> None:
+    """Make sure that a state is of a run with these options.
+
+    Raises:
+        InputError: it is of another network, scale, optimiser or training form, or beyond the end of the run.
+    """
+    before, now = state.options, options.model_dump(mode="json")
+    weights = "begin from the weights with path.pretrain_network_g under another name"
     for key in ("network_g", "scale"):
-        if state.options[key] != now[key]:
+        if before[key] != now[key]:
             raise InputError(
-                f"{folder.path}: was trained with {key} {state.options[key]}, now it is {now[key]}; "
-                "use another name, or train without --auto_resume"
+                f"{folder.path}: was trained with {key} {before[key]}, now it is {now[key]}; "
+                "use another name, or train without --auto_resume",
+                code=MISMATCH,
             )
-    before = state.options["train"]["optim_g"]["type"]
-    if before != options.train.optim_g.type:
+    optim = before["train"]["optim_g"]["type"]
+    if optim != options.train.optim_g.type:
         raise InputError(
-            f"{folder.path}: was trained with the optimiser {before}, now it is {options.train.optim_g.type}; "
-            "keep it, or begin from the weights with path.pretrain_network_g under another name"
+            f"{folder.path}: was trained with the optimiser {optim}, now it is {options.train.optim_g.type}; "
+            f"keep it, or {weights}",
+            code=MISMATCH,
         )
-    if state.options["train"].get("reparam") != now["train"]["reparam"]:
-        widths = [
-            "no train.reparam" if reparam is None else f"train.reparam.width {reparam['width']}"
-            for reparam in (state.options["train"].get("reparam"), now["train"]["reparam"])
-        ]
+    forms = [each["train"].get("reparam") for each in (before, now)]
+    if forms[0] != forms[1]:
+        had, has = ("no train.reparam" if form is None else f"train.reparam.width {form['width']}" for form in forms)
         raise InputError(
-            f"{folder.path}: was trained with {widths[0]}, now there is {widths[1]}; keep it, or begin from the "
-            "weights with path.pretrain_network_g under another name"
+            f"{folder.path}: was trained with {had}, now there is {has}; keep it, or {weights}", code=MISMATCH
         )
     if state.step > options.train.total_iter:
         raise InputError(
-            f"{folder.path}: has {state.step} updates, more than total_iter, {options.train.total_iter}; give more"
+            f"{folder.path}: has {state.step} iterations, more than total_iter, {options.train.total_iter}; give more",
+            code="train.state-beyond-end",
         )
-    return state
 
 
 def check_trainable_modules(state: State, options: TrainOptions, modules: Mapping[str, nn.Module]) -> Iterator[str]:

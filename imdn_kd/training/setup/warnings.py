@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
+
 from imdn_kd.data.schema import TrainDataOptions
 from imdn_kd.distill.distiller import ADAPTERS, CRITIC, Distiller
+from imdn_kd.training import distributed as launch
 from imdn_kd.training.schema import CosineOptions, MultiStepOptions, TrainOptions
 
 
@@ -55,6 +58,15 @@ def distill_warnings(options: TrainOptions, distiller: Distiller) -> Iterator[st
     for key in ("optim_d", "scheduler_d"):
         if key in given and CRITIC not in modules:
             yield f"train.{key}: no effect, since there is no HolisticTerm"
+
+
+def device_warnings(options: TrainOptions, device: torch.device) -> Iterator[str]:
+    """One line if the run is on another device than the options ask for, or leaves GPUs idle."""
+    gpus = torch.cuda.device_count()
+    if options.num_gpu != 0 and device.type == "cpu":
+        yield "num_gpu: there is no GPU here; the run is on the CPU"
+    if options.num_gpu == "auto" and gpus > 1 and launch.world_size() == 1:
+        yield f"num_gpu: one of {gpus} GPUs is used; all with torchrun --nproc_per_node {gpus} -m imdn_kd train ..."
 
 
 def _run(options: TrainOptions, processes: int) -> Iterator[str]:

@@ -1,0 +1,149 @@
+"""The second pass over an option file: open what it names; nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+
+from imdn_kd.archs.base import SRNetwork
+from imdn_kd.data.benchmark_sets import ImageSet, find_set
+from imdn_kd.distill.schema import GROUND_TRUTH_OPTIONS
+from imdn_kd.distill.teacher import Teacher
+from imdn_kd.distill.terms import LossTerm, OutputTerm, weight_schedule
+from imdn_kd.errors import InputError
+from imdn_kd.evaluation.metrics import is_measurable
+from imdn_kd.evaluation.schema import DatasetOptions
+from imdn_kd.integrations.teachers import open_teacher
+from imdn_kd.registry import ARCHS, LOSSES
+from imdn_kd.training.checkpoint import State
+from imdn_kd.training.loader import TrainLoader, open_images
+from imdn_kd.training.run_folder import RunFolder
+from imdn_kd.training.schema import TrainOptions
+from imdn_kd.training.setup.problems import Problems
+from imdn_kd.training.setup.resume import open_state
+from imdn_kd.utils.files import check_folder
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What an option file names, opened; what could not be opened is None or left out.
+
+    Attributes:
+        state: the training state to resume from; None to begin.
+        network: the student with random weights, on the CPU.
+        loader: training batches.
+        terms: the losses between its outputs and the ground truth.
+        teachers: on the CPU.
+        val: data sets that are scored during training.
+        test: data sets that are scored at the end.
+    """
+
+    state: State | None
+    network: SRNetwork | None
+    loader: TrainLoader | None
+    terms: list[LossTerm]
+    teachers: list[Teacher]
+    val: list[ImageSet]
+    test: list[ImageSet]
+
+
+def open_inputs(
+    options: TrainOptions, folder: RunFolder, device: torch.device, problems: Problems, *, auto_resume: bool
+) -> Inputs:
+    """Open all that an option file names.
+
+    Args:
+        options: of the run.
+        folder: of the run.
+        device: where it is to run.
+        problems: takes what is wrong.
+        auto_resume: resume from the newest state of the run, if there is one.
+    """
+    with problems.at("--root"):
+        check_folder(folder.path)
+    state = problems.of(state_option(auto_resume), lambda: open_state(options, folder, auto_resume=auto_resume))
+    # Networks draw their first weights from this, then losses and teachers what they need: the order counts.
+    torch.manual_seed(options.manual_seed)
+    network = problems.of("network_g", lambda: _network(options))
+    loader = problems.of("datasets.train", lambda: open_loader(options))
+    terms, teachers = [*_terms(options, problems)], [*_teachers(options, device, problems)]
+    val, test = ([*_image_sets(options, phase, problems)] for phase in ("val", "test"))
+    return Inputs(state, network, loader, terms, teachers, val, test)
+
+
+def open_networks(options: TrainOptions) -> tuple[SRNetwork, list[Teacher]]:
+    """Open student and teachers alone, on the CPU.
+
+    Raises:
+        InputError: with a line for each that cannot be used.
+    """
+    problems = Problems()
+    torch.manual_seed(options.manual_seed)
+    network = problems.of("network_g", lambda: _network(options))
+    teachers = [*_teachers(options, torch.device("cpu"), problems)]
+    problems.check()
+    assert network is not None  # noqa: S101 - otherwise there is a problem
+    return network, teachers
+
+
+def open_loader(options: TrainOptions, planes: tuple[str, ...] = ()) -> TrainLoader:
+    """Open the training images, with further planes of the store."""
+    data = options.datasets.train
+    images = open_images(data, options.scale, planes)
+    return TrainLoader(data, images, seed=options.manual_seed, accumulation=options.train.accumulation)
+
+
+def state_option(auto_resume: bool) -> str:
+    """The option that names the state to resume from."""
+    return "--auto_resume" if auto_resume else "path.resume_state"
+
+
+def _network(options: TrainOptions) -> SRNetwork:
+    network: SRNetwork = ARCHS.build(options.network_g.spec())
+    if network.info.scale != options.scale:
+        raise InputError(
+            f"{options.network_g.type} enlarges x{network.info.scale}, but scale is {options.scale}",
+            code="model.scale-mismatch",
+        )
+    return network
+
+
+def _terms(options: TrainOptions, problems: Problems) -> Iterator[LossTerm]:
+    for name, given in options.train.losses().items():
+        loss = problems.of(f"train.{GROUND_TRUTH_OPTIONS[name]}", partial(LOSSES.build, given.spec()))
+        if loss is not None:
+            weight = weight_schedule(given.loss_weight, total=options.train.total_iter)
+            yield OutputTerm(loss, weight=weight, name=name)
+
+
+def _teachers(options: TrainOptions, device: torch.device, problems: Problems) -> Iterator[Teacher]:
+    channels = 1 if options.datasets.train.color == "y" else 3
+    for number, given in enumerate(options.teachers()):
+        place = f"network_t.{number}" if isinstance(options.network_t, list) else "network_t"
+        opening = partial(open_teacher, given, scale=options.scale, num_in_ch=channels, device=device)
+        teacher = problems.of(place, partial(opening, precision=options.train.precision))
+        if teacher is not None:
+            yield teacher
+
+
+def _image_sets(options: TrainOptions, phase: Literal["val", "test"], problems: Problems) -> Iterator[ImageSet]:
+    for dataset in options.datasets.measured(phase) if options.scale > 1 else ():
+        images = problems.of(f"datasets.{phase}", partial(_image_set, dataset, options))
+        if images is not None:
+            yield images
+
+
+def _image_set(dataset: DatasetOptions, options: TrainOptions) -> ImageSet:
+    images = find_set(dataset.source(), options.scale)
+    for pair in images.pairs:
+        hr, _ = images.load(pair)
+        if not is_measurable(hr.shape[:2], options.scale, options.protocol()):
+            raise InputError(
+                f"{pair.hr}: {hr.shape[1]}x{hr.shape[0]} px are too few to be measured; remove it",
+                code="image.too-small",
+            )
+    return images

@@ -1,0 +1,73 @@
+"""The first pass over an option file: what can be told without opening anything that it names."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+
+from imdn_kd.distill.distiller import ADAPTERS, CRITIC, STUDENT
+from imdn_kd.inference.device import choose_dtype
+from imdn_kd.training.log import missing_trackers
+from imdn_kd.training.optim import check_optimizer
+from imdn_kd.training.schedule import Factor, constant, cosine_restarts, multistep, warm_up
+from imdn_kd.training.schema import CosineOptions, MultiStepOptions, TrainOptions
+from imdn_kd.training.setup.problems import Problems
+
+
+def validate_options(options: TrainOptions, device: torch.device, problems: Problems) -> dict[str, Factor]:
+    """Check optimisers, schedules, precision, data set names and trackers.
+
+    Args:
+        options: of the run.
+        device: where it is to run.
+        problems: takes what is wrong.
+
+    Returns:
+        The learning rate schedule of each trainable module, by name; empty if one of them is wrong.
+    """
+    train = options.train
+    for key in ("optim_g", "optim_a", "optim_d"):
+        optim = getattr(train, key)
+        if optim is not None:
+            with problems.at(f"train.{key}"):
+                check_optimizer(optim.type, optim.settings())
+    with problems.at("train.precision"):
+        choose_dtype(train.precision, device)
+    problems.add((f"logger.{line}" for line in missing_trackers(options.logger)), code="train.tracker-missing")
+    problems.add(_names(options), code="train.data-set-names")
+    problems.add(_selected(options), code="train.select-on")
+    student = problems.of("train.scheduler", lambda: _factor(train.scheduler, train.optim_g.lr))
+    critic = problems.of("train.scheduler_d", lambda: _factor(train.scheduler_d, train.optim_d.lr))
+    if student is None or critic is None:
+        return {}
+    student = warm_up(student, train.warmup_iter)
+    return {STUDENT: student, ADAPTERS: student, CRITIC: critic}
+
+
+def _names(options: TrainOptions) -> Iterator[str]:
+    phases: tuple[Literal["val", "test"], ...] = ("val", "test")
+    for phase in phases:
+        measured = options.datasets.measured(phase)
+        if measured and options.scale == 1:
+            yield f"datasets.{phase}: at scale 1 nothing is scored; leave it out, and select_on as well"
+        for name, count in Counter(dataset.name for dataset in measured).items():
+            if count > 1:
+                yield f"datasets.{phase}: {count} data sets are called {name}; give them different names"
+
+
+def _selected(options: TrainOptions) -> Iterator[str]:
+    known = [dataset.name for dataset in options.datasets.measured("val")]
+    for name in [] if options.val is None else options.val.selection:
+        if name not in known:
+            yield f"val.select_on: no data set for validation is called {name!r} (there: {', '.join(known) or 'none'})"
+
+
+def _factor(scheduler: MultiStepOptions | CosineOptions | None, lr: float) -> Factor:
+    if isinstance(scheduler, MultiStepOptions):
+        return multistep(scheduler.milestones, scheduler.gamma, scheduler.restarts, scheduler.restart_weights)
+    if isinstance(scheduler, CosineOptions):
+        return cosine_restarts(scheduler.periods, scheduler.restart_weights, scheduler.eta_min / lr)
+    return constant()
