@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 
@@ -15,7 +15,7 @@ class InputError(ValueError):
         lines: one for each thing that is wrong: what it is, with the name of the file or option, and what to do about
             it. Nearly always there is one.
         code: a stable key for programs and tests, `AREA.what-is-wrong`, as in `image.truncated`. Messages may be
-            reworded; a code stays.
+            reworded; a code stays. An error of several lines has the code of its first line.
     """
 
     def __init__(self, *lines: str, code: str = "input") -> None:
@@ -25,6 +25,12 @@ class InputError(ValueError):
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
+
+
+def join_errors(errors: Iterable[InputError]) -> InputError:
+    """One error with the lines of several, each line once, and the code of the first."""
+    errors = list(errors)
+    return InputError(*dict.fromkeys(line for error in errors for line in error.lines), code=errors[0].code)
 
 
 class Problems:
@@ -55,5 +61,4 @@ class Problems:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None and self._errors:
-            lines = [line for error in self._errors for line in error.lines]
-            raise InputError(*lines, code=self._errors[0].code)
+            raise join_errors(self._errors)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from imdn_kd.config.options import Options
 
-options = typer.Typer(help="Show what option files may hold.", no_args_is_help=True)
+options = typer.Typer(help="Show what option files may hold, and what a file comes to.", no_args_is_help=True)
 
 
 class Kind(str, Enum):
@@ -60,6 +61,27 @@ def objectives() -> None:
     from imdn_kd.distill.reference import objective_reference
 
     print(objective_reference(), end="")
+
+
+@options.command()
+def show(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Option file (.yml).")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Replace an option, as train.optim_g.lr=1e-4"),
+    ] = None,
+) -> None:
+    """Print what an option file comes to with the files of its `_base_`, as YAML.
+
+    imdn-kd options show options/distill/pairwise.yml
+
+    `_base_: common.yml`, or a list, inherits the options of other files, as seen from the file's own folder. Sections
+    are merged key by key, later ones take precedence, and `_drop_: [KEY, ...]` in a section removes inherited keys.
+    """
+    from imdn_kd.config.options import merged_options
+    from imdn_kd.config.yaml import dump_yaml
+
+    print(dump_yaml(merged_options(file, overrides or ())), end="")
 
 
 def _schema(kind: Kind) -> type[Options]:

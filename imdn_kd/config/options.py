@@ -1,12 +1,12 @@
-"""Option files: YAML without code, checked against a schema, with errors that name the line."""
+"""Option files checked against a schema, with errors that name file, line and key."""
 
 from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 from pydantic import (
     AfterValidator,
@@ -14,16 +14,17 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     ModelWrapValidatorHandler,
+    PrivateAttr,
     ValidationError,
     model_validator,
 )
 from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from imdn_kd.config.overrides import apply_overrides, named_by, parse_overrides
+from imdn_kd.config.layers import Layers, read_layers
+from imdn_kd.config.overrides import Override, apply_overrides, named_by, parse_overrides
 from imdn_kd.config.problems import UNKNOWN, ConfigError, config_errors
-from imdn_kd.config.yaml import Document
-from imdn_kd.errors import InputError
+from imdn_kd.errors import InputError, join_errors
 
 Schema = TypeVar("Schema", bound="Options")
 
@@ -43,17 +44,42 @@ class Options(BaseModel):
     """A section of an option file: unknown keys are errors, and values are of the type stated.
 
     `Attributes:` in the docstring of a subclass is what the reference and editors say about its keys.
+
+    Attributes:
+        moved: keys of other projects that are refused, and where here to give what they say.
+        harmless: keys of other projects that are accepted without effect, and what to tell the user of each.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    moved: ClassVar[Mapping[str, str]] = {}
+    harmless: ClassVar[Mapping[str, str]] = {}
+    _ignored: tuple[str, ...] = PrivateAttr(())
 
     @model_validator(mode="wrap")
     @classmethod
     def _name_unknown(cls: type[Schema], content: object, handler: ModelWrapValidatorHandler[Schema]) -> Schema:
-        try:
+        if not isinstance(content, Mapping):
             return handler(content)
+        ignored = tuple(key for key in content if key in cls.harmless)
+        wrong = [_unknown(key, cls.moved[key], content) for key in content if key in cls.moved]
+        try:
+            section = handler({key: content[key] for key in content if key not in ignored and key not in cls.moved})
         except ValidationError as error:
-            raise ValidationError.from_exception_data(cls.__name__, _with_hints(cls, error)) from error
+            raise ValidationError.from_exception_data(cls.__name__, [*wrong, *_with_hints(cls, error)]) from error
+        if wrong:
+            raise ValidationError.from_exception_data(cls.__name__, wrong)
+        section._ignored = ignored
+        return section
+
+    def ignored_keys(self, path: str = "") -> Iterator[str]:
+        """A line for each harmless key that was given, in this section at `path` and in those inside it."""
+        for key in self._ignored:
+            yield f"{path}{key}: {self.harmless[key]}"
+        for key, value in self:
+            sections = value.items() if isinstance(value, dict) else [(None, value)]
+            for name, section in sections:
+                if isinstance(section, Options):
+                    yield from section.ignored_keys(f"{path}{key}." if name is None else f"{path}{key}.{name}.")
 
 
 def keys_of(schema: type[Options]) -> dict[str, FieldInfo]:
@@ -83,54 +109,84 @@ def _with_hints(schema: type[Options], error: ValidationError) -> list[InitError
         misspelt.add((str(missing[0][0]),))
     told = []
     for each in found:
-        place, kind, message = each["loc"], each["type"], each["msg"]
+        place, kind = each["loc"], each["type"]
         if place in hints:
-            # pydantic takes braces for places to fill in.
-            key = str(place[0]).replace("{", "(").replace("}", ")")
-            kind, message = UNKNOWN, f"no option is called {key!r}; {hints[place]}"
-        if kind != "missing" or place not in misspelt:
-            described = PydanticCustomError(cast(Any, kind), cast(Any, message))
+            told.append(_unknown(place[0], hints[place], each["input"]))
+        elif kind != "missing" or place not in misspelt:
+            # The message is not the template, in which pydantic would fill in what is between braces.
+            context = {"said": each["msg"], **{key: each["ctx"][key] for key in {"error"} & each.get("ctx", {}).keys()}}
+            described = PydanticCustomError(cast(Any, kind), "{said}", context)
             told.append(InitErrorDetails(type=described, loc=place, input=each["input"]))
     return told
 
 
+def _unknown(key: object, hint: str, content: Any) -> InitErrorDetails:  # noqa: ANN401 - whatever YAML holds
+    said = PydanticCustomError(UNKNOWN, "no option is called {key}; {hint}", {"key": repr(str(key)), "hint": hint})
+    return InitErrorDetails(type=said, loc=(cast(Any, key),), input=content)
+
+
 def read_options(path: Path | str, schema: type[Schema], overrides: Sequence[str] = ()) -> Schema:
-    """Read a YAML file (safe subset: no code is run) and check it.
+    """Read an option file (YAML without code), with what it inherits (see `read_layers`), and check it.
 
     Args:
         path: of the file.
         schema: what it may hold.
         overrides: options that replace those of the file, as `train.optim_g.lr=1e-4`: nested keys (items of lists by
-            their number from 0), and a value as it would stand in a file. Messages call them `--set KEYS`.
+            their number from 0), and a value as in a file. Messages call them `--set KEYS`.
 
     Raises:
-        InputError: no such file, or not YAML; or else everything that is wrong, a line each, in the order of the file
-            and after that in `overrides`: keys given twice, unknown or missing, values of the wrong kind, each with
-            the line and the key. What a schema asks of a section as a whole is looked at when every key in it is
-            right.
+        InputError: no such file, or not YAML; or else everything that is wrong, a line each, in the order of the file,
+            of the files it inherits from, and of `overrides`: keys given twice, unknown or missing, values of the
+            wrong type, each with file, line and key. What a schema asks of a section as a whole is checked when every
+            key in it is right.
     """
-    path = Path(path)
+    layers, content, applied, wrong = _read(Path(path), overrides)
+    in_file = [((number, line), error) for number, line, error in _duplicate_keys(layers)]
+    options, faults = _validated(content, schema)
+    for fault in faults:
+        number, line, depth = layers.find(fault.keys)
+        culprit = named_by(applied, fault.keys, depth)
+        if culprit is None:
+            message = f"{layers.files[number][0]}, line {line}: {fault}"
+            in_file.append(((number, line), InputError(message, code=fault.code)))
+        else:
+            named = tuple(map(str, fault.keys)) == culprit.keys
+            wrong.append(InputError(f"{culprit.name}: {fault.reason if named else fault}", code=fault.code))
+    errors = [*(error for _, error in sorted(in_file, key=lambda each: each[0])), *wrong]
+    if options is None or errors:
+        raise join_errors(errors)
+    return options
+
+
+def merged_options(path: Path | str, overrides: Sequence[str] = ()) -> dict[Any, Any]:
+    """What a file comes to, with what it inherits and with `overrides`: plain values, not checked against a schema.
+
+    Raises:
+        InputError: as in `read_options`, less what a schema says.
+    """
+    layers, content, _, wrong = _read(Path(path), overrides)
+    errors = [*(error for _, _, error in _duplicate_keys(layers)), *wrong]
+    if errors:
+        raise join_errors(errors)
+    return dict(content)
+
+
+def _read(path: Path, overrides: Sequence[str]) -> tuple[Layers, Any, list[Override], list[InputError]]:
+    """The file, its content after overrides, the overrides that were applied, and errors of the others."""
     given, wrong = parse_overrides(overrides)
     try:
-        document = _read(path)
+        layers = read_layers(path)
     except InputError as error:
-        raise InputError(*error.lines, *wrong) from error
-    content, done, impossible = apply_overrides(given, document.content)
-    wrong += impossible
-    in_file = [(key.line, f"{key.key!r} is given twice; keep one") for key in document.duplicate_keys]
-    options, problems = _validated(content, schema)
-    for problem in problems:
-        line, depth = document.find(problem.keys)
-        culprit = named_by(done, problem.keys, depth)
-        if culprit is None:
-            in_file.append((line, str(problem)))
-        else:
-            named = tuple(map(str, problem.keys)) == culprit.keys
-            wrong.append(f"{culprit.name}: {problem.reason if named else problem}")
-    lines = [f"{path}, line {line}: {message}" for line, message in sorted(in_file, key=lambda each: each[0])]
-    if options is None or lines or wrong:
-        raise InputError(*dict.fromkeys([*lines, *wrong]))
-    return options
+        raise join_errors([error, *wrong]) from error
+    content, applied, impossible = apply_overrides(given, layers.content)
+    return layers, content, applied, [*wrong, *impossible]
+
+
+def _duplicate_keys(layers: Layers) -> Iterator[tuple[int, int, InputError]]:
+    for number, (path, document) in enumerate(layers.files):
+        for key in document.duplicate_keys:
+            message = f"{path}, line {key.line}: {key.key!r} is given twice; keep one"
+            yield number, key.line, InputError(message, code="options.duplicate-key")
 
 
 def check_options(content: Mapping[str, Any], schema: type[Schema], where: str) -> Schema:
@@ -139,22 +195,10 @@ def check_options(content: Mapping[str, Any], schema: type[Schema], where: str) 
     Raises:
         InputError: unknown or missing keys, or values of the wrong kind, a line each.
     """
-    options, problems = _validated(content, schema)
+    options, faults = _validated(content, schema)
     if options is None:
-        raise InputError(*dict.fromkeys(f"{where}: {problem}" for problem in problems))
+        raise join_errors(InputError(f"{where}: {fault}", code=fault.code) for fault in faults)
     return options
-
-
-def _read(path: Path) -> Document:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise InputError(f"{path}: cannot read it ({reason}); give the path of an option file (.yml)") from error
-    document = Document(text, lambda line: f"{path}, line {line}" if line else f"{path}")
-    if not isinstance(document.content, dict):
-        raise InputError(f"{path}: holds no options; write `key: value` lines")
-    return document
 
 
 def _validated(content: Mapping[str, Any], schema: type[Schema]) -> tuple[Schema | None, list[ConfigError]]:

@@ -1,4 +1,4 @@
-"""Options given on a command line, as `train.optim_g.lr=1e-4`, which replace those of a file."""
+"""Options on the command line, as `--set train.optim_g.lr=1e-4`, that replace those of a file."""
 
 from __future__ import annotations
 
@@ -33,43 +33,51 @@ def parse_override(text: str) -> Override:
     path, equals, value = text.partition("=")
     path = " ".join(path.split())
     if not equals:
-        raise InputError(f"--set {path}: has no value; write KEY=VALUE, as in train.optim_g.lr=1e-4")
+        raise InputError(
+            f"--set {path}: has no value; write KEY=VALUE, as in train.optim_g.lr=1e-4", code="options.override-syntax"
+        )
     keys = tuple(path.split("."))
     if not all(keys):
-        raise InputError(f"--set {path}=: has an empty key; write KEY=VALUE, as in train.optim_g.lr=1e-4")
+        raise InputError(
+            f"--set {path}=: has an empty key; write KEY=VALUE, as in train.optim_g.lr=1e-4",
+            code="options.override-syntax",
+        )
     document = Document(value, lambda _: f"--set {path}")
     if document.duplicate_keys:
-        raise InputError(*(f"--set {path}: {key.key!r} is given twice; keep one" for key in document.duplicate_keys))
+        raise InputError(
+            *(f"--set {path}: {key.key!r} is given twice; keep one" for key in document.duplicate_keys),
+            code="options.duplicate-key",
+        )
     return Override(keys, document.content)
 
 
-def parse_overrides(texts: Sequence[str]) -> tuple[list[Override], list[str]]:
-    """Those that can be read, in their order, and a line for each thing that is wrong with the others."""
+def parse_overrides(texts: Sequence[str]) -> tuple[list[Override], list[InputError]]:
+    """The overrides that can be read, in their order, and an error for each of the others."""
     overrides: list[Override] = []
-    wrong: list[str] = []
+    wrong: list[InputError] = []
     for text in texts:
         try:
             overrides.append(parse_override(text))
         except InputError as error:
-            wrong += error.lines
+            wrong.append(error)
     return overrides, wrong
 
 
-def apply_overrides(overrides: Sequence[Override], content: Any) -> tuple[Any, list[Override], list[str]]:  # noqa: ANN401
+def apply_overrides(overrides: Sequence[Override], content: Any) -> tuple[Any, list[Override], list[InputError]]:  # noqa: ANN401
     """Replace options; sections that are not there are made. `content` itself is not changed.
 
     Returns:
-        The options; the overrides that could be carried out; and a line for each of the others, whose keys lead into
+        The options; the overrides that were applied; and an error for each of the others, whose keys lead into
         something that is neither a section nor a list, or to no item of a list.
     """
     done: list[Override] = []
-    wrong: list[str] = []
+    wrong: list[InputError] = []
     for override in overrides:
         try:
             content = _replaced(content, override, 0)
             done.append(override)
         except InputError as error:
-            wrong += error.lines
+            wrong.append(error)
     return content, done, wrong
 
 
@@ -82,12 +90,16 @@ def _replaced(content: Any, override: Override, depth: int) -> Any:  # noqa: ANN
         if number is None:
             there = f"items 0 to {len(content) - 1}" if content else "no items"
             raise InputError(
-                f"{override.name}: {_name(override, depth)} is a list with {there}; give the number of one"
+                f"{override.name}: {_name(override, depth)} is a list with {there}; give the number of one",
+                code="options.override-path",
             )
         return [*content[:number], _replaced(content[number], override, depth + 1), *content[number + 1 :]]
     if content is not None and not isinstance(content, dict):
         inside = _name(override, depth)
-        raise InputError(f"{override.name}: {inside} is no section, but {content!r}; give {inside} itself")
+        raise InputError(
+            f"{override.name}: {inside} is no section, but {content!r}; give {inside} itself",
+            code="options.override-path",
+        )
     section = content or {}
     known: Any = next((each for each in section if str(each) == key), _typed(key))
     return {**section, known: _replaced(section.get(known), override, depth + 1)}
@@ -106,7 +118,7 @@ def named_by(overrides: Sequence[Override], keys: Sequence[object], depth: int) 
     """The override that has put the value at nested keys there, if one has.
 
     Args:
-        overrides: in the order in which they were carried out.
+        overrides: in the order in which they were applied.
         keys: of the value.
         depth: how many of the keys the file itself has.
     """

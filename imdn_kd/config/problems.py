@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with options, said in the words of a file: at which key, one problem each."""
+"""Faults that pydantic finds in options, in the terms of an option file: one for each key, with a code."""
 
 from __future__ import annotations
 
@@ -6,23 +6,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from imdn_kd.errors import InputError
+
 UNKNOWN = "unknown_option"
 """Type of the errors about keys that the schema does not have; their place ends with the key."""
 
 
 @dataclass(frozen=True)
 class ConfigError:
-    """Something wrong with options.
+    """A fault in the options.
 
     Attributes:
         keys: nested keys of the value; the last one may be missing.
         section: the part of the keys that begins the message.
         reason: what is wrong, on one line.
+        code: as in `InputError`.
     """
 
     keys: tuple[Any, ...]
     section: tuple[Any, ...]
     reason: str
+    code: str
 
     def __str__(self) -> str:
         section = " ".join(".".join(map(str, self.section)).split())
@@ -30,11 +34,10 @@ class ConfigError:
 
 
 def config_errors(content: Any, errors: Sequence[Any]) -> list[ConfigError]:  # noqa: ANN401 - whatever YAML holds
-    """Sort out what `ValidationError.errors()` gives.
+    """The faults that `ValidationError.errors()` lists, by the keys of the file.
 
-    The place that pydantic names for an error has the keys of the file in it, and between them the kinds that it has
-    tried for a value. Of a value that may be of several kinds only the problems with one kind are told, the one that
-    fits furthest.
+    pydantic's location of an error mixes the keys of the file with the types that it tried for a value. Of a value
+    that may be of several types, only the faults under the best-fitting type are reported.
 
     Args:
         content: what was validated.
@@ -74,10 +77,29 @@ _WORDS = {
 
 
 def _config_error(keys: tuple[Any, ...], error: Any) -> ConfigError:  # noqa: ANN401 - a private type of pydantic
-    said = _WORDS.get(error["type"], error["msg"])
-    if error["type"] == "too_short":
+    kind = error["type"]
+    said = _WORDS.get(kind, error["msg"])
+    if kind == "too_short":
         said = said.partition(" after validation")[0].replace("Dictionary should have", "needs")
-    return ConfigError(keys, keys[:-1] if error["type"] == UNKNOWN else keys, " ".join(said.split()))
+    raised = error.get("ctx", {}).get("error")
+    if isinstance(raised, InputError):
+        return ConfigError(keys, keys, " ".join(str(raised).split()), raised.code)
+    return ConfigError(keys, keys[:-1] if kind == UNKNOWN else keys, " ".join(said.split()), _code(kind))
+
+
+def _code(kind: str) -> str:
+    """The code of an error by pydantic's name for its kind; the kinds of our own schemas are codes themselves."""
+    if kind in (UNKNOWN, "misspelt"):
+        return "options.unknown-key"
+    if kind == "missing":
+        return "options.missing"
+    if kind.startswith(("greater_than", "less_than")) or kind.endswith(("too_short", "too_long", "finite_number")):
+        return "options.out-of-range"
+    if kind.endswith(("_type", "_parsing")) or kind.startswith("int_from"):
+        return "options.wrong-type"
+    if kind in ("literal_error", "union_tag_invalid", "union_tag_not_found"):
+        return "options.wrong-value"
+    return f"options.{kind.replace('_', '-')}"
 
 
 def _key(content: Any, part: str | int) -> tuple[Any] | None:  # noqa: ANN401

@@ -1,4 +1,4 @@
-"""YAML without code, with numbers as YAML 1.2 has them, that remembers its lines."""
+"""YAML without code and with the numbers of YAML 1.2: reading, with the line of each key, and writing."""
 
 from __future__ import annotations
 
@@ -53,6 +53,21 @@ _Loader.add_implicit_resolver(
 _Loader.add_constructor(_INT, _Loader.int_of)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes text with quotes where `_Loader` would read something else."""
+
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ANN401 - whatever YAML holds
+        return True
+
+
+def dump_yaml(content: Any) -> str:  # noqa: ANN401 - whatever YAML holds
+    """Write plain values as YAML that `Document` reads back, keys in their order."""
+    text: str = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    return text
+
+
 class DuplicateKey(NamedTuple):
     """A key that its section has already: the name, and the line of the second one from 1."""
 
@@ -83,7 +98,9 @@ class Document:
                 self._root = loader.get_single_node()
                 inside_itself = _self_reference(self._root, set(), set())
                 if inside_itself is not None:
-                    raise InputError(f"{where(_line(inside_itself))}: holds itself; correct it")
+                    raise InputError(
+                        f"{where(_line(inside_itself))}: holds itself; correct it", code="options.self-reference"
+                    )
                 self.duplicate_keys = list(_duplicate_keys(self._root, set()))
                 # Merges (`<<`) become part of the nodes here, so that their lines are found as well.
                 self.content: Any = None if self._root is None else loader.construct_document(self._root)
@@ -92,13 +109,13 @@ class Document:
         except InputError:
             raise
         except RecursionError as error:
-            raise InputError(f"{where(None)}: is nested too deeply; correct it") from error
+            raise InputError(f"{where(None)}: is nested too deeply; correct it", code="options.not-yaml") from error
         # Values that do not fit the tag before them (`!!bool 3`) fail in all of these ways.
         except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError) as error:
             mark = getattr(error, "problem_mark", None)
             problem = " ".join(str(getattr(error, "problem", None) or "it cannot be read").split())
             place = where(mark.line + 1 if mark else None)
-            raise InputError(f"{place}: is not plain YAML ({problem}); correct it") from error
+            raise InputError(f"{place}: is not plain YAML ({problem}); correct it", code="options.not-yaml") from error
 
     def find(self, keys: Sequence[object]) -> tuple[int, int]:
         """The line, from 1, of the innermost of nested keys that the text has, and how many of them it has."""

@@ -6,7 +6,7 @@ import math
 import pickle
 import random
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
 import yaml
@@ -22,6 +22,7 @@ from imdn_kd.config.yaml import Document
 from imdn_kd.data.preparation.schema import PrepareOptions
 from imdn_kd.errors import InputError
 from imdn_kd.evaluation.schema import BenchmarkOptions
+from tests.refused import refused
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -102,6 +103,8 @@ class Run(Options):
 
     @model_validator(mode="after")
     def _agree(self) -> Run:
+        if self.name == "refused":
+            raise InputError("is {not} taken", code="tests.refused")
         if self.name == "all" and self.steps != "all":
             raise PydanticCustomError("disagree", "name is all, so steps has to be")
         return self
@@ -384,12 +387,79 @@ def test_lines_of_what_is_merged(tmp_path):
 
 
 def test_options_from_elsewhere_are_a_line_each_as_well():
-    with pytest.raises(InputError) as caught:
+    with refused("options.out-of-range") as caught:
         check_options({"name": "", "scale": 1}, Run, "here")
     assert caught.value.lines == (
         "here: name: String should have at least 1 character",
         "here: scale: Input should be greater than or equal to 2",
     )
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("options.unknown-key", "name: a\nscale: 2\nzzz: 1\n"),
+        ("options.unknown-key", "scael: 2\nname: a\nshare: x\n"),
+        ("options.missing", "name: a\n"),
+        ("options.wrong-type", "name: a\nscale: 2\nshare: x\n"),
+        ("options.wrong-type", "name: a\nscale: 2.5\n"),
+        ("options.wrong-type", "name: a\nscale: 2\noptim: 3\n"),
+        ("options.wrong-value", "name: a\nscale: 2\nmode: fastt\n"),
+        ("options.wrong-value", "name: a\nscale: 2\noptim: {type: sdg}\n"),
+        ("options.out-of-range", "name: ''\nscale: 2\n"),
+        ("options.out-of-range", "name: a\nscale: 1\n"),
+        ("options.out-of-range", "name: a\nscale: 2\nshare: 1\n"),
+        ("options.out-of-range", "name: a\nscale: 2\noptim: {type: adam, lr: 1, betas: [1]}\n"),
+        ("options.duplicate-key", "name: a\nname: b\nscale: 2\nzzz: 1\n"),
+        ("options.disagree", "name: all\nscale: 2\nsteps: 3\n"),
+        ("options.not-yaml", "name: [\n"),
+        ("options.not-yaml", "name: !!python/name:os.system\n"),
+        ("options.self-reference", "name: &a [*a]\n"),
+        ("options.empty-file", "- a\n"),
+        ("tests.refused", "name: refused\nscale: 2\n"),
+    ],
+)
+def test_each_kind_of_fault_has_a_code(tmp_path, code, text):
+    (tmp_path / "run.yml").write_text(text)
+    with refused(code):
+        read_options(tmp_path / "run.yml", Run)
+
+
+def test_errors_of_other_modules_keep_their_code_and_words(tmp_path):
+    assert problems(tmp_path, "name: refused\nscale: 2\n") == ["line 1: is {not} taken"]
+
+
+class Foreign(Options):
+    """With keys of another project.
+
+    Attributes:
+        weights: of the teacher.
+        inner: the same once more.
+    """
+
+    moved: ClassVar = {"pretrain": "give weights"}
+    harmless: ClassVar = {"task": "has no effect here"}
+
+    weights: str
+    inner: Foreign | None = None
+
+
+def test_keys_of_other_projects_are_answered_with_where_they_live_here(tmp_path):
+    text = "pretrain: a\ninner:\n  weights: b\n  pretrain: {c: d}\nweights: 3\n"
+    assert problems(tmp_path, text, schema=Foreign) == [
+        "line 1: no option is called 'pretrain'; give weights",
+        "line 4: inner: no option is called 'pretrain'; give weights",
+        "line 5: weights: Input should be a valid string",
+    ]
+    assert problems(tmp_path, "pretrain: a\n", schema=Foreign)[0] == "line 1: weights: Field required"
+
+
+def test_harmless_keys_of_other_projects_are_accepted_and_told(tmp_path):
+    path = tmp_path / "run.yml"
+    path.write_text("task: sr\nweights: a\ninner:\n  weights: b\n  task: ~\n")
+    options = read_options(path, Foreign)
+    assert [*options.ignored_keys()] == ["task: has no effect here", "inner.task: has no effect here"]
+    assert options.model_dump() == {"weights": "a", "inner": {"weights": "b", "inner": None}}
 
 
 # Overrides
