@@ -6,15 +6,13 @@ import os
 import re
 import shlex
 import signal
-from functools import partial
 
 import pytest
 import yaml
 
 from imdn_kd.training import signals as interrupt
-from imdn_kd.training.update import TrainStep
 from tests.cli.run import run, started
-from tests.training.small_runs import content, flat, make_data, merged, metrics, state_file, with_validation
+from tests.training.small_runs import content, fake_clock, flat, make_data, merged, metrics, state_file, with_validation
 
 
 @pytest.fixture(scope="module")
@@ -155,14 +153,7 @@ def in_pieces(file, monkeypatch):
     whole["train"]["scheduler"] = {"type": "CosineAnnealingRestartLR", "periods": [4]}
     whole["train"]["total_iter"] = 4
     file.write_text(yaml.safe_dump(whole))
-    now, make = [0.0], TrainStep.run
-
-    def slow(*args, **keywords):
-        now[0] += 1
-        return make(*args, **keywords)
-
-    monkeypatch.setattr(TrainStep, "run", slow)
-    monkeypatch.setattr(interrupt, "Deadline", partial(interrupt.Deadline, clock=lambda: now[0]))
+    fake_clock(monkeypatch)
     return file
 
 

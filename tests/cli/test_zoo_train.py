@@ -11,7 +11,6 @@ import re
 import shutil
 import sys
 import time
-from functools import partial
 
 import pytest
 import torch
@@ -19,13 +18,11 @@ import torch
 from imdn_kd import zoo
 from imdn_kd.cli import main
 from imdn_kd.inference.model_file import load_model
-from imdn_kd.training import signals as interrupt
 from imdn_kd.training import timed as budget
 from imdn_kd.training.history import sha256
-from imdn_kd.training.update import TrainStep
 from tests.cli.run import run
 from tests.training.small_recipes import RATE, make_photographs, ship, write_recipe
-from tests.training.small_runs import flat, state_file
+from tests.training.small_runs import fake_clock, flat, state_file
 
 NAME = "tiny_x2"
 
@@ -46,16 +43,8 @@ def place(data, tmp_path):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """An update takes a second, and nothing else any."""
-    now, make = [0.0], TrainStep.run
-
-    def slow(*args, **keywords):
-        now[0] += 1
-        return make(*args, **keywords)
-
-    monkeypatch.setattr(TrainStep, "run", slow)
-    monkeypatch.setattr(interrupt, "Deadline", partial(interrupt.Deadline, clock=lambda: now[0]))
-    return now
+    """An iteration takes a second, and nothing else any."""
+    fake_clock(monkeypatch)
 
 
 def words(place, *more, minutes=0.5):
@@ -210,7 +199,7 @@ def test_a_piece_that_was_not_published_is_published_and_nothing_else(place, cap
 def go_on(place, shipped):
     """The command, in a process that measures another speed than the one before."""
     torch.set_num_threads(1)
-    budget.length_of_piece = lambda *args: (50 + os.getpid() % 50, 3)
+    budget.length_of_piece = lambda *args: (16 + os.getpid() % 16, 3)
     if shipped and not (place / "zoo" / f"{NAME}.safetensors").exists():
         ship(place / "zoo", "other_x2", 501)
         ship(place / "zoo", NAME, 500)

@@ -6,10 +6,12 @@ import json
 import multiprocessing
 import random
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
@@ -19,10 +21,12 @@ from imdn_kd.data.preparation.job import open_source, write_dataset
 from imdn_kd.data.preparation.schema import PrepareOptions
 from imdn_kd.image.io import Picture, write_image
 from imdn_kd.registry import ARCHS
+from imdn_kd.training import signals
 from imdn_kd.training.loader import TrainLoader
 from imdn_kd.training.run import prepare
 from imdn_kd.training.schema import TrainOptions
 from imdn_kd.training.trainer import Trainer, TrainResult
+from imdn_kd.training.update import TrainStep
 from tests.fake_set import picture
 
 BASE: dict[str, Any] = {
@@ -83,6 +87,18 @@ def with_validation(data: Path, **val: Any) -> dict[str, Any]:
 def train(options: TrainOptions, root: Path, **keywords: Any) -> tuple[Trainer, TrainResult]:
     trainer = prepare(options, root=root, **keywords)
     return trainer, trainer.run()
+
+
+def fake_clock(monkeypatch: pytest.MonkeyPatch, seconds: float = 1.0) -> None:
+    """Let an iteration take so many seconds and nothing else any, by the clock of deadlines."""
+    now, step = [0.0], TrainStep.run
+
+    def slow(*args: Any, **keywords: Any) -> Any:
+        now[0] += seconds
+        return step(*args, **keywords)
+
+    monkeypatch.setattr(TrainStep, "run", slow)
+    monkeypatch.setattr(signals, "Deadline", partial(signals.Deadline, clock=lambda: now[0]))
 
 
 def killed_at_random(go_on: Callable[..., None], whole: float, *args: Any) -> int:
