@@ -35,7 +35,7 @@ help:
 	@echo "make bench   speed as ratios, both sides in the same run"
 	@echo "make zoo     train the next student that ships, or STUDENT=NAME: MINUTES=50 PHOTOS=folder; see README.md"
 	@echo "make pack    the data and the teachers in one archive, for make zoo on another machine"
-	@echo "make proof   the comparison of objectives in README.md (hours)"
+	@echo "make proof   the comparison of loss terms in docs/distillation.md (hours)"
 	@echo "make venv    the environment alone (installs torch: several GB)"
 	@echo "make clean   remove the environment and what tools left behind; data and experiments stay"
 

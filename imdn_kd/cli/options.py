@@ -54,13 +54,13 @@ def docs(kind: KindArgument = Kind.train) -> None:
 
 @options.command()
 def objectives() -> None:
-    """Print what `distill.objectives` may hold: every type of objective with its options, as Markdown.
+    """Print what `distill.objectives` may hold: every loss and loss term with its options, as Markdown.
 
     imdn-kd options objectives
     """
-    from imdn_kd.distill.reference import objective_reference
+    from imdn_kd.distill.reference import loss_term_reference
 
-    print(objective_reference(), end="")
+    print(loss_term_reference(), end="")
 
 
 @options.command()

@@ -11,7 +11,7 @@ from torch import nn
 from imdn_kd.archs.base import SRNetwork
 from imdn_kd.distill.distiller import Distiller, noise
 from imdn_kd.distill.holistic import HolisticTerm
-from imdn_kd.distill.schema import DistillOptions, ObjectiveOptions
+from imdn_kd.distill.schema import DistillOptions, LossTermOptions
 from imdn_kd.distill.step_context import StepContext
 from imdn_kd.distill.teacher import Teacher
 from imdn_kd.distill.terms import (
@@ -77,7 +77,7 @@ def build_distiller(
     return distiller
 
 
-def _term(given: ObjectiveOptions, channels: int) -> LossTerm:
+def _term(given: LossTermOptions, channels: int) -> LossTerm:
     if given.type not in LOSSES and given.type not in LOSS_TERMS:
         names = {name.casefold(): name for name in (*LOSSES, *LOSS_TERMS)}
         near = difflib.get_close_matches(given.type.casefold(), names, n=1)
@@ -99,7 +99,7 @@ def _term(given: ObjectiveOptions, channels: int) -> LossTerm:
     return term
 
 
-def _schedule(given: ObjectiveOptions, total: int) -> WeightSchedule:
+def _schedule(given: LossTermOptions, total: int) -> WeightSchedule:
     return weight_schedule(
         given.loss_weight,
         total=total,

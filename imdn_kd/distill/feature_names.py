@@ -1,4 +1,4 @@
-"""Names of features that mean the same in networks of different kinds, as a student and its teacher may be."""
+"""Semantic names of features, which mean the same in networks of different kinds."""
 
 from __future__ import annotations
 
@@ -15,31 +15,30 @@ from imdn_kd.errors import InputError
 _SEMANTIC = re.compile(rf"head|block\.(\d+)|fusion|body_out|{SR}")
 
 _HEADS = ("fea_conv", "conv_first", "to_feat", "input", "head", "conv_1")
-"""What networks call the layer that makes features of the image."""
+"""Names of the layer that makes features of the image."""
 
 _FUSIONS = ("c", "conv_cat")
-"""What networks call the layer in which the outputs of several blocks come together."""
+"""Names of the layer that joins the outputs of several blocks."""
 
 _BODY_ENDS = ("LR_conv", "conv_after_body", "conv_body", "conv_after", "output", "conv_2")
-"""What networks call the layer after the blocks, to whose output that of the head is added."""
+"""Names of the layer after the blocks, to whose output that of the head is added."""
 
 _DEEPEST = 5
-"""How many levels down blocks are looked for: `layers.0.residual_group.blocks.0` is on the fifth."""
+"""How many levels down blocks are searched: `layers.0.residual_group.blocks.0` is on the fifth."""
 
 
 def semantic_names(network: nn.Module) -> dict[str, str]:
-    """The semantic names that a network has, and the tap that each stands for.
+    """The semantic names that a network has, and the hook (`PATH[@CALL][:input]`) that each stands for.
 
     - `head`: the features made of the image, before the blocks.
-    - `block.1`, `block.2`, ...: the outputs of the blocks: the modules of one class that follow each other, on the
-      uppermost level where there are two or more (residual groups where there are several, otherwise what is in the
-      only one).
+    - `block.1`, `block.2`, ...: the outputs of the blocks: consecutive modules of one class, on the uppermost level
+      that has two or more (residual groups if there are several, otherwise the parts of the only one).
     - `fusion`: the outputs of several blocks, joined.
-    - `body_out`: what the blocks and the layer after them give, before that of the head is added.
-    - `sr`: the result.
+    - `body_out`: the output of the blocks and the layer after them, before that of the head is added.
+    - `sr`: the output.
 
-    All but `sr` may be missing. Known are the IMDN family, the networks of BasicSR and most of those of spandrel; of
-    others `block` and `head` are usually found.
+    All but `sr` may be missing. They are known for the IMDN family, the networks of BasicSR and most of spandrel's;
+    `block` and `head` are usually found in others.
     """
     ancestry = {kind.__name__ for kind in type(network).__mro__}
     if "SRVGGNetCompact" in ancestry:
@@ -62,11 +61,11 @@ def semantic_names(network: nn.Module) -> dict[str, str]:
         # All of the sequence, where it holds the body and nothing else.
         first = next(iter(network.get_submodule(parent)._modules))
         names["body_out"] = parent if blocks[0] == f"{parent}.{first}" else None
-    return {name: tap for name, tap in (names | {SR: SR}).items() if tap is not None}
+    return {name: hook for name, hook in (names | {SR: SR}).items() if hook is not None}
 
 
 def resolve(network: nn.Module, name: str) -> str:
-    """The tap of `network` that `name` stands for; what is no semantic name is returned as it is.
+    """The hook of `network` that `name` stands for; what is no semantic name is returned as it is.
 
     Raises:
         InputError: a semantic name that this network does not have.
@@ -87,15 +86,15 @@ def resolve(network: nn.Module, name: str) -> str:
 
 
 def match(student: nn.Module, teacher: nn.Module, name: str) -> tuple[str, str]:
-    """The taps of student and teacher that belong together.
+    """The hooks of student and teacher that belong together.
 
     Block k of a student with D_s blocks belongs to block k * D_t / D_s of a teacher with D_t, rounded (a half up) and
-    at least 1; other semantic names to their namesakes. What is no semantic name is meant for both.
+    at least 1; other semantic names to the same names. What is no semantic name stands for itself in both.
 
     Args:
         student: the network that is trained.
         teacher: the network that it learns from.
-        name: a semantic name or a tap.
+        name: a semantic name or a hook.
 
     Raises:
         InputError: student or teacher lacks a semantic name.

@@ -1,4 +1,4 @@
-"""FeatureHooks: features inside any network, read while it runs, without a change to its code or its results."""
+"""Feature hooks: read features inside any network while it runs, without changing its code or its output."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 from imdn_kd.errors import InputError
 
 SR = "sr"
-"""The tap of the network's own output."""
+"""The feature that is the network's own output."""
 
 Size = tuple[int, int]
 """(height, width) of a feature map."""
@@ -32,15 +32,15 @@ _FORM = re.compile(r"(?P<path>[^@:]*)(?:@(?P<call>\d+))?(?P<of_input>:input)?")
 
 
 class FeatureInfo(NamedTuple):
-    """What a dry run showed of one tap.
+    """What a dry run showed of one feature.
 
     Attributes:
-        name: the tap, wildcards expanded.
+        name: of the feature, wildcards expanded.
         path: of its module, "" for the network itself.
         shape: of the feature, N x C x H x W.
-        minimum: the least value.
-        maximum: the greatest value.
-        copied: whether the network changes the feature in place later on, so that recordings keep a copy.
+        minimum: lowest value.
+        maximum: highest value.
+        copied: whether the network changes the feature in place later, so that recordings keep a copy.
     """
 
     name: str
@@ -52,9 +52,14 @@ class FeatureInfo(NamedTuple):
 
 
 class FeatureHooks:
-    """Reads features of a network.
+    """Records features of a network.
 
-    A tap is written `PATH[@CALL][:input]`:
+        hooks = FeatureHooks(network, ["body.*", "tail:input"])
+        hooks.probe(image)
+        with hooks.recording() as features:
+            network(image)
+
+    A feature is written `PATH[@CALL][:input]`:
 
     - `PATH`: a module as in `named_modules`, such as `IMDB3` or `model.1.sub.0`; `sr` or nothing is the network itself.
       `*` stands for any part of a name between two dots: `body.*` are all blocks of a body, in the network's order.
@@ -67,50 +72,50 @@ class FeatureHooks:
     Features are N x C x H x W. Those of transformers, N x HW x C, are turned into maps; other shapes are refused. Four
     dimensions are taken for a map, which cannot be checked.
 
-    Call `probe` before the first recording: it finds what is changed in place later on (as by the activations of IMDN),
-    and where the sizes of maps are to be had if the modules of a transformer are not told them.
+    Call `probe` before the first recording: it finds which features are changed in place later (as by the activations
+    of IMDN), and where to read the sizes of maps that the modules of a transformer are not told.
 
     Creating one tells PyTorch's compiler, for the whole process, to respect hooks.
 
     Args:
         network: takes images N x C x H x W.
-        taps: as above.
+        features: as above.
 
     Attributes:
-        names: the taps, wildcards expanded: the keys of the features.
+        names: of the features, wildcards expanded: the keys of a recording.
 
     Raises:
-        InputError: a tap cannot be read, or there is no such module.
+        InputError: a feature cannot be read, or there is no such module.
     """
 
-    def __init__(self, network: nn.Module, taps: Sequence[str]) -> None:
+    def __init__(self, network: nn.Module, features: Sequence[str]) -> None:
         import torch._dynamo
 
         # By default the compiler gives modules of one class the same code, whether they have hooks or not.
         torch._dynamo.config.skip_nnmodule_hook_guards = False
         self._network = network
-        self._taps = {tap.name: tap for text in taps for tap in _find(network, text)}
-        self.names = tuple(self._taps)
+        self._points = {point.name: point for text in features for point in _find(network, text)}
+        self.names = tuple(self._points)
         self._copied: Set[str] = frozenset()
         self._sources: Set[str] = frozenset()
         self._run: _Run | None = None
         self._handles = [self._before("", lambda run, given: run.begin(given))]
-        for tap in self._taps.values():
-            if tap.of_input:
-                self._handles.append(self._before(tap.path, partial(_Run.take_input, tap=tap)))
+        for point in self._points.values():
+            if point.of_input:
+                self._handles.append(self._before(point.path, partial(_Run.take_input, point=point)))
             else:
-                self._handles.append(self._after(tap.path, partial(_Run.take_output, tap=tap)))
+                self._handles.append(self._after(point.path, partial(_Run.take_output, point=point)))
         self._handles.append(self._after("", lambda run, given, returned: run.end()))
 
     @contextmanager
     def recording(self) -> Iterator[dict[str, Tensor]]:
-        """Record the one run of the network inside a `with` block; yields the dictionary that takes up the features.
+        """Record one run of the network inside a `with` block; yields the dictionary that is filled with the features.
 
-        They are part of the graph where there is one, and nothing but the dictionary holds them.
+        They are part of the autograd graph if there is one, and only the dictionary holds them.
 
         Raises:
-            InputError: the network did not run exactly once, a module was not called as its tap says or gave no map, or
-                a feature was changed in place of which `probe` does not know.
+            InputError: the network did not run exactly once, a module was not called as asked or gave no map, or a
+                feature was changed in place that `probe` did not see.
         """
         if self._run is not None:
             raise InputError("these hooks are recording already; end that recording first", code="hooks.not-one-run")
@@ -120,7 +125,7 @@ class FeatureHooks:
             yield run.features
         finally:
             self._run = None
-        run.check(self._network, self._taps.values())
+        run.check(self._network, self._points.values())
         changed = next(iter(run.changed()), None)
         if changed is not None:
             raise InputError(
@@ -130,10 +135,10 @@ class FeatureHooks:
             )
 
     def probe(self, image: Tensor) -> list[FeatureInfo]:
-        """Run the network in eval mode without gradients, and note what recordings have to know.
+        """Run the network in eval mode without gradients, and note what recordings need to know.
 
-        A network that is training is run in that mode as well, since it may then change other features in place. Modes,
-        buffers and the random number generators are afterwards as they were.
+        A network in training mode is run in that mode as well, since it may then change other features in place. Modes,
+        buffers and random number generators are restored.
 
         Args:
             image: N x C x H x W as the network takes it, on its device; best with unequal sides.
@@ -142,7 +147,7 @@ class FeatureHooks:
             What was found, in the order of `names`.
 
         Raises:
-            InputError: as for `recording`.
+            InputError: see `recording`.
         """
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))
@@ -160,8 +165,10 @@ class FeatureHooks:
         sources = frozenset(runs[0].sources)
         self._handles += [handle for path in sources - self._sources for handle in self._watch(path)]
         self._sources |= sources
-        found = runs[0].found
-        return [FeatureInfo(name, tap.path, *found[name], name in self._copied) for name, tap in self._taps.items()]
+        return [
+            FeatureInfo(name, point.path, *runs[0].found[name], name in self._copied)
+            for name, point in self._points.items()
+        ]
 
     def remove(self) -> None:
         """Take the hooks off the network."""
@@ -179,7 +186,7 @@ class FeatureHooks:
             self._run = None
             for handle in handles:
                 handle.remove()
-        run.check(self._network, self._taps.values())
+        run.check(self._network, self._points.values())
         return run
 
     def _watch(self, path: str) -> list[RemovableHandle]:
@@ -205,8 +212,8 @@ class FeatureHooks:
 
 
 @dataclass(frozen=True)
-class _Tap:
-    """A tap taken apart."""
+class _HookPoint:
+    """Where a feature is read: its name taken apart."""
 
     name: str
     path: str
@@ -232,8 +239,8 @@ class _Run:
     """One run of a network under way.
 
     Args:
-        copied: taps to keep copies of.
-        dry: keep no features, but what is said of them.
+        copied: names of features to keep copies of.
+        dry: keep what is reported of features, not the features.
     """
 
     def __init__(self, copied: Set[str], *, dry: bool = False) -> None:
@@ -266,48 +273,48 @@ class _Run:
         if self._running:
             self._sizes += ((path, size) for size in _sizes(values))
 
-    def take_input(self, given: list[object], tap: _Tap) -> None:
-        """The module of a tap is called."""
-        self._take(tap, given, given)
+    def take_input(self, given: list[object], point: _HookPoint) -> None:
+        """The module of a feature is called."""
+        self._take(point, given, given)
 
-    def take_output(self, given: list[object], returned: object, tap: _Tap) -> None:
-        """The module of a tap returns."""
-        self._take(tap, given, returned)
+    def take_output(self, given: list[object], returned: object, point: _HookPoint) -> None:
+        """The module of a feature returns."""
+        self._take(point, given, returned)
 
-    def _take(self, tap: _Tap, given: list[object], value: object) -> None:
+    def _take(self, point: _HookPoint, given: list[object], value: object) -> None:
         if not self._running:
             return
-        self._calls[tap.name] += 1
-        if self._calls[tap.name] != 1 + (tap.call or 0):
+        self._calls[point.name] += 1
+        if self._calls[point.name] != 1 + (point.call or 0):
             return
         tensor = next(_tensors(value), None)
         if tensor is None or not tensor.is_floating_point():
             what = type(value).__name__ if tensor is None else f"tensor of {tensor.dtype}"
             raise InputError(
-                f"feature {tap.name!r}: there is a {what} where a feature map was expected; name another module",
+                f"feature {point.name!r}: there is a {what} where a feature map was expected; name another module",
                 code="hooks.no-map",
             )
-        if tensor.is_inference() or tap.name in self._copied:
+        if tensor.is_inference() or point.name in self._copied:
             tensor = tensor.clone()
         else:
-            self._versions.append((tap.name, tensor, tensor._version))
-        feature = self._as_map(tap, tensor, given)
+            self._versions.append((point.name, tensor, tensor._version))
+        feature = self._as_map(point, tensor, given)
         if self._dry:
-            self.found[tap.name] = (tuple(feature.shape), feature.min().item(), feature.max().item())
+            self.found[point.name] = (tuple(feature.shape), feature.min().item(), feature.max().item())
         else:
-            self.features[tap.name] = feature
+            self.features[point.name] = feature
 
-    def _as_map(self, tap: _Tap, tensor: Tensor, given: list[object]) -> Tensor:
+    def _as_map(self, point: _HookPoint, tensor: Tensor, given: list[object]) -> Tensor:
         if tensor.ndim == 4:
             return tensor
         size = None
         if tensor.ndim == 3 and tensor.shape[0] == self._batch:
-            size = self._size_of(tap.path, tensor.shape[1], given)
+            size = self._size_of(point.path, tensor.shape[1], given)
         if size is None:
             shape = "x".join(map(str, tensor.shape))
             advice = "name another module" if self._dry else "call probe() before recording, or name another module"
             raise InputError(
-                f"feature {tap.name!r}: a feature of {shape} is no map N x C x H x W, and its H and W are not known; "
+                f"feature {point.name!r}: its shape, {shape}, is no map N x C x H x W, and H and W are not known; "
                 f"{advice}",
                 code="hooks.no-map",
             )
@@ -330,36 +337,36 @@ class _Run:
         return size
 
     def changed(self) -> list[str]:
-        """The taps whose tensors have been changed in place since."""
+        """Names of the features whose tensors were changed in place since."""
         return [name for name, tensor, version in self._versions if tensor._version != version]
 
-    def check(self, network: nn.Module, taps: Iterable[_Tap]) -> None:
-        """Raise InputError unless the network ran, and called the modules as the taps say."""
+    def check(self, network: nn.Module, points: Iterable[_HookPoint]) -> None:
+        """Raise InputError unless the network ran, and called the modules as asked."""
         if not self._runs:
             raise InputError(
                 "the network was not run; run it once in the recording, before its hooks are removed",
                 code="hooks.not-one-run",
             )
-        for tap in taps:
-            calls, wanted = self._calls[tap.name], tap.call or 0
-            if wanted < calls and (tap.call is not None or calls == 1):
+        for point in points:
+            calls, wanted = self._calls[point.name], point.call or 0
+            if wanted < calls and (point.call is not None or calls == 1):
                 continue
-            about = f"feature {tap.name!r}: its module is "
+            about = f"feature {point.name!r}: its module is "
             if calls:
-                first, last = (f"{tap.path or SR}@{k}{':input' * tap.of_input}" for k in (0, calls - 1))
+                first, last = (f"{point.path or SR}@{k}{':input' * point.of_input}" for k in (0, calls - 1))
                 raise InputError(
                     f"{about}called {calls} times in one run; write which call, {first} to {last}",
                     code=MODULE_CALLS,
                 )
-            if isinstance(network.get_submodule(tap.path), (nn.ModuleList, nn.ModuleDict)):
+            if isinstance(network.get_submodule(point.path), (nn.ModuleList, nn.ModuleDict)):
                 raise InputError(
-                    f"{about}a list, which is not called itself; name its parts, {tap.path}.*",
+                    f"{about}a list, which is not called itself; name its parts, {point.path}.*",
                     code=MODULE_CALLS,
                 )
             raise InputError(f"{about}never called in a run; name another one", code=MODULE_CALLS)
 
 
-def _find(network: nn.Module, text: str) -> list[_Tap]:
+def _find(network: nn.Module, text: str) -> list[_HookPoint]:
     form = _FORM.fullmatch(text)
     if form is None:
         raise InputError(
@@ -371,7 +378,7 @@ def _find(network: nn.Module, text: str) -> list[_Tap]:
     of_input = form["of_input"] is not None
     known = [each for each, _ in network.named_modules(remove_duplicate=False)]
     if path in known:
-        return [_Tap(text, path, call, of_input)]
+        return [_HookPoint(text, path, call, of_input)]
     matching = [each for each in known if each and _matches(each, path)]
     if not matching:
         alike = [each for each in known if each.casefold() == path.casefold()]
@@ -383,7 +390,7 @@ def _find(network: nn.Module, text: str) -> list[_Tap]:
             code="hooks.unknown-module",
         )
     suffix = text[len(form["path"]) :]
-    return [_Tap(each + suffix, each, call, of_input) for each in matching]
+    return [_HookPoint(each + suffix, each, call, of_input) for each in matching]
 
 
 def _matches(path: str, pattern: str) -> bool:

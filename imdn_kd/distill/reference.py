@@ -13,7 +13,7 @@ from imdn_kd.registry import LOSS_TERMS, LOSSES, Registry
 _SECTIONS = ("Args", "Raises", "Attributes", "Returns")
 
 
-def objective_reference() -> str:
+def loss_term_reference() -> str:
     """Describe every `type` in Markdown: a heading, what it compares, and a table of its options."""
     kinds = {
         "Losses between the outputs of student and teacher": [name for name in LOSSES if _is(LOSSES, name, PixelLoss)],

@@ -61,7 +61,7 @@ class TeacherOptions(Options):
         return None if self.type is None else {"type": self.type, **(self.__pydantic_extra__ or {})}
 
 
-class ObjectiveOptions(Options):
+class LossTermOptions(Options):
     """`distill.objectives.NAME`: a loss term between student and teacher.
 
     `imdn-kd options objectives` describes every type with its own options.
@@ -98,7 +98,7 @@ class ObjectiveOptions(Options):
         return taps
 
     @model_validator(mode="after")
-    def _fits_together(self) -> ObjectiveOptions:
+    def _fits_together(self) -> LossTermOptions:
         _refuse_misspelt(self)
         for key in ("name", "weight"):
             if key in (self.__pydantic_extra__ or {}):
@@ -137,13 +137,13 @@ class DistillOptions(Options):
             bicubic interpolation, or the student's first weights, do better; 0 is none.
     """
 
-    objectives: dict[str, ObjectiveOptions] = Field(min_length=1)
+    objectives: dict[str, LossTermOptions] = Field(min_length=1)
     cache: bool = False
     check_images: Integer = Field(4, ge=0)
 
     @field_validator("objectives")
     @classmethod
-    def _names_are_words(cls, objectives: dict[str, ObjectiveOptions]) -> dict[str, ObjectiveOptions]:
+    def _names_are_words(cls, objectives: dict[str, LossTermOptions]) -> dict[str, LossTermOptions]:
         for name in objectives:
             if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
                 said = "{name}: give a name of letters, digits and _ that begins with a letter, as l_kd"

@@ -55,7 +55,7 @@ def _report(tables: Sequence[Table]) -> Report:
 
 def _note() -> str:
     return (
-        f"For a photograph of {SIZE[1]}x{SIZE[0]} px. Paths of other modules can be tapped too, also PATH@CALL and "
+        f"For a photograph of {SIZE[1]}x{SIZE[0]} px. Paths of other modules work too, also PATH@CALL and "
         "PATH:input; * at the range: changed in place afterwards, so a copy is kept."
     )
 

@@ -1,4 +1,4 @@
-"""Losses. Importing this package fills `imdn_kd.registry.LOSSES`."""
+"""Losses between images and between feature maps. Importing this package fills `imdn_kd.registry.LOSSES`."""
 
 from imdn_kd.losses.affinity import (
     ChannelAffinityLoss,

@@ -1,8 +1,9 @@
 """Losses of holistic distillation: a conditional Wasserstein GAN with gradient penalty.
 
-As in SKD (Liu et al., CVPR 2019, section 3), after WGAN-GP (Gulrajani et al., NeurIPS 2017): real is what the teacher
-makes of an input, fake is what the student makes of it, and the critic sees the input too. The critic minimises
-`critic_loss` + 10 * `gradient_penalty`, the student 0.1 * `generator_loss`, in turns.
+As in SKD (Liu et al., CVPR 2019, https://arxiv.org/abs/1903.04197, section 3), after WGAN-GP (Gulrajani et al., NeurIPS
+2017, https://arxiv.org/abs/1704.00028): real is the teacher's output, fake is the student's, and the critic sees the
+input too. The critic minimises `critic_loss` + 10 * `gradient_penalty`, the student 0.1 * `generator_loss`,
+alternating.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from imdn_kd.errors import InputError
 from imdn_kd.losses.base import SHAPES_DIFFER, upcast
 
 Scorer = Callable[[Tensor, Tensor], Tensor]
-"""From a condition and an image, N x C x H x W each, to scores, N: `imdn_kd.archs.critic.Critic`, for one."""
+"""From a condition and an image, N x C x H x W each, to scores, N; for example `imdn_kd.archs.critic.Critic`."""
 
 
 def critic_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
     """Return mean(fake) - mean(real), a scalar without bounds: minus the estimated Wasserstein distance.
 
     Args:
-        real_scores: N, of the teacher's results.
-        fake_scores: N, of the student's results, which must be detached from the student.
+        real_scores: N, of the teacher's outputs.
+        fake_scores: N, of the student's outputs, detached from the student.
     """
     return fake_scores.mean() - real_scores.mean()
 
@@ -45,8 +46,8 @@ def gradient_penalty(critic: Scorer, condition: Tensor, real: Tensor, fake: Tens
     Args:
         critic: scores each sample without regard to the others, and can be differentiated twice.
         condition: N x C x H x W, as the critic takes it.
-        real: N x C x H x W, the teacher's results.
-        fake: of the same shape, the student's results.
+        real: N x C x H x W, the teacher's outputs.
+        fake: of the same shape, the student's outputs.
 
     Raises:
         InputError: `real` and `fake` differ in shape.

@@ -1,4 +1,4 @@
-"""Losses between the affinities of a student's and of a teacher's features: of places, of channels, of samples."""
+"""Affinity losses: similarities of positions, channels or samples of a student's features, matched with a teacher's."""
 
 from __future__ import annotations
 
@@ -18,17 +18,16 @@ POOLINGS = ("avg", "max")
 
 @LOSSES.register
 class PairwiseLoss(FeatureLoss):
-    """Pair-wise distillation: the cosines of pairs of places are to be those of the teacher.
+    """Pair-wise distillation: cosine similarities of pairs of positions, matched with the teacher's.
 
-    Structured knowledge distillation (Liu et al., CVPR 2019, section 3.1; TPAMI 2020, where connections and node sizes
-    are studied). Features are pooled to nodes; the affinity of two nodes is the cosine of their vectors; the loss is
-    the mean, over the samples and the ordered pairs of connected nodes, of the difference of the affinities. Each node
-    is connected with itself, too. A node whose vector is 0 has an affinity of 0 and gets no gradient. Student and
-    teacher may differ in width. No matrix of all pairs is kept, so memory grows with the features only; time grows with
-    the nodes where all are connected with `l2`, else with the number of pairs.
+    Structured knowledge distillation (Liu et al., CVPR 2019 and TPAMI 2020, https://arxiv.org/abs/1903.04197, section
+    3.1; the latter studies connections and node sizes). Features are pooled to nodes; the affinity of two nodes is the
+    cosine of their vectors; the loss is the mean, over the samples and the ordered pairs of connected nodes, of the
+    difference of the affinities. Each node is connected with itself, too. A node whose vector is 0 has an affinity of 0
+    and gets no gradient. Student and teacher may differ in width. No matrix of all pairs is kept, so memory grows with
+    the features only; time grows with the nodes where all are connected with `l2`, else with the number of pairs.
 
-    Presets are settings that others have published; each comes with the weight that it was published with, which is to
-    be given to the objective:
+    Presets are published settings; each is listed with its published weight, which you give to the loss term:
 
     - `paper` (weight 10): `beta: 2`, average pooling, all pairs, `l2`, the best for segmentation.
     - `skd_code` (weight 0.5): the released code. Windows of half the height and width (rounded down), so 2 x 2 nodes,
@@ -83,7 +82,7 @@ class PairwiseLoss(FeatureLoss):
         self.beta = beta or (2 if preset == "paper" else 1)
 
     def compute(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """As in `FeatureLoss`."""
+        """See `FeatureLoss`."""
         # In one memory format, that equal features have exactly equal affinities.
         student, teacher = self._nodes(student.contiguous()), self._nodes(teacher.contiguous())
         if self.alpha is None or self.alpha >= max(student.shape[2:]) - 1:
@@ -103,10 +102,11 @@ class PairwiseLoss(FeatureLoss):
 
 @LOSSES.register
 class SpatialAffinityLoss(PairwiseLoss):
-    """Spatial affinity of FAKD (He et al., ICIP 2020): mean absolute difference of the cosines of all pairs of pixels.
+    """Spatial affinity of FAKD (He et al., ICIP 2020, https://doi.org/10.1109/ICIP40778.2020.9190917).
 
-    `PairwiseLoss` with the preset `fakd`; published with a weight of 10 beside half an L1 loss to the original and half
-    one to the teacher's result. Student and teacher may differ in width. Time grows with the square of the pixels.
+    Mean absolute difference of the cosines of all pairs of pixels: `PairwiseLoss` with the preset `fakd`. Published
+    with a weight of 10 beside half an L1 loss to the ground truth and half one to the teacher's output. Student and
+    teacher may differ in width. Time grows with the square of the pixels.
     """
 
     def __init__(self) -> None:
@@ -115,10 +115,11 @@ class SpatialAffinityLoss(PairwiseLoss):
 
 @LOSSES.register
 class ChannelAffinityLoss(FeatureLoss):
-    """Channel affinity of FAKD (He et al., ICIP 2020): mean difference of the C x C cosines of the channels.
+    """Channel affinity of FAKD (He et al., ICIP 2020, https://doi.org/10.1109/ICIP40778.2020.9190917).
 
-    A channel is the vector of all its pixels; one that is 0 has an affinity of 0 and gets no gradient. Each channel is
-    paired with itself, too. Student and teacher must be of the same width.
+    Mean difference of the C x C cosines of the channels. A channel is the vector of all its pixels; one that is 0 has
+    an affinity of 0 and gets no gradient. Each channel is paired with itself, too. Student and teacher must be of the
+    same width.
 
     Args:
         distance: `l1`, the absolute difference, or `l2`, the squared one.
@@ -135,7 +136,7 @@ class ChannelAffinityLoss(FeatureLoss):
         self.distance = distance
 
     def compute(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """As in `FeatureLoss`."""
+        """See `FeatureLoss`."""
         return all_pairs(_channels(student), _channels(teacher), self.distance)
 
 
@@ -155,7 +156,7 @@ class InstanceAffinityLoss(FeatureLoss):
         InputError: another `distance`.
 
     Attributes:
-        compares_samples: what the loss is worth depends on which samples make up the batch, and on how many.
+        compares_samples: the loss depends on which samples make up the batch, and on how many.
     """
 
     compares_samples = True
@@ -166,7 +167,7 @@ class InstanceAffinityLoss(FeatureLoss):
         self.distance = distance
 
     def compute(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """As in `FeatureLoss`."""
+        """See `FeatureLoss`."""
         difference = _gram_rows(student) - _gram_rows(teacher)
         return difference.abs().mean() if self.distance == "l1" else difference.square().mean()
 
@@ -185,7 +186,7 @@ class InstanceCosineLoss(FeatureLoss):
         InputError: another `distance`.
 
     Attributes:
-        compares_samples: what the loss is worth depends on which samples make up the batch, and on how many.
+        compares_samples: the loss depends on which samples make up the batch, and on how many.
     """
 
     compares_samples = True
@@ -196,7 +197,7 @@ class InstanceCosineLoss(FeatureLoss):
         self.distance = distance
 
     def compute(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """As in `FeatureLoss`."""
+        """See `FeatureLoss`."""
         return all_pairs(_samples(student), _samples(teacher), self.distance)
 
 

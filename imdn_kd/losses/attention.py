@@ -1,4 +1,4 @@
-"""Features of student and teacher compared by where in the image they are large."""
+"""Attention transfer: where in the image features of student and teacher are large."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class AttentionLoss(FeatureLoss):
         self.form = form
 
     def compute(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """As in `FeatureLoss`."""
+        """See `FeatureLoss`."""
         difference = self._map(student) - self._map(teacher)
         if self.form == "code":
             return difference.square().mean()

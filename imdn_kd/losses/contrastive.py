@@ -1,4 +1,4 @@
-"""A loss that draws the student to the teacher and away from what any interpolation gives."""
+"""Contrastive loss: near the teacher's output, far from bicubic interpolation."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _CHUNK = 2**19
 class ContrastiveLoss(nn.Module):
     """Contrastive distance ratio d(student, teacher) / (d(student, negative) + eps), the mean over the samples.
 
-    After contrastive self-distillation (CSD; Wang et al., IJCAI 2021). There, d is the L1 distance of features of a VGG
-    network that was trained on ImageNet, the negatives are enlarged inputs of other samples of the batch, and the ratio
-    is that of sums over the batch. Here, no further network is needed: d is the mean absolute difference of the images
-    or of their Haar details, the negative is the sample's own input, enlarged by bicubic interpolation, and each sample
-    has its own ratio. The published gain is mostly that of a warm start and more updates, so compare with a student
-    that had these too.
+    After contrastive self-distillation (CSD; Wang et al., IJCAI 2021, https://arxiv.org/abs/2105.11683). There, d is
+    the L1 distance of VGG features, the negatives are enlarged inputs of other samples of the batch, and the ratio is
+    that of sums over the batch. Here, no further network is needed: d is the mean absolute difference of the images or
+    of their Haar details, the negative is the sample's own input, enlarged bicubically, and each sample has its own
+    ratio. The published gain is mostly that of a warm start and more iterations, so compare with a student that had
+    these too.
 
     The loss is 0 where student and teacher are equal. Computed in float32 or better, without autocast; only the student
     has a gradient.
@@ -63,7 +63,7 @@ class ContrastiveLoss(nn.Module):
         """Return the loss, a scalar, at least float32.
 
         Args:
-            student: N x C x H x W, the result of the student, floating.
+            student: N x C x H x W, the student's output, floating.
             teacher: that of the teacher, of the same shape.
             negative: the enlarged input, of the same shape.
 

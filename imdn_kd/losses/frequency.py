@@ -1,4 +1,4 @@
-"""Losses between images, band by band: rings of the Fourier spectrum, and sub-bands of the Haar wavelet."""
+"""Frequency losses between images: rings of the Fourier spectrum, and sub-bands of the Haar wavelet."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class FrequencyBandLoss(PixelLoss):
         self.bands = tuple(bands)
 
     def compute(self, sr: Tensor, gt: Tensor) -> Tensor:
-        """As in `PixelLoss`."""
+        """See `PixelLoss`."""
         parts = torch.view_as_real(torch.fft.rfft2(sr - gt, norm="ortho"))
         magnitudes = parts.abs().mean((0, 1, 4))
         ring = _rings(sr.shape[2], sr.shape[3], len(self.bands), sr.device)
@@ -96,7 +96,7 @@ class WaveletLoss(PixelLoss):
         self.high = high
 
     def compute(self, sr: Tensor, gt: Tensor) -> Tensor:
-        """As in `PixelLoss`."""
+        """See `PixelLoss`."""
         rest = sr - gt  # the transform is linear
         loss = rest.new_zeros(())
         for _ in range(self.levels):

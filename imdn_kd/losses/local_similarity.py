@@ -1,4 +1,4 @@
-"""The loss between the similarities of pixels and their neighbours in a student's and a teacher's features."""
+"""Local similarity loss: similarities of pixels to their neighbours, matched with the teacher's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KINDS = ("cosine", "distance")
 
 @LOSSES.register
 class LocalSimilarityLoss(FeatureLoss):
-    """Similarity of each pixel to its 8 neighbours, matched with the teacher's (Xie et al., BMVC 2018).
+    """Similarity of each pixel to its 8 neighbours (Xie et al., BMVC 2018, https://arxiv.org/abs/1810.08476).
 
     Mean, over the samples and the pairs of a pixel and one of its neighbours inside the map, of the difference of the
     similarities. 0 for a map of one pixel, which has no neighbours. Student and teacher may differ in width, but a
@@ -39,7 +39,7 @@ class LocalSimilarityLoss(FeatureLoss):
         self.distance = distance
 
     def compute(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """As in `FeatureLoss`."""
+        """See `FeatureLoss`."""
         student, teacher = student.contiguous(), teacher.contiguous()
         if self.kind == "cosine":
             return local_pairs(l2_normalize(student), l2_normalize(teacher), self.distance, alpha=1, include_self=False)

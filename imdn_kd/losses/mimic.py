@@ -1,4 +1,4 @@
-"""Features of the student made equal to those of the teacher, number by number."""
+"""Mimic loss: features of student and teacher compared value by value."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ DISTANCES = {"l1": functional.l1_loss, "l2": functional.mse_loss}
 class MimicLoss(FeatureLoss):
     """Mean squared, or absolute, difference of features of the same width.
 
-    The hint of FitNets (Romero et al., ICLR 2015, section 2.2) and the mimicking of Li et al. (CVPR 2017). Both put a
-    trained adapter behind the student, a 1x1 convolution from its width to the teacher's. It is no part of this loss,
-    which has no weights: the objective puts it before the loss where the widths differ, and it is not exported.
+    The hint of FitNets (Romero et al., ICLR 2015, https://arxiv.org/abs/1412.6550, section 2.2) and the mimicking of Li
+    et al. (CVPR 2017, https://doi.org/10.1109/CVPR.2017.776). Both train an adapter behind the student, a 1x1
+    convolution from its width to the teacher's. It is no part of this loss, which has no weights: `FeatureTerm` adds it
+    where the widths differ, and it is not exported.
 
     Attributes:
-        adapts: that the objective is to do so.
+        adapts: asks `FeatureTerm` to do so.
 
     Args:
         distance: `l2`: squared differences; `l1`: absolute ones.
@@ -39,5 +40,5 @@ class MimicLoss(FeatureLoss):
         self.distance = distance
 
     def compute(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """As in `FeatureLoss`."""
+        """See `FeatureLoss`."""
         return DISTANCES[self.distance](student, teacher)

@@ -1,8 +1,8 @@
 """Mean difference of the dot products of pairs of vectors, with its gradient, in bounded memory.
 
 Vectors are columns: of `B x C x N`, each sample has N vectors of C numbers. The teacher has as many vectors as the
-student, perhaps of another length. The gradient is found together with the value, piece by piece, so that nothing of
-the size of all pairs is ever kept; it can therefore not be differentiated again.
+student, perhaps of another length. The gradient is computed with the value, chunk by chunk, so that nothing of
+the size of all pairs is ever kept; so it cannot be differentiated twice.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ DISTANCES = ("l1", "l2")
 
 Area = tuple[slice, slice, slice, slice]
 _NO_DIRECTION = 1e-12
-_PIECE = 2**22
-"""Numbers that a piece of the work holds in one tensor, at most: 16 MiB in float32."""
+_CHUNK = 2**22
+"""Values that a chunk of the work holds in one tensor, at most: 16 MiB in float32."""
 
 
 def l2_normalize(vectors: Tensor, dim: int = 1) -> Tensor:
@@ -105,7 +105,7 @@ def _from_channels(student: Tensor, teacher: Tensor, wants_gradient: bool) -> tu
     (b, c, n), d = student.shape, teacher.shape[1]
     total = student.new_zeros((), dtype=torch.float64)
     gradient = torch.empty_like(student) if wants_gradient else None
-    step = max(1, _PIECE // (2 * n * (c + d)))
+    step = max(1, _CHUNK // (2 * n * (c + d)))
     for first in range(0, b, step):
         some = slice(first, first + step)
         s, t = student[some].double(), teacher[some].double()
@@ -121,7 +121,7 @@ def _from_tiles(student: Tensor, teacher: Tensor, distance: str, wants_gradient:
     b, _, n = student.shape
     total = student.new_zeros(())
     gradient = torch.zeros_like(student) if wants_gradient else None
-    parts = [slice(k, k + max(1, math.isqrt(_PIECE // b))) for k in range(0, n, max(1, math.isqrt(_PIECE // b)))]
+    parts = [slice(k, k + max(1, math.isqrt(_CHUNK // b))) for k in range(0, n, max(1, math.isqrt(_CHUNK // b)))]
     for row, rows in enumerate(parts):
         for columns in parts[row:]:
             s, t = student[..., columns], teacher[..., columns]
@@ -157,7 +157,7 @@ def _mean(student: Tensor, total: Tensor, gradient: Tensor | None, count: int) -
 
 
 class _PrecomputedGrad(torch.autograd.Function):
-    """A value, with a gradient for `student` that is known already."""
+    """A value whose gradient for `student` is already computed."""
 
     @staticmethod
     def forward(ctx: Any, student: Tensor, value: Tensor, gradient: Tensor) -> Tensor:  # noqa: ANN401

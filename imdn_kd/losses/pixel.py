@@ -1,8 +1,4 @@
-"""Losses between a result and its original, pixel by pixel or frequency by frequency, under BasicSR's names.
-
-All are means over everything, so that neither the size of the batch nor of the images changes what they are worth, and
-all are computed in float32 or better, whatever the precision of the images.
-"""
+"""Losses between images, pixel by pixel or by spectrum, under BasicSR's names."""
 
 from __future__ import annotations
 
@@ -17,7 +13,7 @@ from imdn_kd.losses.base import OUT_OF_RANGE, PixelLoss, check_choice
 from imdn_kd.registry import LOSSES
 
 NORMS = ("backward", "ortho", "forward")
-"""Scales of a spectrum, in the words of `torch.fft`."""
+"""Normalisations of a spectrum, as in `torch.fft`."""
 
 
 @LOSSES.register
@@ -25,7 +21,7 @@ class L1Loss(PixelLoss):
     """Mean of |sr - gt|."""
 
     def compute(self, sr: Tensor, gt: Tensor) -> Tensor:
-        """As in `PixelLoss`."""
+        """See `PixelLoss`."""
         # The gradient of a mean has the size of the images; that of a sum is one number.
         return functional.l1_loss(sr, gt, reduction="sum") / sr.numel()
 
@@ -35,15 +31,15 @@ class MSELoss(PixelLoss):
     """Mean of (sr - gt)^2."""
 
     def compute(self, sr: Tensor, gt: Tensor) -> Tensor:
-        """As in `PixelLoss`."""
+        """See `PixelLoss`."""
         return functional.mse_loss(sr, gt)
 
 
 @LOSSES.register
 class CharbonnierLoss(PixelLoss):
-    """Mean of sqrt((sr - gt)^2 + eps), an L1 loss that is smooth at 0 (Lai et al., LapSRN, CVPR 2017).
+    """Mean of sqrt((sr - gt)^2 + eps), an L1 loss that is smooth at 0.
 
-    Equal images have a loss of sqrt(eps), not 0.
+    From LapSRN (Lai et al., CVPR 2017, https://arxiv.org/abs/1704.03915). Equal images have a loss of sqrt(eps), not 0.
 
     Args:
         eps: positive; without it, the gradient would be infinite at 0. The square of the epsilon of the paper.
@@ -60,7 +56,7 @@ class CharbonnierLoss(PixelLoss):
         self.eps = eps
 
     def compute(self, sr: Tensor, gt: Tensor) -> Tensor:
-        """As in `PixelLoss`."""
+        """See `PixelLoss`."""
         return ((sr - gt).square() + self.eps).sqrt().mean()
 
 
@@ -68,9 +64,10 @@ class CharbonnierLoss(PixelLoss):
 class FFTLoss(PixelLoss):
     """Mean absolute difference of the spectra, real and imaginary parts apart.
 
-    Over the half of the spectrum that `torch.fft.rfft2` gives, as in SAFMN (Sun et al., ICCV 2023); MIMO-UNet (Cho et
-    al., ICCV 2021), where the loss comes from, takes the mean over both halves, which mirror each other. With `norm:
-    backward`, as there, it is far larger than an L1 loss and grows with the images; published weights are 0.05 to 0.1.
+    Over the half of the spectrum that `torch.fft.rfft2` gives, as in SAFMN (Sun et al., ICCV 2023,
+    https://arxiv.org/abs/2302.13800). MIMO-UNet (Cho et al., ICCV 2021, https://arxiv.org/abs/2108.05054), where the
+    loss comes from, takes the mean over both halves, which mirror each other. With `norm: backward`, as there, it is
+    far larger than an L1 loss and grows with the images; published weights are 0.05 to 0.1.
 
     Args:
         norm: `backward`: the plain sum over the pixels; `ortho`: divided by sqrt(HW); `forward`: by HW.
@@ -85,6 +82,6 @@ class FFTLoss(PixelLoss):
         self.norm = norm
 
     def compute(self, sr: Tensor, gt: Tensor) -> Tensor:
-        """As in `PixelLoss`."""
+        """See `PixelLoss`."""
         # The transform is linear: that of the difference is the difference of both, at half the cost.
         return torch.view_as_real(torch.fft.rfft2(sr - gt, norm=self.norm)).abs().mean()

@@ -1,4 +1,4 @@
-"""Features of student and teacher compared by what their channels have in common at each pixel."""
+"""Statistics loss: statistics of features over channels or space, matched with the teacher's."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ DIMENSIONS = {"channels": (1,), "space": (2, 3)}
 
 @LOSSES.register
 class StatisticsLoss(FeatureLoss):
-    """Mean distance of a statistic of the features (Gao et al., ACCV 2018, who use it over the channels).
+    """Mean distance of a statistic of the features.
 
+    From Gao et al. (ACCV 2018, https://doi.org/10.1007/978-3-030-20890-5_34), who use it over the channels.
     Over the channels, the statistic is a map N x H x W, so that the widths of student and teacher may differ; over
     space, it is N x C, and the widths must be the same. Max and min have a gradient for the extreme values alone, which
     share it evenly where they are equal.
@@ -77,6 +78,6 @@ class StatisticsLoss(FeatureLoss):
         self.requires_same_channels = over == "space"
 
     def compute(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """As in `FeatureLoss`."""
+        """See `FeatureLoss`."""
         statistic, dims = STATISTICS[self.statistic], DIMENSIONS[self.over]
         return DISTANCES[self.distance](statistic(student, dims, self.p), statistic(teacher, dims, self.p))

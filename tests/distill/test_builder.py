@@ -1,4 +1,4 @@
-"""From options to losses: what each objective compares, who learns from it, and what is refused."""
+"""From options to losses: what each loss term compares, what it trains, and what is refused."""
 
 import copy
 
@@ -199,15 +199,15 @@ def test_the_critic_learns_after_the_student_from_what_that_has_made(student, te
 
 
 def test_there_is_no_critic_while_its_weight_is_zero(student, teacher):
-    objective = {"type": "HolisticTerm", "critic": {"stages": 2}, "start_iter": 5}
-    distiller = distiller_of({"l_adv": objective, "l_kd": {"type": "L1Loss"}}, student, teacher)
+    term = {"type": "HolisticTerm", "critic": {"stages": 2}, "start_iter": 5}
+    distiller = distiller_of({"l_adv": term, "l_kd": {"type": "L1Loss"}}, student, teacher)
     assert [len(distiller.optim_steps(step)) for step in (4, 5)] == [1, 2]
 
 
 def test_the_critic_cannot_tell_by_the_rounding_of_known_results(student, teacher, batch):
     """The teacher's results are of 8 bit where they were computed before: the student's are shown like that too."""
-    objective = {"type": "HolisticTerm", "critic": {"num_feat": 4, "stages": 2}, "gradient_penalty": 0}
-    distiller = distiller_of({"l_adv": objective}, student, teacher, cache_key="t")
+    term = {"type": "HolisticTerm", "critic": {"num_feat": 4, "stages": 2}, "gradient_penalty": 0}
+    distiller = distiller_of({"l_adv": term}, student, teacher, cache_key="t")
     context = distiller.run_student({**batch, "t": torch.rand_like(batch["gt"])})
     context.sr = context.sr + 0.3
     seen = []
@@ -339,11 +339,11 @@ def test_the_critic_has_the_channels_of_the_student():
     assert distiller.trainable_modules()[CRITIC].num_in_ch == 1
 
 
-@pytest.mark.parametrize("objective", [{"start_iter": 3}, {"stop_iter": 4}])
-def test_there_is_always_something_to_learn(objective, student, teacher):
+@pytest.mark.parametrize("term", [{"start_iter": 3}, {"stop_iter": 4}])
+def test_there_is_always_something_to_learn(term, student, teacher):
     with refused("distill.no-loss"):
-        distiller_of({"l": {"type": "L1Loss", **objective}}, student, teacher)
-    whole = {"l": {"type": "L1Loss", **objective}, "m": {"type": "L1Loss"}}
+        distiller_of({"l": {"type": "L1Loss", **term}}, student, teacher)
+    whole = {"l": {"type": "L1Loss", **term}, "m": {"type": "L1Loss"}}
     assert len(distiller_of(whole, student, teacher).terms) == 2
 
 
@@ -354,7 +354,7 @@ def test_all_that_is_wrong_is_said_at_once(student, teacher):
 
 
 @pytest.mark.parametrize(
-    ("objective", "line"),
+    ("term", "line"),
     [
         ({"taps": []}, "taps: give a list of names"),
         ({"taps": [{"a": "b", "c": "d"}]}, "taps: give a list of names"),
@@ -367,9 +367,9 @@ def test_all_that_is_wrong_is_said_at_once(student, teacher):
         ({"loss_wieght": 1.0}, "no option is called 'loss_wieght'; did you mean 'loss_weight'"),
     ],
 )
-def test_options_that_contradict_each_other_are_refused(objective, line):
+def test_options_that_contradict_each_other_are_refused(term, line):
     with pytest.raises(InputError, match=line) as caught:
-        check_options({"objectives": {"l": {"type": "PairwiseLoss", **objective}}}, DistillOptions, "test")
+        check_options({"objectives": {"l": {"type": "PairwiseLoss", **term}}}, DistillOptions, "test")
     assert len(caught.value.lines) == 1
 
 

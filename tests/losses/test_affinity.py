@@ -192,7 +192,7 @@ def test_both_ways_to_the_squares_and_all_sizes_of_tiles_agree(monkeypatch):
     expected = pairs._from_channels(student, teacher, True)
 
     for piece in (10**6, 3 * 5**2, 1):
-        monkeypatch.setattr(pairs, "_PIECE", piece)
+        monkeypatch.setattr(pairs, "_CHUNK", piece)
         torch.testing.assert_close(pairs._from_tiles(student, teacher, "l2", True), expected)
         torch.testing.assert_close(pairs._from_channels(student, teacher, True), expected)
 

@@ -33,7 +33,7 @@ from tests.training.small_runs import (
 
 UPDATES = 12
 CRITIC = {"num_feat": 4, "stages": 2}
-EVERY_OBJECTIVE = {
+EVERY_TERM = {
     "l_kd": {"type": "CharbonnierLoss", "decay_iter": 4},
     "l_wave": {"type": "WaveletLoss", "start_iter": 3},
     "l_cd": {"type": "ContrastiveLoss", "loss_weight": 0.01},
@@ -79,7 +79,7 @@ def everything(data, teachers):
     scheduler_d = {"train": {"scheduler_d": {"type": "MultiStepLR", "milestones": [5]}}}
     two = [{"weights": str(teachers[0]), "weight": 2.0}, {"weights": str(teachers[1]), "self_ensemble": True}]
     more = merged(merged(changes, scheduler_d), {"network_t": two})
-    return distilled(data, teachers, EVERY_OBJECTIVE, more, cache=True)
+    return distilled(data, teachers, EVERY_TERM, more, cache=True)
 
 
 def go_on(data, teachers, root):
@@ -96,7 +96,7 @@ def undisturbed(data, teachers, tmp_path_factory):
 
 @pytest.mark.processes
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_every_objective_at_once_killed_and_gone_on_with_bit_for_bit(data, teachers, tmp_path, undisturbed):
+def test_every_term_at_once_killed_and_resumed_bit_for_bit(data, teachers, tmp_path, undisturbed):
     start = time.perf_counter()
     go_on(data, teachers, tmp_path / "whole")
     assert killed_at_random(go_on, time.perf_counter() - start, data, teachers, tmp_path) >= 2
@@ -104,9 +104,9 @@ def test_every_objective_at_once_killed_and_gone_on_with_bit_for_bit(data, teach
     assert metrics(tmp_path) == metrics(undisturbed)
 
 
-def test_every_objective_is_logged_with_its_share_and_the_norm_of_its_gradient(undisturbed):
+def test_every_term_is_logged_with_its_share_and_the_norm_of_its_gradient(undisturbed):
     records = {record["step"]: record for record in metrics(undisturbed)}
-    named = {"l_pix", *EVERY_OBJECTIVE}
+    named = {"l_pix", *EVERY_TERM}
 
     assert set(records[8]["losses"]) == named | {"d_score", "d_penalty"}
     assert set(records[8]["shares"]) == set(records[8]["gradient_norms"]) == named

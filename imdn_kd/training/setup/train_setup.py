@@ -73,7 +73,7 @@ def build_setup(options: TrainOptions, *, device: torch.device, root: Path, auto
     problems.check()
     network, loader, state = inputs.network, inputs.loader, inputs.state
     # Otherwise there is a problem.
-    assert network is not None and loader is not None and distiller is not None  # noqa: S101, PT018
+    assert network is not None and loader is not None and distiller is not None  # noqa: S101
     if cache is not None and cache.is_there:
         loader = open_loader(options, (cache.plane,))
     warnings = [*config_warnings(options, launch.world_size()), *distill_warnings(options, distiller)]

@@ -44,10 +44,10 @@ def distill_warnings(options: TrainOptions, distiller: Distiller) -> Iterator[st
         looked_at = options.val is not None and options.val.select_on is not None
         if "check_images" in options.distill.model_fields_set and options.distill.check_images and not looked_at:
             yield "distill.check_images: the teacher is not looked at, since there is no val.select_on"
-        for name, objective in options.distill.objectives.items():
-            if objective.start_iter >= options.train.total_iter:
+        for name, term in options.distill.objectives.items():
+            if term.start_iter >= options.train.total_iter:
                 yield f"distill.objectives.{name}.start_iter: after total_iter, so it never counts"
-            elif objective.stop_iter is not None and objective.stop_iter > options.train.total_iter:
+            elif term.stop_iter is not None and term.stop_iter > options.train.total_iter:
                 yield f"distill.objectives.{name}.stop_iter: after total_iter, so it counts to the end"
         if options.distill.cache and not any(term.uses_teacher_output for term in distiller.terms):
             yield "distill.cache: no effect on training, since no loss term uses the teacher's output"
