@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from imdn_kd.archs import IMDN
-from imdn_kd.inference.model_file import ModelFile, save_model
+from imdn_kd.inference.model_file import ModelFile, load_model, save_model
 from tests.fake_set import picture
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -31,3 +31,15 @@ def test_upscale_a_folder(tmp_path, monkeypatch, capsys):
         "b.png": (18, 14),
     }
     assert "c.png: left out" in capsys.readouterr().out
+
+
+def test_distil_in_your_own_loop(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    runpy.run_path(str(EXAMPLES / "distil_in_your_own_loop.py"), run_name="__main__")
+
+    *iterations, last = capsys.readouterr().out.splitlines()
+    assert len(iterations) == 20
+    assert all({"l_gt", "l_teacher", "l_feature"} <= set(line.split()) for line in iterations)
+    assert "student.safetensors" in last
+    assert load_model("student.safetensors").network.info.scale == 2
