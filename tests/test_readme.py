@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from PIL import Image
 
 from imdn_kd.archs import IMDN
-from imdn_kd.config.options import check_options
+from imdn_kd.config.options import check_options, merged_options
 from imdn_kd.data.preparation.job import open_source, write_dataset
 from imdn_kd.data.preparation.schema import PrepareOptions
 from imdn_kd.inference.model_file import ModelFile, save_model
@@ -115,9 +114,10 @@ def test_python(code):
 
 
 @pytest.mark.parametrize("text", blocks("yaml"))
-def test_parts_of_option_files(text):
-    whole = yaml.safe_load((ROOT / "options/quickstart_distill.yml").read_text(encoding="utf-8"))
-    check_options(merged(whole, yaml.safe_load(text)), TrainOptions, "options")
+def test_parts_of_option_files(text, tmp_path):
+    (tmp_path / "part.yml").write_text(text)
+    whole, part = map(merged_options, (ROOT / "options/quickstart_distill.yml", tmp_path / "part.yml"))
+    check_options(merged(whole, part), TrainOptions, "options")
 
 
 @pytest.mark.parametrize("name", PAGES)
