@@ -50,7 +50,7 @@ def profile(
     from imdn_kd.evaluation import profile as library
     from imdn_kd.evaluation.report import report_profiles
     from imdn_kd.evaluation.tables import check_output
-    from imdn_kd.inference.model_file import open_model
+    from imdn_kd.inference.model_file import load_model
 
     check_output(output)
     if size and input_size:
@@ -58,7 +58,7 @@ def profile(
     names = model or []
     stems = [Path(name).stem if Path(name).is_file() else name for name in names]
     networks = {
-        stem if stems.count(stem) == 1 else name: open_model(name).network
+        stem if stems.count(stem) == 1 else name: load_model(name).network
         for name, stem in zip(names, stems, strict=True)
     }
     networks.update({name: library.build_arch(name, scale) for name in arch or []})

@@ -14,7 +14,7 @@ from imdn_kd.archs.probing import info_of
 from imdn_kd.data.augment import HFLIP, TRANSPOSE, VFLIP, apply, undo
 from imdn_kd.distill.hooks import SR, FeatureHooks
 from imdn_kd.errors import InputError
-from imdn_kd.inference.model_file import open_model
+from imdn_kd.inference.model_file import load_model
 
 ROTATIONS = range(HFLIP + VFLIP + TRANSPOSE + 1)
 """Codes of the eight rotations and mirror images; the first changes nothing."""
@@ -57,7 +57,7 @@ class Teacher(nn.Module):
     ) -> None:
         super().__init__()
         if isinstance(network, (str, Path)):
-            file = open_model(network)
+            file = load_model(network)
             name, value_range, network = name or str(network), value_range or file.value_range, file.network
         self.name, self.info = name or "teacher", info_of(network)
         channels = self.info.num_in_ch

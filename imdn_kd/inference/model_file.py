@@ -79,38 +79,33 @@ def save_model(path: Path | str, model: ModelFile, *, dtype: torch.dtype | None 
         temporary.write_bytes(_with_sorted_header(save(weights, metadata)))
 
 
-def load_model(path: Path | str) -> ModelFile:
-    """Read a model file; its kind is told by its content, not by its name.
+def load_model(model: Path | str) -> ModelFile:
+    """Load a model file, or a student of the zoo by its name.
+
+    Args:
+        model: path of the file, whose kind is told by its content, not by its name; or the name.
 
     Raises:
-        InputError: no such file, not a model, a damaged file, or weights that do not say what network they are of.
+        InputError: no such file or student, not a model, a damaged file, or weights that do not say what network they
+            are of.
     """
-    path = Path(path)
+    path = zoo.locate(model)
     file = read_weight_file(path)
     return _described(path, file) if "architecture" in file.metadata else _recognised(path, file)
-
-
-def open_model(model: str | Path) -> ModelFile:
-    """Open a student of the zoo by its name, or a model file.
-
-    Raises:
-        InputError: no such student or file, or one that cannot be loaded.
-    """
-    return load_model(zoo.locate(model))
 
 
 def expect_network(model: str | Path, spec: Mapping[str, Any]) -> None:
     """Make sure that a model is of a network.
 
     Args:
-        model: see `open_model`.
+        model: see `load_model`.
         spec: `{"type": ..., **keywords}` as for the registry; what it leaves out has its default.
 
     Raises:
         InputError: it is of another network, or one of the two cannot be built.
     """
     wanted = ARCHS.build(spec).spec
-    found = open_model(model).network.spec
+    found = load_model(model).network.spec
     for key in sorted(wanted.keys() | found.keys(), key=lambda key: (key != "type", key)):
         if wanted.get(key) != found.get(key):
             raise InputError(

@@ -26,7 +26,7 @@ from imdn_kd.inference.buffers import PixelBuffer
 from imdn_kd.inference.cropping import AdaptiveCropping, CropMode
 from imdn_kd.inference.device import Precision, choose_device, choose_dtype
 from imdn_kd.inference.memory import is_out_of_memory
-from imdn_kd.inference.model_file import ModelFile, load_model, open_model
+from imdn_kd.inference.model_file import ModelFile, load_model
 from imdn_kd.inference.sizes import Size, plan_passes, target_size
 
 ImageArray = npt.NDArray[Any]
@@ -239,7 +239,7 @@ def _open(model: str | Path | SRNetwork | ModelFile) -> ModelFile:
         return model
     if isinstance(model, SRNetwork):
         return ModelFile(model)
-    return open_model(model)
+    return load_model(model)
 
 
 def _check_pixels(pixels: ImageArray) -> None:

@@ -9,7 +9,7 @@ from imdn_kd.distill.schema import TeacherOptions
 from imdn_kd.distill.teacher import Teacher
 from imdn_kd.errors import InputError
 from imdn_kd.inference.device import Precision, choose_dtype
-from imdn_kd.inference.model_file import ModelFile, UnknownModelError, open_model
+from imdn_kd.inference.model_file import ModelFile, UnknownModelError, load_model
 from imdn_kd.inference.weights import load_weights
 from imdn_kd.integrations.spandrel import load_spandrel
 from imdn_kd.registry import ARCHS
@@ -61,6 +61,6 @@ def _open(options: TeacherOptions) -> ModelFile:
         load_weights(network, path, key=options.param_key, strict=True)
         return ModelFile(network)
     try:
-        return open_model(path)
+        return load_model(path)
     except UnknownModelError:
         return ModelFile(load_spandrel(path))

@@ -204,4 +204,5 @@ def test_models_are_built_by_name():
     assert (network.info.scale, network.info.num_in_ch) == (3, 1)
     assert {"imdn", "imdn_rtc", "plain_m"} <= set(list_models())
     assert "imdn_rtc_x2" in list_models(pretrained=True)
+    assert imdn_kd.load_model("imdn_rtc_x2").network.info.scale == 2
     assert imdn_kd.losses is losses

@@ -105,7 +105,7 @@ def test_another_architecture_is_named_by_what_was_found():
 
 
 def test_missing_file_and_folder(tmp_path):
-    fails(tmp_path / "none.pth", "No such file")
+    fails(tmp_path / "none.pth", "no such model file")
     fails(tmp_path, "directory")
 
 
