@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
-from imdn_kd.config.options import read_options
+from imdn_kd.config.options import merged_options, read_options
 from imdn_kd.data.preparation.job import default_output, open_source, write_dataset
 from imdn_kd.data.preparation.schema import PrepareOptions
 from imdn_kd.evaluation.profile import count
@@ -116,8 +115,8 @@ DISTILLED = [path for path in RECIPES if path.parent.name == "distill"]
 
 @pytest.mark.parametrize("path", DISTILLED, ids=[path.stem for path in DISTILLED])
 def test_distillation_differs_from_training_alone_in_teacher_and_objectives_only(path):
-    alone = yaml.safe_load((ROOT / "options" / "train" / "imdn_rtc_x2.yml").read_text())
-    file = yaml.safe_load(path.read_text())
+    alone = merged_options(ROOT / "options" / "train" / "imdn_rtc_x2.yml")
+    file = merged_options(path)
     assert {"network_t", "distill"} <= file.keys()
     assert file.keys() - {"network_t", "distill"} == alone.keys()
     assert {key: file[key] for key in ("scale", "datasets", "network_g", "val", "logger")} == {

@@ -9,9 +9,8 @@ import tarfile
 from pathlib import Path
 
 import pytest
-import yaml
 
-from imdn_kd.config.options import read_options
+from imdn_kd.config.options import merged_options, read_options
 from imdn_kd.data.preparation.job import default_output, open_source, write_dataset
 from imdn_kd.data.preparation.schema import PrepareOptions
 from imdn_kd.evaluation.profile import count
@@ -146,7 +145,7 @@ def test_the_periods_of_a_student_make_up_its_updates(path):
 
 @pytest.mark.parametrize("path", PROOF, ids=[path.stem for path in PROOF])
 def test_the_files_of_the_comparison_differ_in_teacher_and_objectives_alone(path):
-    first, other = (yaml.safe_load(each.read_text()) for each in (ROOT / "options" / "proof" / "scratch.yml", path))
+    first, other = (merged_options(each) for each in (ROOT / "options" / "proof" / "scratch.yml", path))
     ours = {"name", "network_t", "distill"}
     assert {key: value for key, value in first.items() if key not in ours} == {
         key: value for key, value in other.items() if key not in ours
