@@ -41,4 +41,4 @@ def cache_teacher(
         print("imdn-kd: stopped; the same command resumes", file=sys.stderr)
         raise typer.Exit(130) from error
     assert setup.cache is not None  # noqa: S101 - otherwise it would have been refused
-    print(f"{content.datasets.train.dataroot}: has {setup.cache.plane}")
+    print(f"{content.datasets.train.dataroot}: has {setup.cache.key}")

@@ -194,9 +194,9 @@ def fill_teacher_cache(
     """
     if setup.cache is None:
         raise InputError("distill.cache: is not asked for; set it to true")
-    logger.info("the teacher's results for %d images are computed, as %s", len(setup.loader.images), setup.cache.plane)
+    logger.info("the teacher's results for %d images are computed, as %s", len(setup.loader.images), setup.cache.key)
     setup.cache.fill(_device(options), on_image)
-    setup.loader = open_loader(options, (setup.cache.plane,))
+    setup.loader = open_loader(options, (setup.cache.key,))
 
 
 def check_teacher_quality(options: TrainOptions, setup: TrainSetup) -> None:

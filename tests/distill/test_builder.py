@@ -64,20 +64,20 @@ def features(network, lq):
     return found
 
 
-def test_without_a_teacher_a_student_learns_from_the_originals(student, batch):
+def test_without_a_teacher_a_student_learns_from_the_ground_truth(student, batch):
     distiller = Distiller(student, None, [OutputTerm(L1Loss(), weight=2.0, name="l_pix")])
     losses = losses_of(distiller, batch)
     assert set(losses) == {"l_pix"}
     torch.testing.assert_close(losses["l_pix"], 2 * functional.l1_loss(student(batch["lq"]), batch["gt"]))
 
 
-def test_a_loss_between_images_compares_the_results_of_both(student, teacher, batch):
+def test_a_loss_between_images_compares_the_outputs_of_both(student, teacher, batch):
     distiller = distiller_of({"l_kd": {"type": "L1Loss", "loss_weight": 0.5}}, student, teacher)
     expected = 0.5 * functional.l1_loss(student(batch["lq"]), teacher(batch["lq"]))
     torch.testing.assert_close(losses_of(distiller, batch)["l_kd"], expected)
 
 
-def test_a_loss_between_features_compares_taps_in_proportion_to_the_depth(student, teacher, batch):
+def test_a_loss_between_features_compares_blocks_of_the_same_relative_depth(student, teacher, batch):
     taps = {"taps": ["block.1", "block.2"], "tap_weights": [0.25, 0.75]}
     distiller = distiller_of({"l_pair": {"type": "PairwiseLoss", "loss_weight": 10, **taps}}, student, teacher)
     mine, theirs = features(student, batch["lq"]), features(teacher.network, batch["lq"])
@@ -96,14 +96,14 @@ def test_paths_of_modules_can_be_paired_by_hand(student, teacher, batch):
     torch.testing.assert_close(losses_of(distiller, batch)["l"], expected)
 
 
-def test_without_taps_a_loss_between_features_compares_the_results(student, teacher, batch):
+def test_without_taps_a_loss_between_features_compares_the_outputs(student, teacher, batch):
     distiller = distiller_of({"l_pair": {"type": "PairwiseLoss"}}, student, teacher)
     expected = PairwiseLoss()(student(batch["lq"]), teacher(batch["lq"]))
     torch.testing.assert_close(losses_of(distiller, batch)["l_pair"], expected)
     assert distiller.hooks is None
 
 
-def test_a_known_result_is_not_asked_for_again(student, teacher, batch, monkeypatch):
+def test_a_cached_output_is_not_computed_again(student, teacher, batch, monkeypatch):
     objectives = {"l_kd": {"type": "L1Loss"}, "l_pair": {"type": "PairwiseLoss"}, "l_cd": {"type": "ContrastiveLoss"}}
     distiller = distiller_of(
         {**objectives, "l_adv": {"type": "HolisticTerm", "critic": {"num_feat": 4, "stages": 2}}},
@@ -121,14 +121,14 @@ def test_a_known_result_is_not_asked_for_again(student, teacher, batch, monkeypa
     torch.testing.assert_close(losses["l_pair"], PairwiseLoss()(student(batch["lq"]), known))
 
 
-def test_a_known_result_is_not_enough_where_features_or_other_inputs_are_compared(student, teacher):
+def test_a_cache_is_not_enough_where_features_or_other_inputs_are_compared(student, teacher):
     assert distiller_of({"l": {"type": "UpcyclingTerm"}}, student, teacher, cache_key="t").teacher_required
     features = {"type": "PairwiseLoss", "taps": ["head"]}
     assert distiller_of({"l": features}, student, teacher, cache_key="t").teacher_required
     assert not distiller_of({"l": {"type": "L1Loss"}}, student, teacher, cache_key="t").teacher_required
 
 
-def test_the_known_mean_of_several_teachers_is_enough_for_losses_between_results(student, teacher, batch):
+def test_the_cached_mean_of_several_teachers_is_enough_for_losses_between_outputs(student, teacher, batch):
     objectives = {"l_pair": {"type": "PairwiseLoss"}, "l_kd": {"type": "L1Loss"}}
     distiller = distiller_of(objectives, student, teacher, Teacher(imdn(8, 1, 4)), cache_key="t")
     known = torch.rand_like(batch["gt"])
@@ -171,7 +171,7 @@ def test_an_adapter_brings_the_student_to_the_width_of_the_teacher(student, teac
     assert same_width.trainable_modules() == {}
 
 
-def test_every_term_has_its_own_course(student, teacher, batch):
+def test_every_term_has_its_own_weight_schedule(student, teacher, batch):
     objectives = {"a": {"type": "L1Loss", "start_iter": 2}, "b": {"type": "L1Loss", "stop_iter": 4, "decay_iter": 3}}
     distiller = distiller_of(objectives, student, teacher)
     names = [set(losses_of(distiller, batch, step)) for step in (0, 2, 4)]
@@ -180,7 +180,7 @@ def test_every_term_has_its_own_course(student, teacher, batch):
     torch.testing.assert_close(losses["b"], losses["a"] / 4)
 
 
-def test_the_critic_learns_after_the_student_from_what_that_has_made(student, teacher, batch):
+def test_the_critic_takes_its_steps_after_the_student_on_the_same_outputs(student, teacher, batch):
     critic = {"num_feat": 4, "stages": 2}
     distiller = distiller_of({"l_adv": {"type": "HolisticTerm", "critic": critic, "n_critic": 3}}, student, teacher)
     optim_steps = distiller.optim_steps(0)
@@ -204,8 +204,8 @@ def test_there_is_no_critic_while_its_weight_is_zero(student, teacher):
     assert [len(distiller.optim_steps(step)) for step in (4, 5)] == [1, 2]
 
 
-def test_the_critic_cannot_tell_by_the_rounding_of_known_results(student, teacher, batch):
-    """The teacher's results are of 8 bit where they were computed before: the student's are shown like that too."""
+def test_the_critic_cannot_tell_by_the_rounding_of_cached_outputs(student, teacher, batch):
+    """Cached teacher outputs have 8 bits: student outputs are quantised alike."""
     term = {"type": "HolisticTerm", "critic": {"num_feat": 4, "stages": 2}, "gradient_penalty": 0}
     distiller = distiller_of({"l_adv": term}, student, teacher, cache_key="t")
     context = distiller.run_student({**batch, "t": torch.rand_like(batch["gt"])})
@@ -231,7 +231,7 @@ def test_zoomed_inputs_are_labelled_by_the_teacher(student, teacher, batch):
 
 
 def test_consistency_undoes_what_the_student_was_shown(student, batch):
-    """A student that commutes with turns and negatives has no loss against itself."""
+    """A student that commutes with rotations and inversion has no loss against itself."""
     distiller = distiller_of({"l_up": {"type": "UpcyclingTerm"}}, Nearest(), Teacher(Nearest()))
     torch.manual_seed(0)
     assert losses_of(distiller, batch)["l_up"] < 1e-6
@@ -296,7 +296,7 @@ def test_terms_that_cannot_be_used_are_refused_in_one_line(objectives, code, stu
     assert line.startswith(f"objectives.{[*objectives][-1]}: ")
 
 
-def test_a_teacher_whose_results_are_not_finite_is_refused(student):
+def test_a_teacher_whose_outputs_are_not_finite_is_refused(student):
     network = imdn(8, 2, 1)
     network.upsampler[0].bias.data.fill_(float("inf"))
     with refused("distill.not-finite"):
@@ -310,7 +310,7 @@ def swinir():
 
 
 def test_a_teacher_of_windows_is_compared_at_any_size_of_patches(student):
-    """12 px are filled up to 16."""
+    """12 px are padded to 16."""
     features = {"type": "PairwiseLoss", "taps": ["body_out"]}
     distiller = distiller_of({"l": features}, student, swinir(), sides=[12, 16, 10])
     for side in (10, 12, 16):
@@ -340,7 +340,7 @@ def test_the_critic_has_the_channels_of_the_student():
 
 
 @pytest.mark.parametrize("term", [{"start_iter": 3}, {"stop_iter": 4}])
-def test_there_is_always_something_to_learn(term, student, teacher):
+def test_some_weight_is_always_positive(term, student, teacher):
     with refused("distill.no-loss"):
         distiller_of({"l": {"type": "L1Loss", **term}}, student, teacher)
     whole = {"l": {"type": "L1Loss", **term}, "m": {"type": "L1Loss"}}

@@ -1,4 +1,4 @@
-"""Teachers: frozen, whatever is done to the modules around them, and asked in their own terms."""
+"""Teachers: always frozen, run in their own value range and at sizes they take."""
 
 import copy
 
@@ -37,7 +37,7 @@ class Affine(SRNetwork):
         return self.drop(x * self.factor + self.offset).repeat_interleave(2, 2).repeat_interleave(2, 3)
 
 
-def test_it_answers_as_its_network_does_without_a_gradient():
+def test_its_output_is_that_of_its_network_without_a_gradient():
     inner = network()
     lq = images(2, 3, 12, 10).requires_grad_()
     expected = copy.deepcopy(inner).eval()(lq)
@@ -70,12 +70,12 @@ def test_white_and_mean_are_those_that_the_network_was_trained_with():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (9, 13), (8, 3)])
-def test_sizes_that_the_network_does_not_take_are_filled_up_and_cut_off_again(size):
+def test_sizes_that_the_network_does_not_take_are_padded_and_cropped_again(size):
     lq = images(2, 3, *size)
     torch.testing.assert_close(Teacher(Affine())(lq), lq.repeat_interleave(2, 2).repeat_interleave(2, 3))
 
 
-def test_the_self_ensemble_is_the_mean_over_eight_turns_and_mirror_images():
+def test_the_self_ensemble_is_the_mean_over_eight_rotations_and_mirror_images():
     inner = network()
     lq = images(2, 3, 9, 12)
     plain = copy.deepcopy(inner).eval()
@@ -107,7 +107,7 @@ def test_features_of_a_self_ensemble_are_those_of_the_images_as_they_are():
 
 
 class Mapped(Affine):
-    """With a module whose features are the images, as they were filled up."""
+    """With a module whose features are the images, as they were padded."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -117,14 +117,14 @@ class Mapped(Affine):
         return super().forward(self.features(x))
 
 
-def test_features_of_filled_up_images_are_cut_to_those_of_the_images():
+def test_features_of_padded_images_are_cropped_to_those_of_the_images():
     lq = images(2, 3, 9, 13)
     teacher = Teacher(Mapped())
     assert teacher.hook(["features"], lq) == {"features": (2, 3, 9, 13), "sr": (2, 3, 18, 26)}
     assert torch.equal(teacher.forward_features(lq)[1]["features"], lq)
 
 
-def test_features_are_not_looked_at_where_the_result_is_wanted_alone(monkeypatch):
+def test_features_are_not_recorded_where_only_the_output_is_needed(monkeypatch):
     teacher = Teacher(network())
     lq = images(1, 3, 8, 8)
     teacher.hook(["fea_conv"], lq)

@@ -220,7 +220,7 @@ def test_other_weights_or_settings_are_another_cache(data, teachers, tmp_path):
     renamed.write_bytes(teachers[0].read_bytes())
 
     def plane(**teacher):
-        return check(distilled(data, teachers[:1], None, {"network_t": teacher}, cache=True)).cache.plane
+        return check(distilled(data, teachers[:1], None, {"network_t": teacher}, cache=True)).cache.key
 
     same = [plane(weights=str(teachers[0])), plane(weights=str(renamed))]
     others = [
@@ -380,7 +380,7 @@ def test_a_plane_of_a_teacher_that_is_damaged_concerns_nobody_else_and_is_made_a
     options = distilled(data, [fresh], cache=True)
     setup = check(options)
     fill_teacher_cache(options, setup)
-    pixels = data / "sample.store" / f"{setup.cache.plane}.npy"
+    pixels = data / "sample.store" / f"{setup.cache.key}.npy"
     whole = pixels.read_bytes()
     pixels.unlink()
 

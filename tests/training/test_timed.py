@@ -350,7 +350,7 @@ def test_the_results_of_teachers_are_computed_before_planning_and_kept_when_time
     _, trainer, result = piece(options, tmp_path / "runs", Deadline(60, clock), on_teaching=on_teaching)
     assert done[2] > 0
     assert not result.time_up
-    assert trainer.setup.loader.images.planes[-1] == trainer.setup.cache.plane
+    assert trainer.setup.loader.images.planes[-1] == trainer.setup.cache.key
 
 
 def test_a_deadline_counts_from_when_it_is_made():

@@ -102,7 +102,7 @@ def _distiller(options: TrainOptions, network: SRNetwork, inputs: Inputs, cache:
         terms=inputs.terms,
         total=options.train.total_iter,
         sides=[*{stage.gt_size // options.scale for stage in options.datasets.train.stages()}],
-        cache_key=None if cache is None else cache.plane,
+        cache_key=None if cache is None else cache.key,
     )
 
 

@@ -37,7 +37,7 @@ class TeacherCache:
         options: which teachers these are.
 
     Attributes:
-        plane: its name, which stands for weights and settings of the teachers: others make another plane.
+        key: name of the plane, made from the weights and settings of the teachers: other teachers get another one.
     """
 
     def __init__(
@@ -61,12 +61,12 @@ class TeacherCache:
             ],
         }
         stamp = hashlib.sha256(json.dumps(self._description, sort_keys=True).encode()).hexdigest()
-        self.plane = f"sr_x{scale}_{stamp[:12]}"
+        self.key = f"sr_x{scale}_{stamp[:12]}"
 
     @property
     def is_there(self) -> bool:
         """Whether it is complete."""
-        return Store(self._store.path).has(self.plane)
+        return Store(self._store.path).has(self.key)
 
     def fill(self, device: torch.device, on_image: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Compute what is missing; can be interrupted and gone on with.
@@ -87,7 +87,7 @@ class TeacherCache:
             return _enlarge(self._teachers, self._store.image(index, self._source))
 
         try:
-            add_plane(self._store.path, self.plane, make, description=self._description)
+            add_plane(self._store.path, self.key, make, description=self._description)
         except OSError as error:
             advice = "see to it, and do the same again, which goes on from here"
             raise InputError(f"{self._store.path}: cannot be written ({error.strerror}); {advice}") from error

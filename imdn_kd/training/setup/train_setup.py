@@ -75,7 +75,7 @@ def build_setup(options: TrainOptions, *, device: torch.device, root: Path, auto
     # Otherwise there is a problem.
     assert network is not None and loader is not None and distiller is not None  # noqa: S101
     if cache is not None and cache.is_there:
-        loader = open_loader(options, (cache.plane,))
+        loader = open_loader(options, (cache.key,))
     warnings = [*config_warnings(options, launch.world_size()), *distill_warnings(options, distiller)]
     if options.train.reparam is not None and not can_expand(network):
         warnings.append("train.reparam: no effect, since the network has no 3x3 convolutions")
