@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from imdn_kd import losses
     from imdn_kd.archs.factory import create_model, list_models
+    from imdn_kd.archs.wrapping import wrap
     from imdn_kd.data.patches import Patches
     from imdn_kd.data.store import StoreDataset
     from imdn_kd.distill.distiller import Distiller
@@ -52,6 +53,7 @@ __all__ = [
     "psnr",
     "save_model",
     "ssim",
+    "wrap",
 ]
 
 # Imported on first use: most of them need torch, which takes seconds.
@@ -78,6 +80,7 @@ _HOMES = {
     "psnr": "imdn_kd.evaluation.metrics",
     "save_model": "imdn_kd.inference.model_file",
     "ssim": "imdn_kd.evaluation.metrics",
+    "wrap": "imdn_kd.archs.wrapping",
 }
 
 

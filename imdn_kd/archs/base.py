@@ -42,6 +42,16 @@ class ModelInfo:
     global_pool_modules: tuple[str, ...] = ()
     num_in_ch: int = 3
 
+    def __str__(self) -> str:
+        """All of it in one readable line."""
+        step = f" in steps of {self.size_multiple} px" if self.size_multiple > 1 else ""
+        field = "unknown" if self.receptive_radius is None else f"{self.receptive_radius} px around a pixel"
+        pools = ", ".join(path or "the network itself" for path in self.global_pool_modules)
+        return (
+            f"x{self.scale}, {self.num_in_ch} channels, sides from {self.min_size} px{step}, receptive field {field}, "
+            f"{f'global pooling in {pools}' if pools else 'no global pooling'}"
+        )
+
 
 @dataclass(frozen=True)
 class Segment:

@@ -1,4 +1,4 @@
-"""ModelInfo of a network that does not state them, found by running it."""
+"""Scale and sizes of a network that does not state them, found by running it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def measure_info(network: nn.Module, num_in_ch: int) -> ModelInfo:
     """Find scale and sizes by running a copy of `network` on a few images.
 
     This happens on PyTorch's `meta` device, which computes shapes alone, or with numbers on the CPU where the network
-    cannot do with that. The receptive field stays unknown.
+    cannot do with that. The receptive field stays unknown; see `receptive_field.measure_dependence` for it.
 
     Args:
         network: from N x C x H x W to N x C x sH x sW, s a whole number; what else it is given is refused.
@@ -108,5 +108,6 @@ def _working_probe(network: nn.Module, num_in_ch: int) -> tuple[_Probe, int]:
 def _refusal(name: str, reason: str) -> InputError:
     return InputError(
         f"{name} cannot be used for the super-resolution of single images: {' '.join(reason.split())}; "
-        "correct its options or choose another network"
+        "correct its options or choose another network",
+        code="model.not-super-resolution",
     )

@@ -50,7 +50,8 @@ class AdaptiveCropping(nn.Module):
     """Wraps a network so that it takes images of any height and width from 1 px up.
 
     Sides that the network cannot take are enlarged by repeating the last row and column, and the result is cut.
-    A network whose receptive field is unknown (those of BasicSR) is run on the whole image in mode `exact`.
+    In mode `exact`, a network is run on the whole image if its receptive field is unknown (networks of BasicSR and
+    spandrel), or if it pools globally and does not declare its segments.
 
     Args:
         network: an `SRNetwork`, or any module from N x C x H x W to N x C x sH x sW if `info` is given.
@@ -97,7 +98,7 @@ class AdaptiveCropping(nn.Module):
         self._scratch = Path(scratch) if scratch is not None else user_cache_path("imdn_kd")
         self._segments = self._segments_of_mode()
         if (mode in ("paper", "whole") or not self._segments) and (crop_size, memory) != (None, None):
-            reason = f"crop mode '{mode}'" if self._segments else "a network whose receptive field is unknown"
+            reason = f"crop mode '{mode}'" if self._segments else "a network that has no exact result in crops"
             log.warning("crop_size and memory have no effect with %s", reason)
         self._costs: tuple[list[SegmentCost], float] | None = None
 
@@ -150,8 +151,10 @@ class AdaptiveCropping(nn.Module):
             if not is_out_of_memory(error):
                 raise
             raise InputError(
-                f"not enough memory for {image.width}x{image.height} px at once, and the receptive field of "
-                f"{type(self.network).__name__} is unknown; use crop mode 'paper' or a smaller image"
+                f"not enough memory for {image.width}x{image.height} px at once, and {type(self.network).__name__} has "
+                "no exact result in crops (receptive field unknown, or global pooling); use crop mode 'paper' or a "
+                "smaller image",
+                code="inference.out-of-memory",
             ) from error
 
     def _run_paper(self, image: TileBuffer, sr: TileBuffer) -> None:

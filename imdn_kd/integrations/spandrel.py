@@ -21,10 +21,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from imdn_kd.archs.adopted import adopt
 from imdn_kd.archs.base import ModelInfo, SRNetwork
 from imdn_kd.archs.probing import measure_info
 from imdn_kd.errors import InputError
 from imdn_kd.inference.weights import check_finite, read_weights
+
+PREFIX = "spandrel/"
+"""Begins the `type` of a network of spandrel."""
 
 
 def load_spandrel(path: Path | str, key: str | None = None) -> SRNetwork:
@@ -77,57 +81,10 @@ def load_spandrel(path: Path | str, key: str | None = None) -> SRNetwork:
     return _adopt(descriptor.model.eval(), info)
 
 
-class _SpandrelNetwork(SRNetwork):
-    """What is added to a class of spandrel."""
-
-    _info: ModelInfo
-
-    @property
-    def info(self) -> ModelInfo:
-        """See `SRNetwork.info`."""
-        return self._info
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Enlarge images N x C x H x W."""
-        image = image.clone()  # RCAN multiplies what it is given, in place
-        if image.dtype not in (torch.bfloat16, torch.float16):
-            sr: Tensor = super().forward(image)
-            return sr
-        # Some make fp32 tensors as they run, as masks of attention.
-        with torch.autocast(image.device.type, image.dtype):
-            sr = super().forward(image)
-        return sr.to(image.dtype)
-
-    # The class cannot be imported by its name, which is what pickling does by default.
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _blank, (type(self).__bases__[1],), self.__dict__
-
-
-_classes: dict[type[nn.Module], type[SRNetwork]] = {}
-
-
-def _class_of(theirs: type[nn.Module]) -> type[SRNetwork]:
-    if theirs not in _classes:
-        body = {"__doc__": theirs.__doc__, "__module__": __name__}
-        _classes[theirs] = type(theirs.__name__, (_SpandrelNetwork, theirs), body)
-    return _classes[theirs]
-
-
 def _adopt(network: nn.Module, info: ModelInfo) -> SRNetwork:
-    theirs = type(network)
     options = getattr(network, "hyperparameters", {})
-    network.__dict__["spec"] = {"type": f"spandrel.{theirs.__name__}"} | {
-        option: json.loads(json.dumps(value)) for option, value in options.items() if _is_plain(value)
-    }
-    network.__dict__["_info"] = info
-    network.__class__ = _class_of(theirs)
-    assert isinstance(network, SRNetwork)  # noqa: S101
-    return network
-
-
-def _blank(theirs: type[nn.Module]) -> nn.Module:
-    """An instance of a network without its contents, for copies and pickles."""
-    return nn.Module.__new__(_class_of(theirs))
+    plain = {option: json.loads(json.dumps(value)) for option, value in options.items() if _is_plain(value)}
+    return adopt(network, {"type": f"{PREFIX}{type(network).__name__}", **plain}, info)
 
 
 def _info(path: Path, descriptor: Any) -> ModelInfo:  # noqa: ANN401 - spandrel has no types for mypy

@@ -5,8 +5,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from imdn_kd.archs import ModelInfo
 from imdn_kd.archs.probing import measure_info
-from imdn_kd.errors import InputError
 from imdn_kd.registry import ARCHS
+from tests.refused import refused
 
 
 def info(**values) -> ModelInfo:
@@ -81,7 +81,7 @@ def test_scale_and_sizes(network, channels, expected):
     ],
 )
 def test_what_does_not_enlarge_an_image_is_one_line(network, reason):
-    with pytest.raises(InputError) as caught:
+    with refused("model.not-super-resolution") as caught:
         measure_info(network, 3)
     assert str(caught.value).startswith(f"{type(network).__name__} cannot be used")
     assert reason in str(caught.value)

@@ -320,7 +320,7 @@ def test_a_network_of_unknown_reach_is_run_whole(size):
 def test_crops_that_cannot_be_are_said(caplog):
     with caplog.at_level(logging.WARNING, "imdn_kd"):
         AdaptiveCropping(Blocks(), crop_size=16)
-    assert "no effect with a network whose receptive field is unknown" in caplog.text
+    assert "no effect with a network that has no exact result in crops" in caplog.text
 
 
 @pytest.mark.parametrize("multiple", [1, 3, 4, 7, 8, 16, 64])
