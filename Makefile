@@ -33,7 +33,7 @@ help:
 	@echo "make test-fast  the tests that take no longer than two seconds and start no other process"
 	@echo "make lint    the checks of style and types alone"
 	@echo "make bench   speed as ratios, both sides in the same run"
-	@echo "make zoo     train the next student that ships, or STUDENT=NAME: MINUTES=50 PHOTOS=folder; see README.md"
+	@echo "make zoo     train the next student that ships, or STUDENT=NAME: MINUTES=50 PHOTOS=folder; see docs/zoo.md"
 	@echo "make pack    the data and the teachers in one archive, for make zoo on another machine"
 	@echo "make proof   the comparison of loss terms in docs/distillation.md (hours)"
 	@echo "make venv    the environment alone (installs torch: several GB)"

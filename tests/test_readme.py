@@ -103,6 +103,8 @@ def test_commands(command, capfd):
         result = run(capfd, *arguments, "--set", "train.total_iter=2")
         assert result.code == 0, result.err
         return
+    if arguments[0] == "profile":
+        arguments += ["--runs", "1"]
     result = run(capfd, *arguments)
     assert (result.code, result.err) == (0, "")
 

@@ -91,9 +91,9 @@ def test_trains_and_leaves_a_model(file, tmp_path, capfd):
     assert (model.network.info.scale, model.training["updates"]) == (options.scale, 2)
 
 
-def test_the_commands_of_the_readme_train_a_piece_and_publish_it(workplace, tmp_path, monkeypatch, capfd):
+def test_the_commands_of_the_documentation_train_a_piece_and_publish_it(workplace, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(workplace)
-    commands = re.findall(r"^imdn-kd (.+ -opt options/zoo/(\w+)\.yml.*)$", (ROOT / "README.md").read_text(), re.M)
+    commands = re.findall(r"^imdn-kd (.+ -opt options/zoo/(\w+)\.yml.*)$", (ROOT / "docs" / "zoo.md").read_text(), re.M)
     assert [command.split()[0] for command, _ in commands] == ["train", "zoo"]
     (train, name), (publish, same) = commands
     assert name == same
