@@ -1,9 +1,12 @@
-"""The one exception that users are meant to see."""
+"""The exception that users are meant to see, and a collector of several of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class InputError(ValueError):
@@ -34,31 +37,52 @@ def join_errors(errors: Iterable[InputError]) -> InputError:
 
 
 class Problems:
-    """Collects what is wrong in several places, so that all of it is reported at once.
+    """Collects InputErrors with the places that they belong to, so that all of them are reported at once.
 
         with Problems() as problems:
             for name, value in options.items():
                 with problems.at(name):
                     check(value)
 
-    The block ends with an InputError if there were any: its lines begin with their places, and its code is that of the
-    first.
+    The outer block ends with what `check` raises.
     """
 
     def __init__(self) -> None:
         self._errors: list[InputError] = []
 
-    @contextmanager
-    def at(self, place: str) -> Iterator[None]:
-        """Catch an InputError and put the place before its lines."""
-        try:
-            yield
-        except InputError as error:
-            self._errors.append(InputError(*(f"{place}: {line}" for line in error.lines), code=error.code))
+    def __bool__(self) -> bool:
+        return bool(self._errors)
 
     def __enter__(self) -> Problems:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None and self._errors:
+        if kind is None:
+            self.check()
+
+    @contextmanager
+    def at(self, place: str) -> Iterator[None]:
+        """Collect the InputError of a block; its lines get the place, such as an option, before them."""
+        try:
+            yield
+        except InputError as error:
+            self._errors.append(InputError(*(f"{place}: {line}" for line in error.lines), code=error.code))
+
+    def of(self, place: str, make: Callable[[], T]) -> T | None:
+        """Return what `make` returns; None if it raised an InputError, which is collected."""
+        with self.at(place):
+            return make()
+        return None
+
+    def add(self, lines: Iterable[str], *, code: str) -> None:
+        """Collect lines that name their place already."""
+        self._errors += [InputError(line, code=code) for line in lines]
+
+    def extend(self, other: Problems) -> None:
+        """Collect what another one has."""
+        self._errors += other._errors
+
+    def check(self) -> None:
+        """Raise an InputError of what was collected; see `join_errors`."""
+        if self._errors:
             raise join_errors(self._errors)

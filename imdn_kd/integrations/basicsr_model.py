@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,13 @@ from imdn_kd.distill.distiller import ADAPTERS, CRITIC, STUDENT, Distiller
 from imdn_kd.distill.schema import CRITIC_OPTIM, GROUND_TRUTH_OPTIONS, DistillOptions, TeacherOptions
 from imdn_kd.distill.step_context import StepContext
 from imdn_kd.distill.terms import OutputTerm
-from imdn_kd.errors import InputError
+from imdn_kd.errors import InputError, Problems
 from imdn_kd.integrations.basicsr_networks import find, import_basicsr
 from imdn_kd.integrations.teachers import open_teacher
 from imdn_kd.registry import ARCHS
 
 LABELS = {ADAPTERS: "net_a", CRITIC: "net_d"}
-"""How the files of those begin that learn beside the student."""
+"""Prefixes of the files of what is trained beside the student."""
 
 _models = import_basicsr("basicsr.models.sr_model")
 
@@ -38,17 +37,17 @@ class DistillModel(_models.SRModel):  # type: ignore[misc, name-defined]
     SRModel needs, of which losses (`pixel_opt`, and `fft_opt` as here) may be left out. Adapters learn by
     `train.optim_a` (by default as the student does), the critic by `train.optim_d`; all rates follow
     `train.scheduler`, as BasicSR has it. `distill.check_images` has no effect, and `distill.cache` is refused. What
-    learns beside the student is saved beside it, as `net_a_*.pth` and `net_d_*.pth`.
+    is trained beside the student is saved beside it, as `net_a_*.pth` and `net_d_*.pth`.
 
     Args:
-        opt: option file as `basicsr.utils.options.parse_options` gives it. Outside training, only the student counts.
+        opt: option file as `basicsr.utils.options.parse_options` gives it. Outside training, only the student is built.
 
     Raises:
         InputError: options that cannot be used, a line each.
     """
 
     def __init__(self, opt: dict[str, Any]) -> None:
-        # Not by SRModel, which would build a network that does not know its info, on the device.
+        # Not by SRModel, whose network would not state its info and be on the device.
         _models.BaseModel.__init__(self, opt)
         network = _student(opt)
         if self.is_train:
@@ -78,7 +77,7 @@ class DistillModel(_models.SRModel):  # type: ignore[misc, name-defined]
         self.setup_schedulers()
 
     def setup_optimizers(self) -> None:
-        """Give everyone that learns an optimiser."""
+        """Make an optimizer for each trainable module."""
         train = _plain(self.opt["train"])
         optims = {
             STUDENT: train["optim_g"],
@@ -119,21 +118,22 @@ class DistillModel(_models.SRModel):  # type: ignore[misc, name-defined]
             self.model_ema(decay=self.ema_decay)
 
     def save(self, epoch: int, current_iter: int) -> None:
-        """Save everything that learns, and the training state last."""
+        """Save all trainable modules, and the training state last."""
         for name, module in self._others.items():
             self.save_network(module, LABELS[name], current_iter)
         super().save(epoch, current_iter)
 
     def resume_training(self, resume_state: dict[str, Any]) -> None:
-        """Go on from a training state and from what was saved with it.
+        """Resume from a training state and what was saved with it.
 
         Raises:
-            InputError: it is the state of a run in which something else was learned.
+            InputError: the state is of a run with other trainable modules.
         """
         saved, needed = len(resume_state["optimizers"]), len(self.optimizers)
         if saved != needed:
             raise InputError(
-                f"path.resume_state: has {saved} optimisers, but {needed} are needed; give the objectives of that run"
+                f"path.resume_state: has {saved} optimisers, but {needed} are needed; give the loss terms of that run",
+                code="resume.changed",
             )
         for name, module in self._others.items():
             path = Path(self.opt["path"]["models"]) / f"{LABELS[name]}_{resume_state['iter']}.pth"
@@ -157,13 +157,19 @@ class DistillModel(_models.SRModel):  # type: ignore[misc, name-defined]
 
 def _student(opt: Mapping[str, Any]) -> SRNetwork:
     spec = _plain(opt["network_g"])
-    with _at("network_g"):
+    with Problems() as problems, problems.at("network_g"):
         name = spec.get("type")
         if name in ARCHS and find(name) is not None:
-            raise InputError(f"the project has registered a network of its own as {name!r}; rename it")
+            raise InputError(
+                f"the project has registered a network of its own as {name!r}; rename it",
+                code="registry.name-taken",
+            )
         network: SRNetwork = ARCHS.build(spec)
         if network.info.scale != opt["scale"]:
-            raise InputError(f"{name} enlarges x{network.info.scale}, but scale is {opt['scale']}")
+            raise InputError(
+                f"{name} enlarges x{network.info.scale}, but scale is {opt['scale']}",
+                code="model.scale-mismatch",
+            )
     return network
 
 
@@ -172,9 +178,12 @@ def _distiller(opt: Mapping[str, Any], student: SRNetwork, device: torch.device)
     train, side, scale = opt["train"], opt["datasets"]["train"].get("gt_size"), opt["scale"]
     teachers, distill = _checked(opt)
     if not side:
-        raise InputError("datasets.train.gt_size: not given, but DistillModel tries objectives out on such a patch")
+        raise InputError(
+            "datasets.train.gt_size: not given, but DistillModel tries loss terms out on such a patch",
+            code="options.missing",
+        )
     opened = []
-    with _at("network_t"):
+    with Problems() as problems, problems.at("network_t"):
         for each in teachers:
             opened.append(open_teacher(each, scale=scale, num_in_ch=student.info.num_in_ch, device=device))
     build_loss = import_basicsr("basicsr.losses").build_loss
@@ -184,24 +193,31 @@ def _distiller(opt: Mapping[str, Any], student: SRNetwork, device: torch.device)
         for name, key in GROUND_TRUTH_OPTIONS.items()
         if train.get(key)
     ]
-    with _at("distill"):
+    with Problems() as problems, problems.at("distill"):
         return build_distiller(distill, student, opened, terms=terms, total=total, sides=[side // scale])
 
 
 def _checked(opt: Mapping[str, Any]) -> tuple[list[TeacherOptions], DistillOptions]:
     for key in ("network_t", "distill"):
         if not opt.get(key):
-            raise InputError(f"{key}: not given, but DistillModel needs it; SRModel trains without a teacher")
+            raise InputError(
+                f"{key}: not given, but DistillModel needs it; SRModel trains without a teacher",
+                code="options.missing",
+            )
     if opt["num_gpu"] > 1 and not opt["dist"]:
         raise InputError(
             f"num_gpu: {opt['num_gpu']} GPUs need as many processes for DistillModel; start with torchrun and "
-            "--launcher pytorch"
+            "--launcher pytorch",
+            code="options.conflict",
         )
     for key in ("perceptual_opt", "scheduler_d", "reparam"):
         if opt["train"].get(key):
-            raise InputError(f"train.{key}: not for DistillModel; leave it out")
+            raise InputError(f"train.{key}: not for DistillModel; leave it out", code="options.conflict")
     if opt["train"]["optim_g"].get("type") == "Muon":
-        raise InputError("train.optim_g.type: Muon is for imdn-kd train, BasicSR does not know it; give Adam")
+        raise InputError(
+            "train.optim_g.type: Muon is for imdn-kd train, BasicSR does not know it; give Adam",
+            code="options.conflict",
+        )
     given = _plain(opt["network_t"])
     several = {f"network_t.{number}": each for number, each in enumerate(given)} if isinstance(given, list) else {}
     teachers = [
@@ -210,10 +226,11 @@ def _checked(opt: Mapping[str, Any]) -> tuple[list[TeacherOptions], DistillOptio
     distill = check_options(_plain(opt["distill"]), DistillOptions, "distill")
     if distill.cache:
         raise InputError(
-            "distill.cache: results of teachers are kept in stores, which data sets of BasicSR are not; leave it out"
+            "distill.cache: teacher outputs are cached in stores, which data sets of BasicSR are not; leave it out",
+            code="options.conflict",
         )
     if distill.check_images and "check_images" in distill.model_fields_set:
-        logger.info("distill.check_images: no effect in BasicSR; `imdn-kd train` looks at the teacher's results")
+        logger.info("distill.check_images: no effect in BasicSR; `imdn-kd train` checks the teacher")
     return teachers, distill
 
 
@@ -222,12 +239,3 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever YAML holds
     if isinstance(value, Mapping):
         return {key: _plain(each) for key, each in value.items()}
     return [_plain(each) for each in value] if isinstance(value, list) else value
-
-
-@contextmanager
-def _at(key: str) -> Iterator[None]:
-    """Say at which key the problems are."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(*(f"{key}: {line}" for line in error.lines)) from error

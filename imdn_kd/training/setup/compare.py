@@ -13,12 +13,11 @@ from imdn_kd.data.store import StoreDataset
 from imdn_kd.distill.builder import build_distiller
 from imdn_kd.distill.distiller import Distiller
 from imdn_kd.distill.teacher import Teacher
-from imdn_kd.errors import InputError
+from imdn_kd.errors import InputError, Problems
 from imdn_kd.inference.weights import MisfitError, load_weights
 from imdn_kd.training.run_folder import RunFolder
 from imdn_kd.training.schema import TrainOptions
 from imdn_kd.training.setup.open_inputs import Inputs, state_option
-from imdn_kd.training.setup.problems import Problems
 from imdn_kd.training.setup.resume import check_state, check_trainable_modules
 from imdn_kd.training.setup.teacher_cache import TeacherCache
 from imdn_kd.training.validation import reported_on

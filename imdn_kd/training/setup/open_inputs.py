@@ -14,7 +14,7 @@ from imdn_kd.data.benchmark_sets import ImageSet, find_set
 from imdn_kd.distill.schema import GROUND_TRUTH_OPTIONS
 from imdn_kd.distill.teacher import Teacher
 from imdn_kd.distill.terms import LossTerm, OutputTerm, weight_schedule
-from imdn_kd.errors import InputError
+from imdn_kd.errors import InputError, Problems
 from imdn_kd.evaluation.metrics import is_measurable
 from imdn_kd.evaluation.schema import DatasetOptions
 from imdn_kd.integrations.teachers import open_teacher
@@ -23,7 +23,6 @@ from imdn_kd.training.checkpoint import State
 from imdn_kd.training.loader import TrainLoader, open_images
 from imdn_kd.training.run_folder import RunFolder
 from imdn_kd.training.schema import TrainOptions
-from imdn_kd.training.setup.problems import Problems
 from imdn_kd.training.setup.resume import open_state
 from imdn_kd.utils.files import check_folder
 

@@ -12,6 +12,7 @@ from imdn_kd.archs.base import SRNetwork
 from imdn_kd.archs.reparam import can_expand
 from imdn_kd.data.benchmark_sets import ImageSet
 from imdn_kd.distill.distiller import Distiller
+from imdn_kd.errors import Problems
 from imdn_kd.training import distributed as launch
 from imdn_kd.training.checkpoint import State
 from imdn_kd.training.loader import TrainLoader
@@ -20,7 +21,6 @@ from imdn_kd.training.schedule import Factor
 from imdn_kd.training.schema import TrainOptions
 from imdn_kd.training.setup.compare import compare_inputs
 from imdn_kd.training.setup.open_inputs import open_inputs, open_loader
-from imdn_kd.training.setup.problems import Problems
 from imdn_kd.training.setup.resume import changes
 from imdn_kd.training.setup.teacher_cache import TeacherCache
 from imdn_kd.training.setup.validate import validate_options

@@ -9,12 +9,12 @@ from typing import Literal
 import torch
 
 from imdn_kd.distill.distiller import ADAPTERS, CRITIC, STUDENT
+from imdn_kd.errors import Problems
 from imdn_kd.inference.device import choose_dtype
 from imdn_kd.training.log import missing_trackers
 from imdn_kd.training.optim import check_optimizer
 from imdn_kd.training.schedule import Factor, constant, cosine_restarts, multistep, warm_up
 from imdn_kd.training.schema import CosineOptions, MultiStepOptions, TrainOptions
-from imdn_kd.training.setup.problems import Problems
 
 
 def validate_options(options: TrainOptions, device: torch.device, problems: Problems) -> dict[str, Factor]:
