@@ -18,9 +18,9 @@ from imdn_kd.training import best_checkpoint as module
 from imdn_kd.training.run import prepare
 from tests.training.small_runs import flat, killed_at_random, metrics, small_options, state_file, train, with_validation
 
-UPDATES = 40
+UPDATES = 24
 EVERYTHING = {
-    "datasets": {"train": {"gt_sizes": [16, 32], "mini_batch_sizes": [4, 2], "iters": [17, 23]}},
+    "datasets": {"train": {"gt_sizes": [16, 32], "mini_batch_sizes": [4, 2], "iters": [9, 15]}},
     "train": {
         **{"total_iter": UPDATES, "accumulation": 2, "warmup_iter": 6, "grad_clip": 1.0},
         **{"optim_g": {"type": "Muon"}, "reparam": {"width": 2}},
@@ -30,7 +30,7 @@ EVERYTHING = {
 
 
 def everything(data):
-    changes = with_validation(data, select_on="held_out", val_freq=10)
+    changes = with_validation(data, select_on="held_out", val_freq=8)
     return small_options(
         data,
         {**EVERYTHING, "datasets": {**EVERYTHING["datasets"], **changes["datasets"]}, "val": changes["val"]},
@@ -79,7 +79,7 @@ def stop_at(step, number):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_ends_the_run(data, tmp_path, undisturbed, number):
-    for step in (7, 20, 39):
+    for step in (5, 16, 23):
         _, result = train(everything(data), tmp_path, auto_resume=True, on_step=stop_at(step, number))
         assert (result.step, result.signal) == (step, number)
         assert state_file(tmp_path, step)["step"] == step
@@ -99,7 +99,7 @@ def test_a_signal_during_validation_does_not_wait_for_its_end(data, tmp_path, un
 
     monkeypatch.setattr(module, "validate", interrupted)
     _, result = train(everything(data), tmp_path)
-    assert (result.step, result.signal) == (10, signal.SIGINT)
+    assert (result.step, result.signal) == (8, signal.SIGINT)
     assert not any("scores" in record for record in metrics(tmp_path))
     monkeypatch.undo()
     train(everything(data), tmp_path, auto_resume=True)
@@ -139,17 +139,17 @@ def test_what_a_network_draws_is_the_same_after_a_resume(data, tmp_path, monkeyp
 
 
 def test_a_damaged_newest_state_falls_back_to_the_one_before(data, tmp_path, undisturbed, caplog):
-    train(everything(data), tmp_path, on_step=stop_at(30, signal.SIGTERM))
-    newest = tmp_path / "run" / "training_states" / "30.state"
+    train(everything(data), tmp_path, on_step=stop_at(18, signal.SIGTERM))
+    newest = tmp_path / "run" / "training_states" / "18.state"
     content = bytearray(newest.read_bytes())
-    weight = state_file(tmp_path, 30)["network"]["IMDB1.c1.bias"]
+    weight = state_file(tmp_path, 18)["network"]["IMDB1.c1.bias"]
     content[content.index(weight.numpy().tobytes()) + 10] ^= 1  # one bit in the middle of a weight
     newest.write_bytes(content)
     with caplog.at_level(logging.INFO):
         train(everything(data), tmp_path, auto_resume=True)
 
-    assert "30.state: is damaged" in caplog.text
-    assert "from update 28 to 40" in caplog.text
+    assert "18.state: is damaged" in caplog.text
+    assert "from update 16 to 24" in caplog.text
     assert_same(tmp_path, undisturbed)
 
 
