@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
@@ -14,21 +15,24 @@ _SIDES = (48, 64, 60, 56, 72, 88, 104)
 """Sides in px that are tried first: each of 1 to 16, 20 to 24, 26, 28, 30 and 32 divides one of them."""
 
 
-def info_of(network: nn.Module) -> ModelInfo:
-    """What a network states about itself, or else what is measured, with three channels or with one.
+def info_of(network: nn.Module, num_in_ch: int | None = None) -> ModelInfo:
+    """What a network states about itself, or else what `measure_info` finds.
+
+    Args:
+        network: any module that upscales images.
+        num_in_ch: channels of its images; by default 3, or what the first convolution takes.
 
     Raises:
         InputError: see `measure_info`.
     """
     if isinstance(network, SRNetwork):
         return network.info
-    try:
-        return measure_info(network, 3)
-    except InputError:
-        first = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
-        if first is None or first.in_channels != 1:
-            raise
-        return measure_info(network, 1)
+    first = next((module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)), 3)
+    candidates = [num_in_ch] if num_in_ch is not None else list(dict.fromkeys((3, first)))
+    for channels in candidates:
+        with suppress(InputError):
+            return measure_info(network, channels)
+    return measure_info(network, candidates[0])  # again, for what it says
 
 
 def measure_info(network: nn.Module, num_in_ch: int) -> ModelInfo:

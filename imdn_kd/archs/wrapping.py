@@ -13,7 +13,7 @@ from torch import nn
 
 from imdn_kd.archs.adopted import adopt
 from imdn_kd.archs.base import ModelInfo, SRNetwork
-from imdn_kd.archs.probing import measure_info
+from imdn_kd.archs.probing import info_of
 from imdn_kd.archs.receptive_field import measure_dependence
 from imdn_kd.errors import InputError
 
@@ -73,15 +73,5 @@ def wrap(
 
 
 def _measure(module: nn.Module, num_in_ch: int | None) -> ModelInfo:
-    first = next((part.in_channels for part in module.modules() if isinstance(part, nn.Conv2d)), 3)
-    candidates = [num_in_ch] if num_in_ch is not None else list(dict.fromkeys((3, first)))
-    refusal: InputError | None = None
-    for channels in candidates:
-        try:
-            info = measure_info(module, channels)
-        except InputError as error:
-            refusal = refusal or error
-        else:
-            return replace(info, **measure_dependence(module, info)._asdict())
-    assert refusal is not None  # noqa: S101
-    raise refusal
+    info = info_of(module, num_in_ch)
+    return replace(info, **measure_dependence(module, info)._asdict())

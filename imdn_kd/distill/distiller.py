@@ -16,7 +16,7 @@ from imdn_kd.distill.feature_pairs import Names, pair_features, resolve_names
 from imdn_kd.distill.holistic import HolisticTerm
 from imdn_kd.distill.hooks import SR, FeatureHooks
 from imdn_kd.distill.step_context import StepContext
-from imdn_kd.distill.teacher import Teacher
+from imdn_kd.distill.teacher import STUDENT_MISMATCH, Teacher
 from imdn_kd.distill.terms import FeatureTerm, LossTerm
 from imdn_kd.errors import InputError, Problems
 
@@ -57,7 +57,7 @@ class Distiller(nn.Module):
             the student takes, from 16).
 
     Raises:
-        InputError: with a line for each term that cannot be used.
+        InputError: with a line for each teacher or term that cannot be used.
     """
 
     def __init__(
@@ -76,6 +76,7 @@ class Distiller(nn.Module):
         self.teachers = _as_teachers(teachers)
         self.terms = tuple(terms)
         self.cache_key = cache_key
+        self._check_teachers()
         self._check_terms()
         self.hooks = self._bind_features(probe_size)
         adapted = [term for term in self.terms if isinstance(term, FeatureTerm) and len(term.adapters)]
@@ -157,6 +158,15 @@ class Distiller(nn.Module):
             else:
                 teacher.cpu()
         return self
+
+    def _check_teachers(self) -> None:
+        with Problems() as problems:
+            for teacher in self.teachers:
+                with problems.at(teacher.name):
+                    ours, its = ((info.scale, info.num_in_ch) for info in (self.info, teacher.info))
+                    if its != ours:
+                        made = f"upscales images of {its[1]} channels x{its[0]}, the student of {ours[1]} x{ours[0]}"
+                        raise InputError(f"{made}; give another teacher", code=STUDENT_MISMATCH)
 
     def _check_terms(self) -> None:
         names: set[str] = set()

@@ -16,6 +16,9 @@ from imdn_kd.distill.hooks import SR, FeatureHooks
 from imdn_kd.errors import InputError
 from imdn_kd.inference.model_file import load_model
 
+STUDENT_MISMATCH = "teacher.student-mismatch"
+"""Code of the error about a teacher of another scale, or of other channels, than the student."""
+
 ROTATIONS = range(HFLIP + VFLIP + TRANSPOSE + 1)
 """Codes of the eight rotations and mirror images; the first changes nothing."""
 

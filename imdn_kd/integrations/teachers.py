@@ -1,4 +1,4 @@
-"""Teachers from options: files of ours, of BasicSR, of the official IMDN, and what spandrel recognises."""
+"""Teachers from options: model files of ours, checkpoints of BasicSR, the official IMDN and spandrel."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 from imdn_kd.archs.base import SRNetwork
 from imdn_kd.distill.schema import TeacherOptions
-from imdn_kd.distill.teacher import Teacher
+from imdn_kd.distill.teacher import STUDENT_MISMATCH, Teacher
 from imdn_kd.errors import InputError
 from imdn_kd.inference.device import Precision, choose_dtype
 from imdn_kd.inference.model_file import ModelFile, UnknownModelError, load_model
@@ -27,21 +27,24 @@ def open_teacher(
 
     Args:
         options: which one.
-        scale: its factor.
+        scale: of the student.
         num_in_ch: channels of its images.
-        device: where it is going to run; by default the CPU.
-        precision: in which, where `options` do not say: `fp32`, `bf16` or `fp16`.
+        device: where it will run (default: the CPU).
+        precision: default of `options.precision`: `fp32`, `bf16` or `fp16`.
 
     Raises:
-        InputError: no such file or network, one that cannot be used, or one of another factor.
+        InputError: no such file or network, one that cannot be used, or one of another scale.
     """
     model = _open(options)
     name, info = options.weights, model.network.info
     if info.scale != scale:
-        raise InputError(f"{name}: enlarges x{info.scale}, but scale is {scale}; give a teacher for x{scale}")
+        raise InputError(
+            f"{name}: upscales x{info.scale}, but scale is {scale}; give a teacher for x{scale}", code=STUDENT_MISMATCH
+        )
     if info.num_in_ch != num_in_ch:
         raise InputError(
-            f"{name}: takes images of {info.num_in_ch} channels, but the student's have {num_in_ch}; give another one"
+            f"{name}: takes images of {info.num_in_ch} channels, but the student's have {num_in_ch}; give another one",
+            code=STUDENT_MISMATCH,
         )
     return Teacher(
         model.network,

@@ -52,6 +52,29 @@ def ten_lines(student, teacher):
     )
 
 
+TEN_LINES = """
+from imdn_kd import Distiller, FeatureTerm, OutputTerm, Teacher, create_model, losses
+student, teacher = create_model("imdn_rtc_x2"), Teacher("IMDN_x2.pth")
+kd = Distiller(student, teacher, [
+    OutputTerm(losses.L1Loss(), target="gt"),
+    OutputTerm(losses.L1Loss(), target="teacher"),
+    FeatureTerm(losses.PairwiseLoss(preset="paper"), at=["body_out"], weight=10),
+])
+optimizer = torch.optim.Adam(kd.parameters())      # student and adapters, never the teacher
+for lq, gt in loader:
+    named = kd(lq, gt)
+    optimizer.zero_grad(); sum(named.values()).backward(); optimizer.step()
+"""
+
+
+def test_ten_lines_distil(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save(create_model("IMDN_x2", num_feat=8, num_block=1).state_dict(), "IMDN_x2.pth")
+    names = {"torch": torch, "loader": [batch()] * 2}
+    exec(TEN_LINES, names)
+    assert [*names["named"]] == ["l_gt", "l_teacher", "l_feature"]
+
+
 def test_the_losses_are_those_of_imdn_kd_train_on_the_same_batch(tmp_path):
     from imdn_kd.training.run import prepare
 
@@ -164,6 +187,12 @@ def test_any_module_is_a_student_or_a_teacher(channels):
     lq, gt = batch(channels)
     torch.testing.assert_close(named["l_gt"], functional.mse_loss(own(lq), gt))
     torch.testing.assert_close(named["l_kd"], functional.l1_loss(own(lq), other(lq)))
+
+
+@pytest.mark.parametrize("other", [Own(4, 1), nn.Upsample(scale_factor=3)])
+def test_a_teacher_of_another_scale_or_other_channels_is_refused(other):
+    with refused("teacher.student-mismatch"):
+        Distiller(student(), other, [OutputTerm(losses.L1Loss(), target="teacher")])
 
 
 def test_weights_may_follow_the_iteration():
