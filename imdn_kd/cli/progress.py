@@ -86,14 +86,14 @@ class DownloadProgress:
 
 
 class TrainProgress:
-    """Updates, losses, rate and time left of a training run; messages appear above the bar.
+    """Iterations, losses, learning rate and time left of a training run; messages appear above the bar.
 
     Args:
-        total: updates in all.
+        total: iterations in all; None if the clock ends the run.
         shown: whether this process is the one that speaks.
     """
 
-    def __init__(self, total: int, *, shown: bool) -> None:
+    def __init__(self, total: int | None, *, shown: bool) -> None:
         self._console = Console(stderr=True)
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn())
         self._bar = Progress(*columns, console=self._console, disable=not (shown and self._console.is_terminal))
@@ -122,16 +122,16 @@ class TrainProgress:
         self._package.setLevel(self._level)
 
     def teaching(self, done: int, total: int) -> None:
-        """Say for how many images the teacher's results are there."""
-        self._bar.update(self._task, completed=done, total=total, state="the teacher's results")
+        """Say for how many images the teacher's outputs are cached."""
+        self._bar.update(self._task, completed=done, total=total, state="teacher outputs")
 
     def start(self, step: int) -> None:
-        """Say how many updates were done before, so that they do not count as speed."""
+        """Say how many iterations were done before, so that they do not count as speed."""
         self._bar.reset(self._task, completed=step, total=self._total, state="")
         self._first, self._start = step, time.perf_counter()
 
     def at(self, step: int, losses: Mapping[str, float], rate: float) -> None:
-        """Say how many updates are done, and the last losses and learning rate."""
+        """Say how many iterations are done, and the last losses and learning rate."""
         speed = (step - self._first) / (time.perf_counter() - self._start)
         values = " ".join(f"{name} {value:.4f}" for name, value in losses.items())
         self._bar.update(self._task, completed=step, state=f"{values} lr {rate:.2e} {speed:.1f} it/s")

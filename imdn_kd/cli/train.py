@@ -27,7 +27,7 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="Instead of what the file says, as train.optim_g.lr=1e-4."),
     ] = None,
     auto_resume: Annotated[
-        bool, typer.Option("--auto_resume", "--auto-resume", help="Go on from the newest state of the run.")
+        bool, typer.Option("--auto_resume", "--auto-resume", help="Resume from the newest state of the run.")
     ] = False,
     launcher: Annotated[
         Launcher, typer.Option(help="Who started the processes; none: alone, accelerate launch, or torchrun.")
@@ -37,15 +37,15 @@ def train(
         float | None,
         typer.Option(
             metavar="MINUTES",
-            help="Train for so long: a period more of CosineAnnealingRestartLR, with as many updates as fit. With "
-            "--auto_resume, the next piece, or the rest of one that was stopped.",
+            help="Train about so long: the learning rate is constant, and decays in the last fifth of the time. With "
+            "--auto_resume, one more such segment of the run, or the rest of one that was stopped.",
         ),
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Say what is wrong or has no effect, and stop.")] = False,
 ) -> None:
     """Train a network as an option file says, in the words of BasicSR.
 
-    Ctrl-C saves and says how to go on. Leaves a folder in --root: models, states, curves, the log.
+    Ctrl-C saves and says how to resume. Leaves a folder in --root: models, states, curves, the log.
 
     imdn-kd train -opt options/train/imdn_rtc_x2.yml
     """
@@ -56,14 +56,18 @@ def train(
     training.check_installed()
     from imdn_kd.training import distributed as launch
     from imdn_kd.training import run
+    from imdn_kd.training.run_folder import RunFolder
     from imdn_kd.training.schema import TrainOptions
+    from imdn_kd.training.setup.resume import open_state
+    from imdn_kd.training.timed import next_segment
 
     with launch.processes(launcher.value):
         content = launch.run_on_all_ranks(lambda: read_options(options, TrainOptions, overrides or ()))
         if check:
             if deadline is not None:
-                content, _, _ = launch.run_on_all_ranks(
-                    lambda: run.next_piece(content, root=root, auto_resume=auto_resume)
+                folder = RunFolder(root / content.name)
+                content = launch.run_on_all_ranks(
+                    lambda: next_segment(content, open_state(content, folder, auto_resume=auto_resume))
                 )
             setup = launch.run_on_all_ranks(lambda: run.check(content, root=root, auto_resume=auto_resume))
             if launch.rank() == 0:
@@ -74,7 +78,7 @@ def train(
 
 
 def _again() -> str:
-    """The command that goes on."""
+    """The command that resumes."""
     if "RANK" in os.environ:
         return "the same command with --auto_resume"
     words = [word for word in sys.argv[1:] if word not in ("--auto_resume", "--auto-resume")]

@@ -1,4 +1,4 @@
-"""What `imdn-kd train` and `imdn-kd zoo train` share: plan a piece, train, and say how it ended."""
+"""What `imdn-kd train` and `imdn-kd zoo train` share: train a run, or a segment of it, and say how it ended."""
 
 from __future__ import annotations
 
@@ -21,26 +21,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Trained:
-    """What was trained, with which options, and how it ended."""
+    """What was trained, and how it ended."""
 
-    options: TrainOptions
     trainer: Trainer
     result: TrainResult
 
 
 def deadline_in(minutes: float) -> Deadline:
-    """The moment by which a piece is to end; raises InputError for a number that cannot be used."""
-    from imdn_kd.training import signals as interrupt
+    """The moment by which a segment is to end; raises InputError for a number that cannot be used."""
+    from imdn_kd.training import signals
 
     if not 0 < minutes <= 1e6:
-        raise InputError(f"--minutes is {minutes:g}; give a number above 0, and a million at most")
-    return interrupt.Deadline(60 * minutes)
+        raise InputError(
+            f"--minutes is {minutes:g}; give a number above 0, and a million at most", code="train.minutes"
+        )
+    return signals.Deadline(60 * minutes)
 
 
 def check_installed() -> None:
     """Refuse before anything else what needs the extra of training."""
     if importlib.util.find_spec("accelerate") is None:
-        raise InputError("training needs packages that are not installed; pip install 'imdn_kd[train]'")
+        raise InputError(
+            "training needs packages that are not installed; pip install 'imdn_kd[train]'", code="train.not-installed"
+        )
 
 
 def carry_out(
@@ -52,18 +55,18 @@ def carry_out(
     again: Callable[[], str],
     first: str = "",
 ) -> Trained:
-    """Train; with a deadline, the next piece or the rest of one.
+    """Train a run to its end; with a deadline, the next segment of it.
 
     Args:
         options: of the run.
         root: folder of all runs.
         auto_resume: resume the run from its newest state.
-        deadline: when the piece is to end; None: the run is trained to its end.
+        deadline: about when the segment is to end; None: there is none.
         again: gives the command that resumes the run.
         first: line for the log before anything else.
 
     Raises:
-        InputError: see `imdn_kd.training.run.fit` and `prepare`; or time was up before the first update.
+        InputError: see `imdn_kd.training.run.prepare`.
         typer.Exit: it ended before training, or diverged; all is said.
     """
     import logging
@@ -72,40 +75,41 @@ def carry_out(
     from imdn_kd.training import distributed as launch
     from imdn_kd.training import run
     from imdn_kd.training.signals import TimeUpError
+    from imdn_kd.training.timed import train_segment
     from imdn_kd.training.trainer import DivergedError
 
-    main = launch.rank() == 0
-    try:
-        with TrainProgress(options.train.total_iter, shown=main) as progress:
-            if first:
-                logging.getLogger(__name__).info("%s", first)
-            if deadline is not None:
-                options = run.fit(options, deadline, root=root, auto_resume=auto_resume, on_teaching=progress.teaching)
-        with TrainProgress(options.train.total_iter, shown=main) as progress:
+    main, lines = launch.rank() == 0, [first] if first else []
+
+    def train(options: TrainOptions, resume: bool, deadline: Deadline | None) -> tuple[Trainer, TrainResult]:
+        total = None if options.train.is_open else options.train.total_iter
+        with TrainProgress(total, shown=main) as progress:
+            while lines:
+                logging.getLogger(__name__).info("%s", lines.pop())
             trainer = run.prepare(
                 options,
                 root=root,
-                auto_resume=auto_resume,
+                auto_resume=resume,
                 deadline=deadline,
-                examined=deadline is not None,
                 on_step=progress.at,
                 on_teaching=progress.teaching,
             )
-            begun = trainer.step
-            progress.start(begun)
-            result = trainer.run()
+            progress.start(trainer.step)
+            return trainer, trainer.run()
+
+    try:
+        if deadline is None:
+            trainer, result = train(options, auto_resume, None)
+        else:
+            trainer, result = train_segment(options, deadline, train, root=root, auto_resume=auto_resume)
     except DivergedError as error:
         if main:
             print(f"imdn-kd: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
     except TimeUpError as error:
         if main:
-            print(f"time is up before training could begin; go on with: {again()}")
+            print(f"time is up before training could begin; resume with: {again()}")
         raise typer.Exit(0) from error
-    if deadline is not None and result.time_up and result.step == begun < options.train.total_iter:
-        few = f"--minutes {deadline.seconds / 60:g}: time was up before the first update; give more"
-        raise InputError(*([few] if main else []))
-    return Trained(options, trainer, result)
+    return Trained(trainer, result)
 
 
 def report(trained: Trained, again: Callable[[], str]) -> None:
@@ -121,14 +125,11 @@ def report(trained: Trained, again: Callable[[], str]) -> None:
     from imdn_kd.evaluation.report import report_scores
     from imdn_kd.training import distributed as launch
 
-    options, result = trained.options, trained.result
+    options, result = trained.trainer.options, trained.result
     if launch.rank() != 0:
         raise typer.Exit(0 if result.signal is None else 128 + result.signal)
-    if result.time_up:
-        print(f"time is up after update {result.step} of {options.train.total_iter}; go on with: {again()}")
-        raise typer.Exit(0)
     if result.signal is not None:
-        print(f"imdn-kd: stopped after update {result.step}; go on with: {again()}", file=sys.stderr)
+        print(f"imdn-kd: stopped at iteration {result.step:,}; resume with: {again()}", file=sys.stderr)
         raise typer.Exit(128 + result.signal)
     if result.test:
         scores = report_scores(result.test)
@@ -136,5 +137,5 @@ def report(trained: Trained, again: Callable[[], str]) -> None:
         scores.save(trained.trainer.folder.path / "test.md")
     selection = " and ".join(options.val.selection) if options.val else ""
     for metric, best in result.best.items():
-        print(f"best {metric} on {selection}: {best['value']:.4f} at {best['step']}")
-    print(f"trained for {result.step} updates: {result.model}")
+        print(f"best {metric} on {selection}: {best['value']:.4f} at iteration {best['step']:,}")
+    print(f"trained for {result.step:,} iterations: {result.model}")

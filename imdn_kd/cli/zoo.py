@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 
 zoo = typer.Typer(help="Show the students that ship, train the next one, or make one of a run.", no_args_is_help=True)
 
+Root = Annotated[Path, typer.Option("--root", help="Folder of all runs.")]
+To = Annotated[
+    Path | None, typer.Option("--to", metavar="FOLDER", help="Of the zoo.", show_default="that of the package")
+]
+Notes = Annotated[
+    Path | None, typer.Option("--notes", metavar="FILE", help="Markdown on data and licences, for the model card.")
+]
+
 
 @zoo.command("list")
 def show(as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False) -> None:
@@ -41,14 +49,9 @@ def card(
 @zoo.command()
 def publish(
     options: Annotated[Path, typer.Option("-opt", "--options", metavar="FILE", help="Option file (.yml) of the run.")],
-    root: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("experiments"),
-    to: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Of the zoo.", show_default="that of the package"),
-    ] = None,
-    notes: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Markdown on data and licences, for the model card.")
-    ] = None,
+    root: Root = Path("experiments"),
+    to: To = None,
+    notes: Notes = None,
 ) -> None:
     """Make a student of the selected weights of a run: model file and model card.
 
@@ -67,25 +70,20 @@ def publish(
 
 @zoo.command()
 def train(
-    minutes: Annotated[float, typer.Option(metavar="MINUTES", help="How long the piece is to take.")],
+    minutes: Annotated[float, typer.Option(metavar="MINUTES", help="About how long to train.")],
     name: Annotated[
         str | None,
         typer.Argument(
             metavar="NAME",
-            help="Of the student. Without it: one of the line, RECIPES/line.txt, whose piece is not finished, or else "
-            "the one that has had the fewest updates.",
+            help="Of the student. Without it: one of the line, RECIPES/line.txt, whose run is not finished, or else "
+            "the one that has had the fewest iterations.",
             show_default=False,
         ),
     ] = None,
     recipes: Annotated[Path, typer.Option(metavar="FOLDER", help="Of the recipes and the line.")] = Path("options/zoo"),
-    root: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("experiments"),
-    to: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Of the zoo.", show_default="that of the package"),
-    ] = None,
-    notes: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Markdown on data and licences, for the model card.")
-    ] = None,
+    root: Root = Path("experiments"),
+    to: To = None,
+    notes: Notes = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Instead of what the recipe says, as num_gpu=0."),
@@ -93,8 +91,8 @@ def train(
 ) -> None:
     """Train the student that is next in line for so long, and publish it.
 
-    Resumes the run that is there, or begins one from the weights in the zoo. Stopped at any moment, the same command
-    goes on, and ends with the same student.
+    Resumes the run that is there, or begins one from the weights in the zoo. Killed at any moment, the same command
+    resumes it, and once its decay has begun it ends with the same bytes.
 
     imdn-kd zoo train --minutes 50
     """
@@ -143,7 +141,7 @@ def _read_notes(path: Path | None) -> str:
         return "" if path is None else path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise InputError(f"{path}: cannot read it ({reason}); give a file of Markdown") from error
+        raise InputError(f"{path}: cannot read it ({reason}); give a file of Markdown", code="zoo.notes") from error
 
 
 def _publish(content: TrainOptions, path: Path, root: Path, to: Path | None, notes: str) -> None:

@@ -181,6 +181,12 @@ def _rates(record: Record, rate: float) -> Iterator[str]:
             high = low + weight * (rate - low)
             if start < run_updates(record):
                 yield f"updates {start + 1:,} to {end:,}: the rate falls from {high:.3g} to {low:.3g} along a cosine"
+    elif schedule.get("type") == "WarmupStableDecayLR":
+        high = schedule["restart_weights"][0] * rate
+        yield (
+            f"the rate is {high:.3g}, and decays to {schedule['eta_min']:.3g} in the last {schedule['decay_iter']:,} "
+            "iterations, as 1 - sqrt(x) (warmup-stable-decay, https://arxiv.org/abs/2405.18392)"
+        )
     elif "type" in schedule:
         steps = ", ".join(f"{step:,}" for step in schedule["milestones"])
         yield f"the rate is multiplied by {_value(schedule['gamma'])} after updates {steps}"

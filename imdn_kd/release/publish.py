@@ -21,7 +21,6 @@ from imdn_kd.release.card import card
 from imdn_kd.release.finished_run import RunArtifacts, open_run
 from imdn_kd.release.record import EvalResults, build_record
 from imdn_kd.training.history import FORMERLY, earlier_runs, sha256
-from imdn_kd.training.planned import read_piece
 from imdn_kd.training.run_folder import RunFolder
 from imdn_kd.training.schema import TrainOptions
 from imdn_kd.training.timed import is_complete
@@ -67,8 +66,8 @@ def publish(
     """Make a student of the selected weights of a run, unless the one that is there is better, or as good and no older.
 
     Nothing is written before all is scored; `index.json` is written last, so that the zoo works at any moment. What a
-    killed command has left undone, the next one does. At the very end the planned piece of the run is removed, if it
-    is complete.
+    killed command has left undone, the next one does. At the very end, if the run is complete, `published.json` in
+    its folder says at which iteration it was published.
 
     Args:
         file: gives the name of the run and the data sets to measure on; what was trained is taken from the run.
@@ -105,9 +104,8 @@ def publish(
     # Also where the student is kept: a command that was killed may have left these undone.
     _write_text(target.with_suffix(".md"), zoo.card(target))
     _write_text(folder / "index.json", _index(folder))
-    piece = read_piece(place.piece)
-    if piece is not None and piece.total_iter == run.state.step and is_complete(run.state):
-        place.piece.unlink(missing_ok=True)
+    if is_complete(run.state):
+        _write_text(place.published, json.dumps({"iteration": run.state.step}) + "\n")
     return Published(
         target,
         replaced,

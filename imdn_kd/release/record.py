@@ -17,7 +17,7 @@ from imdn_kd.evaluation.report import report_scores
 from imdn_kd.release.finished_run import RunArtifacts, tidy_options, without_none
 from imdn_kd.training.history import EarlierRun, updates_of
 from imdn_kd.training.run_folder import beginning
-from imdn_kd.training.schema import TrainOptions
+from imdn_kd.training.schema import OPEN_END, TrainOptions
 
 OUTPUT_SIZE = (720, 1280)
 """(height, width) of the result for which multi-adds are counted, px."""
@@ -187,6 +187,7 @@ def _settings(entry: Mapping[str, Any]) -> dict[str, Any]:
     distill = options.get("distill") or {"objectives": {}}
     return {
         "precision": train["precision"],
+        "learning rate": _phase(train, entry["step"]),
         "base rate": train["optim_g"]["lr"],
         "batch": entry["processes"] * train["accumulation"] * data["batch_size_per_gpu"],
         "patch": data["gt_size"],
@@ -196,6 +197,19 @@ def _settings(entry: Mapping[str, Any]) -> dict[str, Any]:
         "objectives": _summed(distill["objectives"].values()),
         "seed": options["manual_seed"],
     }
+
+
+def _phase(train: Mapping[str, Any], step: int) -> str:
+    """What the learning rate did from an iteration on."""
+    scheduler = train["scheduler"]
+    if scheduler is None:
+        return "constant"
+    if scheduler["type"] != "WarmupStableDecayLR":
+        return str(scheduler["type"])
+    if train["total_iter"] == OPEN_END:
+        return "constant"
+    begun = step >= train["total_iter"] - scheduler["decay_iter"]
+    return "decays" if begun else f"constant, decays over the last {scheduler['decay_iter']:,} iterations"
 
 
 def _summed(losses: Iterable[Mapping[str, Any]]) -> str:

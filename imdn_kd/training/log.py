@@ -1,4 +1,4 @@
-"""What a run says: a log file, losses and scores as JSON lines, curves for TensorBoard or Weights & Biases."""
+"""The log of a run: a text file, losses and scores as JSON lines, curves for TensorBoard or Weights & Biases."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class TrainLog:
-    """Writes down what happens, from an update on; what an interrupted run wrote beyond it is taken back.
+    """Logs what happens from an iteration on; what an interrupted run wrote beyond it is taken back.
 
     To be used in a `with` block, by one process.
 
@@ -32,8 +32,8 @@ class TrainLog:
         folder: of the run.
         name: of the run.
         options: what is wanted.
-        step: updates done.
-        validated: the last update whose validation was finished.
+        step: iterations done.
+        validated: the last iteration whose validation was finished.
     """
 
     def __init__(self, folder: RunFolder, name: str, options: LoggerOptions, *, step: int, validated: int) -> None:
@@ -69,27 +69,28 @@ class TrainLog:
         *,
         rate: float,
         speed: float,
-        left: float,
+        left: float | None,
     ) -> None:
         """Write down losses.
 
         Args:
-            step: updates done.
+            step: iterations done.
             losses: means since the last time, by name.
-            norms: of the gradients of several losses in the last update, by name.
+            norms: of the gradients of several losses in the last iteration, by name.
             rate: learning rate.
-            speed: updates a second.
-            left: seconds that the rest will take.
+            speed: iterations a second.
+            left: seconds that the rest will take; None if that is not known.
         """
-        values = ", ".join(f"{name} {value:.4e}" for name, value in losses.items())
-        logger.info("step %d: %s, lr %.3e, %.2f it/s, %s left", step, values, rate, speed, duration(left))
+        values = ", ".join(f"{name}: {value:.4e}" for name, value in losses.items())
+        eta = "" if left is None else f" eta: {duration(left)},"
+        logger.info("iter: %s, lr:(%.3e),%s %.2f it/s, %s", f"{step:,}", rate, eta, speed, values)
         record = {"step": step, "lr": rate, "losses": dict(losses)}
         curves = {f"losses/{name}": value for name, value in losses.items()}
         if norms:
             total = sum(abs(losses[name]) for name in norms)
             shares = {name: abs(losses[name]) / total if total else 0.0 for name in norms}
             parts = (f"{name} {shares[name]:.0%} / {norm:.2e}" for name, norm in norms.items())
-            logger.info("step %d: share / norm of the gradient: %s", step, ", ".join(parts))
+            logger.info("iter: %s, share / norm of the gradient: %s", f"{step:,}", ", ".join(parts))
             record |= {"shares": shares, "gradient_norms": dict(norms)}
             curves |= {f"shares/{name}": value for name, value in shares.items()}
             curves |= {f"gradient_norms/{name}": value for name, value in norms.items()}
@@ -98,9 +99,9 @@ class TrainLog:
 
     def scores(self, step: int, scores: Sequence[SetScore], *, final: bool = False) -> None:
         """Write down scores of a validation, or of the test at the end."""
-        kind = "test" if final else "scores"
+        kind, label = ("test", "test on") if final else ("scores", "validation on")
         for score in scores:
-            logger.info("step %d: %s %s: %.3f dB, %.4f", step, kind, score.data, score.psnr, score.ssim)
+            logger.info("iter: %s, %s %s: %.3f dB, %.4f", f"{step:,}", label, score.data, score.psnr, score.ssim)
         figures = {score.data: {"psnr": score.psnr, "ssim": score.ssim} for score in scores}
         self._progress_log.add({"step": step, kind: figures})
         self._track(step, {f"{data}/{name}": value for data, both in figures.items() for name, value in both.items()})
@@ -123,7 +124,7 @@ class LossAverager:
         self._count: int = saved.get("count", 0)
 
     def add(self, losses: Mapping[str, Tensor]) -> None:
-        """Add the losses of an update, by name; scalars."""
+        """Add the losses of an iteration, by name; scalars."""
         for name, loss in losses.items():
             value = loss.detach()
             # MPS has no float64.
@@ -132,7 +133,7 @@ class LossAverager:
         self._count += 1
 
     def take(self, accelerator: Accelerator) -> dict[str, float]:
-        """Return the means over all updates and processes, and begin anew; empty if there were no updates."""
+        """Return the means over all iterations and processes, and begin anew; empty if there were none."""
         means = {name: value / self._count for name, value in self._over_processes(accelerator).items()}
         self._sums, self._count = {}, 0
         return means

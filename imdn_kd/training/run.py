@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import logging
 from collections.abc import Callable, Mapping
@@ -19,13 +18,9 @@ from imdn_kd.data.store import StoreDataset
 from imdn_kd.errors import InputError
 from imdn_kd.inference.device import choose_device
 from imdn_kd.training import distributed as launch
-from imdn_kd.training import timed as budget
-from imdn_kd.training.checkpoint import State
-from imdn_kd.training.planned import PlannedPiece, read_piece, write_piece
 from imdn_kd.training.run_folder import RunFolder
 from imdn_kd.training.schema import TrainOptions
 from imdn_kd.training.setup.open_inputs import open_loader
-from imdn_kd.training.setup.resume import open_state
 from imdn_kd.training.setup.teacher_cache import compare_teachers
 from imdn_kd.training.setup.train_setup import TrainSetup, build_setup
 from imdn_kd.training.signals import Deadline, TimeUpError
@@ -45,93 +40,9 @@ def check(options: TrainOptions, *, root: Path | str = "experiments", auto_resum
     return build_setup(options, device=device, root=Path(root), auto_resume=auto_resume)
 
 
-def next_piece(
-    options: TrainOptions, *, root: Path | str = "experiments", auto_resume: bool = False
-) -> tuple[TrainOptions, State | None, bool]:
-    """Find out which piece of a training in pieces comes next; arguments as in `prepare`.
-
-    Returns:
-        Its options, the state that it goes on from, and whether its length is known, from this state or since it was
-        planned before: otherwise it is new, and so long that it has no end.
-
-    Raises:
-        InputError: the learning rate has no periods, or the state cannot be gone on from.
-    """
-    budget.check_scheduler(options)
-    folder = RunFolder(Path(root) / options.name)
-    state = open_state(options, folder, auto_resume=auto_resume)
-    if state is not None and not budget.is_complete(state):
-        return budget.go_on(options, state), state, True
-    piece = read_piece(folder.piece) if auto_resume else None
-    if piece is not None and piece.start == (0 if state is None else state.step):
-        return budget.follow(options, piece), state, True
-    return budget.add_period(options, state, budget.ENDLESS), state, False
-
-
-def fit(
-    options: TrainOptions,
-    deadline: Deadline,
-    *,
-    root: Path | str = "experiments",
-    auto_resume: bool = False,
-    on_teaching: Callable[[int, int], None] = lambda done, total: None,
-) -> TrainOptions:
-    """Return options of the piece that comes next, for `prepare`: if it is new, it ends when time is up.
-
-    For this some updates are made here, and images scored, of which nothing is kept. The teachers are examined, and
-    their results computed, before that. What was planned is kept in the folder of the run at once (`piece.json`), so
-    that the piece has the same length when it is resumed, whenever it is stopped; but not if a run that is there is to
-    make room for this one.
-
-    Args:
-        options: of the run, whose learning rate has periods.
-        deadline: when it is to end.
-        root: as in `prepare`.
-        auto_resume: as in `prepare`.
-        on_teaching: see `fill_teacher_cache`.
-
-    Raises:
-        InputError: as in `prepare`; or there is no time for a single update.
-        TimeUpError: the teachers' results took all the time; they are kept.
-    """
-    piece, state, known = launch.run_on_all_ranks(lambda: next_piece(options, root=root, auto_resume=auto_resume))
-    if known:
-        return piece
-    clock, begin = deadline.clock, deadline.clock()
-    setup, accelerator = _open(piece, root=root, auto_resume=auto_resume)
-    opening = clock() - begin
-    taught = _make_ready(piece, setup, on_teaching, deadline)
-    begin = clock()
-    # At rate 0 nothing is learnt, so that nothing can diverge either.
-    still = dataclasses.replace(setup, lr_schedules={name: lambda step: 0.0 for name in setup.lr_schedules})
-    trainer = Trainer(piece, still, RunFolder(Path(root) / options.name), accelerator)
-    opening += clock() - begin
-    updates, validations = budget.length_of_piece(trainer, deadline, opening)
-    if not updates and taught:
-        raise TimeUpError
-    if not updates:
-        minutes = deadline.seconds / 60
-        raise InputError(f"--minutes {minutes:g}: there is no time for one update and the scores after it; give more")
-    planned = budget.add_period(options, state, updates, validations)
-    if _resumes(options, auto_resume):
-        numbers = budget.planned(planned, trainer.step)
-        folder = RunFolder(Path(root) / options.name)
-        launch.run_on_all_ranks((lambda: _keep(folder, numbers)) if accelerator.is_main_process else lambda: None)
-    return planned
-
-
 def _resumes(options: TrainOptions, auto_resume: bool) -> bool:
     """Whether a run that is there stays where it is."""
     return auto_resume or options.path.resume_state is not None
-
-
-def _keep(folder: RunFolder, piece: PlannedPiece) -> None:
-    """Write down a piece, unless another run is in the folder."""
-    lock = folder.lock()
-    try:
-        write_piece(folder.piece, piece)
-    finally:
-        lock.release()
 
 
 def prepare(
@@ -140,7 +51,6 @@ def prepare(
     root: Path | str = "experiments",
     auto_resume: bool = False,
     deadline: Deadline | None = None,
-    examined: bool = False,
     on_step: Callable[[int, Mapping[str, float], float], None] = lambda step, losses, rate: None,
     on_teaching: Callable[[int, int], None] = lambda done, total: None,
 ) -> Trainer:
@@ -152,17 +62,16 @@ def prepare(
             kept under another name.
         auto_resume: go on from the newest state in the folder, if there is one.
         deadline: see `Trainer`.
-        examined: the teachers have been looked at; see `check_teacher_quality`.
         on_step: see `Trainer`.
         on_teaching: see `fill_teacher_cache`.
 
     Raises:
         InputError: with a line for everything that is wrong; then nothing was written.
-        TimeUpError: see `fit`.
+        TimeUpError: filling the teacher cache took all the time; what is there is kept.
     """
     folder = RunFolder(Path(root) / options.name)
     setup, accelerator = _open(options, root=root, auto_resume=auto_resume)
-    _make_ready(options, setup, on_teaching, deadline, examined=examined)
+    _make_ready(options, setup, on_teaching, deadline)
     step = 0 if setup.state is None else setup.state.step
 
     def begin() -> BaseFileLock:
@@ -233,14 +142,12 @@ def _make_ready(
     setup: TrainSetup,
     on_teaching: Callable[[int, int], None],
     deadline: Deadline | None,
-    *,
-    examined: bool = False,
-) -> bool:
-    """Do what teachers have to do before training; whether results of theirs were missing."""
-    if setup.state is None and not examined:
+) -> None:
+    """Check the teachers, and fill their cache, before training."""
+    if setup.state is None:
         launch.run_on_all_ranks(lambda: check_teacher_quality(options, setup))
     if setup.cache is None or setup.cache.is_there:
-        return False
+        return
     if launch.world_size() > 1:
         raise InputError(
             "distill.cache: is not there yet; make it with one process first: imdn-kd cache-teacher -opt FILE"
@@ -252,7 +159,6 @@ def _make_ready(
         on_teaching(done, total)
 
     fill_teacher_cache(options, setup, on_image)
-    return True
 
 
 def _device(options: TrainOptions) -> torch.device:

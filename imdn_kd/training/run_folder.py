@@ -59,9 +59,17 @@ class RunFolder:
         return self.path / "run.json"
 
     @property
-    def piece(self) -> Path:
-        """The piece that is under way, from when it is planned until it is published; see `PlannedPiece`."""
-        return self.path / "piece.json"
+    def published(self) -> Path:
+        """At which iteration the run was published the last time: JSON."""
+        return self.path / "published.json"
+
+    def published_at(self) -> int | None:
+        """The iteration at which the run was published the last time; None if it was not, or if the file is damaged."""
+        try:
+            found = json.loads(self.published.read_text(encoding="utf-8"))["iteration"]
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
+        return found if isinstance(found, int) else None
 
     def lock(self) -> filelock.BaseFileLock:
         """Keep other runs out of the folder until the result is released or this process ends.

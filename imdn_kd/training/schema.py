@@ -168,9 +168,28 @@ class CosineOptions(Options):
     eta_min: float = Field(0, ge=0)
 
 
-Scheduler = Annotated[MultiStepOptions | CosineOptions, Field(discriminator="type")]
+class StableDecayOptions(Options):
+    """`train.scheduler`: the rate is constant, then decays as 1 - sqrt(x) (https://arxiv.org/abs/2405.18392).
 
-SCHEDULERS = ("MultiStepLR", "MultiStepRestartLR", "CosineAnnealingRestartLR")
+    Attributes:
+        type: `WarmupStableDecayLR`; with `warmup_iter`, the schedule of https://arxiv.org/abs/2404.06395.
+        decay_iter: iterations of the decay, the last ones of `total_iter`.
+        restart_weights: the first is a factor of the rate; with `--minutes`, the last is that of later segments.
+        eta_min: rate of the last iteration.
+    """
+
+    type: Literal["WarmupStableDecayLR"]
+    decay_iter: Integer = Field(0, ge=0)
+    restart_weights: list[float] = Field(default_factory=lambda: [1.0], min_length=1)
+    eta_min: float = Field(0, ge=0)
+
+
+Scheduler = Annotated[MultiStepOptions | CosineOptions | StableDecayOptions, Field(discriminator="type")]
+
+SCHEDULERS = ("MultiStepLR", "MultiStepRestartLR", "CosineAnnealingRestartLR", "WarmupStableDecayLR")
+
+OPEN_END = 10**9
+"""`total_iter` of a run that `--minutes` ends."""
 
 
 class LossOptions(Options):
@@ -252,6 +271,11 @@ class TrainingOptions(Options):
             known = PydanticCustomError("scheduler", "is to be {one}", {"one": " or ".join(SCHEDULERS)})
             raise _wrong({"type": known if "type" in value else "missing"}, value)
         return value
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the clock ends the run, see `imdn_kd.training.timed`."""
+        return self.total_iter == OPEN_END
 
     def losses(self) -> dict[str, LossOptions]:
         """The losses that are asked for, by the names in `GROUND_TRUTH_OPTIONS`."""

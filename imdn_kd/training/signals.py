@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import signal
 import threading
 import time
@@ -30,6 +31,12 @@ class Deadline:
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.seconds, self.clock = seconds, clock
         self._end = clock() + seconds
+
+    def earlier(self, seconds: float) -> Deadline:
+        """Return the moment so many seconds before this one."""
+        other = copy.copy(self)
+        other._end -= seconds
+        return other
 
     @property
     def left(self) -> float:

@@ -1,4 +1,4 @@
-"""The training loop: one update after the other, from any state to the end."""
+"""The training loop, from any state to the end."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class TrainResult:
     """How a run ended.
 
     Attributes:
-        step: updates done.
+        step: iterations done.
         signal: the one that ended it early, if one did.
         best: for each metric, the best value on the sets that weights were selected on (their mean), and its step.
         test: scores of the selected weights on the test sets; empty if it ended early.
@@ -77,7 +77,7 @@ class Trainer:
         accelerator: device, precision and processes.
         lock: of the folder, given back when the run ends.
         deadline: when it passes, the run ends as at a signal; None: there is none.
-        on_step: called after each update with their number, the losses of the last line of the log, and the learning
+        on_step: called after each iteration with their number, the losses of the last line of the log, and the learning
             rate.
     """
 
@@ -151,7 +151,7 @@ class Trainer:
         """Train to the end, or until a signal comes or the deadline passes: then the state is saved first.
 
         Raises:
-            DivergedError: too many updates in a row had to be skipped.
+            DivergedError: too many iterations in a row had to be skipped.
             InputError: a file cannot be read or written any more.
         """
         options, total = self.options, self.options.train.total_iter
@@ -163,6 +163,7 @@ class Trainer:
             self._log = None if log is None else stack.enter_context(log)
             self._introduce()
             self._begin_clock()
+            self._start = self._now(), self.step
             validated = self._validated
             stopped = not self._validate_if_due()
             if self.step == total and self._validated > validated:
@@ -181,18 +182,10 @@ class Trainer:
                     self._save()
             return self._end(self._highest(self._interrupt.reason) if stopped else 0)
 
-    def rehearse(self, start: int, count: int) -> Iterator[None]:
-        """Make updates that nothing is said or kept of, and pause after each: for finding out how long they take.
-
-        Args:
-            start: as if so many had been made.
-            count: how many.
-        """
-        for step, batches in enumerate(self._loader.updates(start, start + count, self.accelerator.device), start):
-            self._train_step.run(batches, step)
-            if self.ema is not None:
-                self.ema.update_parameters(self.network)
-            yield
+    def iterations_in(self, seconds: float) -> int:
+        """How many iterations fit a time, at the mean speed of the run since it began or was resumed."""
+        begin, step = self._start
+        return int(seconds * (self.step - step) / max(self._now() - begin, 1e-9))
 
     def score(
         self, sets: Sequence[ImageSet], on_image: Callable[[int], None], *, save: Path | None = None
@@ -205,16 +198,17 @@ class Trainer:
         """Say at the head of the log what is trained, on what, and what the user should know of the options."""
         options, accelerator = self.options, self.accelerator
         logger.info(
-            "%s x%d with %s parameters, on %d images, in %d process%s on %s in %s, from update %d to %d",
+            "%s x%d with %s parameters, on %d images, in %d process%s on %s in %s, from iteration %s %s",
             *(options.network_g.type, options.scale, f"{self._parameters:,}", len(self.setup.loader.images)),
             *(accelerator.num_processes, "es" if accelerator.num_processes > 1 else "", accelerator.device.type),
-            *(options.train.precision, self.step, options.train.total_iter),
+            *(options.train.precision, f"{self.step:,}"),
+            "until time is up" if options.train.is_open else f"to {options.train.total_iter:,}",
         )
         for line in self.setup.warnings:
             logger.info("%s", line)
 
     def _next(self, updates: Iterator[list[Batch]]) -> list[Batch] | None:
-        """The batches of the next update; None if any of the processes is to end.
+        """The batches of the next iteration; None if any of the processes is to end.
 
         What was trained is saved before an image that is damaged ends the run.
         """
@@ -223,12 +217,20 @@ class Trainer:
             batches = next(updates)
         except InputError as error:
             damage = error
-        news = self._highest(_DAMAGE if damage is not None else self._interrupt.reason)
+        news = self._highest(_DAMAGE if damage is not None else self._stop_reason())
         if news == _DAMAGE:
             self._save()
-            logger.info("saved after update %d", self.step)
+            logger.info("saved at iteration %s", f"{self.step:,}")
             launch.run_on_all_ranks(lambda: _raise(damage))
         return None if news else batches
+
+    def _stop_reason(self) -> int:
+        """What ends the run now; a deadline lets it make one iteration at least."""
+        reason = self._interrupt.reason
+        return 0 if reason == TIME_UP and self.step == self._start[1] else reason
+
+    def _now(self) -> float:
+        return time.perf_counter() if self._deadline is None else self._deadline.clock()
 
     def _highest(self, number: int) -> int:
         """The highest of the numbers that the processes give; all of them must ask."""
@@ -237,7 +239,7 @@ class Trainer:
         return int(self.accelerator.gather(torch.tensor([number], device=self.accelerator.device)).max())
 
     def _update(self, batches: Sequence[Batch]) -> None:
-        """Make one update, and give up if too many in a row could not be made."""
+        """Make one iteration, and give up if too many in a row were skipped."""
         # Compiled networks free on the way back what the next way back would need.
         norms = (self.step + 1) % self.options.logger.print_freq == 0 and not self.options.train.compile
         update = self._train_step.run(batches, self.step, norms=norms)
@@ -249,7 +251,7 @@ class Trainer:
             self.ema.update_parameters(self.network)
         if update.failed:
             whose = "its" if STUDENT in update.failed else f"the {update.failed[0]}'s"
-            logger.warning("update %d was skipped: %s gradients are not finite", self.step, whose)
+            logger.warning("iteration %s was skipped: %s gradients are not finite", f"{self.step:,}", whose)
         else:
             self._losses.add(update.losses)
             self._norms = update.norms
@@ -260,7 +262,7 @@ class Trainer:
         if STUDENT not in update.failed:
             where = f"those of the {' and '.join(update.failed)}, whose learning rate may be too high"
         row = f"{self._skipped} in a row had gradients that are not finite"
-        problem = f"stopped before update {self.step + 1}: {row}; {where}"
+        problem = f"stopped before iteration {self.step + 1:,}: {row}; {where}"
         if self.accelerator.is_main_process:
             logger.error("%s", problem)
         raise DivergedError(problem)
@@ -278,7 +280,8 @@ class Trainer:
         seconds, updates = time.perf_counter() - self._clock, self.step - self._clock_step
         speed = updates / seconds
         if self._log is not None and self._recent:
-            left = (self.options.train.total_iter - self.step) / speed
+            train = self.options.train
+            left = None if train.is_open else (train.total_iter - self.step) / speed
             rate = self.optims[STUDENT].lr
             self._log.losses(self.step, self._recent, self._norms, rate=rate, speed=speed, left=left)
             self._norms = {}
@@ -307,7 +310,7 @@ class Trainer:
 
     def _look_up(self, _: int) -> None:
         """Between two images, leave validation if the run is to end."""
-        if self._interrupt.reason:
+        if self._stop_reason():
             raise StoppedError
 
     def _weights(self) -> dict[str, Tensor]:
@@ -315,13 +318,13 @@ class Trainer:
         return collapsed_weights(self.network if self.ema is None else self.ema.module)
 
     def _save(self) -> None:
-        """Write a state, the weights of this update, and the model file of the latest ones."""
+        """Write a state, the weights of this iteration, and the model file of the latest ones."""
         window = self._losses.state(self.accelerator)
         self._in_main(lambda: self._write(window))
 
     def _write(self, window: dict[str, Any]) -> None:
         if self._skipped and not all(value.isfinite().all() for value in self.network.parameters()):
-            logger.warning("nothing is saved after update %d: weights are not finite", self.step)
+            logger.warning("nothing is saved at iteration %s: weights are not finite", f"{self.step:,}")
             return
         scaler = self.accelerator.scaler
         state = State(

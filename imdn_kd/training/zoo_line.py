@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +15,9 @@ from imdn_kd.errors import InputError
 from imdn_kd.registry import ARCHS
 from imdn_kd.training.checkpoint import State, newest_state
 from imdn_kd.training.history import EarlierRun, earlier_runs, updates_of
-from imdn_kd.training.muon import Muon
-from imdn_kd.training.planned import PlannedPiece, read_piece
 from imdn_kd.training.run_folder import RunFolder
-from imdn_kd.training.schema import OptimOptions, PathOptions, TrainOptions
-from imdn_kd.training.timed import check_scheduler, is_complete
+from imdn_kd.training.schema import PathOptions, TrainOptions
+from imdn_kd.training.timed import is_complete
 
 LINE = "line.txt"
 """Beside the recipes: the names of the students that are trained in turn, one a line."""
@@ -36,8 +33,8 @@ class Next:
         recipe: its option file.
         options: what this says, for publishing.
         training: the options to train with.
-        outdated: the run that is there is to be renamed first, since the student in the zoo has had more updates.
-        trained: the piece is complete, and only has to be published.
+        outdated: the run that is there is to be renamed first, since the student in the zoo has had more iterations.
+        trained: the run is complete, and only has to be published.
     """
 
     name: str
@@ -52,12 +49,12 @@ class Next:
 def next_student(name: str | None, *, recipes: Path, root: Path, folder: Path, overrides: Sequence[str] = ()) -> Next:
     """Choose a student, and find out what its training begins from; nothing is changed.
 
-    A run that is there is resumed. Otherwise, and where the student in the zoo has had more updates than the run
+    A run that is there is resumed. Otherwise, and where the student in the zoo has had more iterations than the run
     accounts for, a run begins from the weights in the zoo if they are of the same network; or else as the recipe says.
 
     Args:
-        name: of the student; None: of the line, the first one whose piece was begun and not published, or else the one
-            that has had the fewest updates, the first of these.
+        name: of the student; None: of the line, the first one whose run is not complete or not published, or else the
+            first of those that have had the fewest iterations.
         recipes: folder of the recipes, `NAME.yml`, and of the line, `line.txt`.
         root: folder of all runs.
         folder: of the zoo.
@@ -75,27 +72,24 @@ def next_student(name: str | None, *, recipes: Path, root: Path, folder: Path, o
     options = read_options(recipe, TrainOptions, overrides)
     if options.name != name:
         raise InputError(f"{recipe}: its run is called {options.name}, but the student {name}; give both one name")
-    check_scheduler(options)
     run, path = RunFolder(root / name), _file(folder, name)
     state, student = newest_state(run.states), _shipped(folder, name)
     found = Next(name, "", recipe, options, options)
     _check_selection(path, student, options)
-    if _is_trained(state, read_piece(run.piece)):
-        return dataclasses.replace(
-            found, why=f"{name}: {reason}; its piece is complete, and is published", trained=True
-        )
+    if _is_trained(state, run):
+        return dataclasses.replace(found, why=f"{name}: {reason}; its run is complete, and is published", trained=True)
     own = any(word.startswith("path.") for word in overrides)
     history = earlier_runs(run.first_weights(), path, student)
     outdated = not own and _is_outdated(options, student, state, history)
     if state is not None and not outdated:
         training = begin_from(options, path, history) if history and not own else options
-        why = f"{name}: {reason}; its run is resumed after update {state.step}"
+        why = f"{name}: {reason}; its run is resumed at iteration {state.step:,}"
         return dataclasses.replace(found, why=why, training=training)
     why = f"{name}: {reason}; a run begins as the recipe says"
     if not own and student is not None and student["network"] == _spec(options):
         begun = [*student.get("history", ()), student]
         options = begin_from(options, path, begun)
-        why = f"{name}: {reason}; a run begins from its weights in the zoo, after {student['updates']:,} updates"
+        why = f"{name}: {reason}; a run begins from its weights in the zoo, after {student['updates']:,} iterations"
     return dataclasses.replace(found, why=why, training=options, outdated=outdated)
 
 
@@ -115,29 +109,21 @@ def _check_selection(path: Path, student: Mapping[str, Any] | None, options: Tra
 def begin_from(options: TrainOptions, path: Path, history: Sequence[EarlierRun]) -> TrainOptions:
     """Options of a run that begins from the weights of a student.
 
-    The learning rate is that of the last period of the recipe, in all periods. The seed is another one than in each of
-    the earlier runs, so that the patches are.
+    Its learning rate is scaled by the last of the recipe's `restart_weights` throughout. The seed is another one than
+    in each of the earlier runs, so that the patches are.
 
     Args:
-        options: of the recipe, whose learning rate has periods.
+        options: of the recipe.
         path: of the student.
         history: its earlier runs, one or more.
     """
-    scheduler, optimizer = check_scheduler(options), options.train.optim_g
-    weight = scheduler.restart_weights[-1] if scheduler.restart_weights else 1.0
-    rates = {"lr": optimizer.lr * weight}
-    if optimizer.type == "Muon":
-        # Its second rate follows the same course.
-        rates["vector_lr"] = optimizer.settings().get("vector_lr", _muon_vector_rate()) * weight
-    train = options.train.model_copy(
-        update={
-            "optim_g": OptimOptions(**{**optimizer.model_dump(), **rates}),
-            "scheduler": scheduler.model_copy(update={"restart_weights": [1.0 for _ in scheduler.periods]}),
-        }
-    )
+    scheduler = options.train.scheduler
+    if scheduler is not None and scheduler.restart_weights:
+        weights = [scheduler.restart_weights[-1] for _ in scheduler.restart_weights]
+        scheduler = scheduler.model_copy(update={"restart_weights": weights})
     return options.model_copy(
         update={
-            "train": train,
+            "train": options.train.model_copy(update={"scheduler": scheduler}),
             "path": PathOptions(pretrain_network_g=str(path.resolve())),
             "manual_seed": options.manual_seed + len(history),
         }
@@ -174,33 +160,32 @@ def _first(names: Sequence[str], recipes: Path, root: Path, folder: Path) -> tup
     updates: dict[str, int] = {}
     for name in names:
         run = RunFolder(root / name)
-        state, piece = newest_state(run.states), read_piece(run.piece)
-        if _is_trained(state, piece):
+        state = newest_state(run.states)
+        if _is_trained(state, run):
             return name, "is not published yet"
-        planned = piece is not None and piece.start == (0 if state is None else state.step)
         student = _shipped(folder, name)
         history = earlier_runs(run.first_weights(), _file(folder, name), student)
         # Those of a run count although its weights were not better, or the line would never go on.
         mine = 0 if state is None else updates_of(history) + state.step
         updates[name] = max(mine, 0 if student is None else student["updates"])
-        if planned or (state is not None and not is_complete(state)):
+        if state is not None and not is_complete(state):
             options = read_options(recipes / f"{name}.yml", TrainOptions)
             # A run that is not resumed must not count, or another student may be next when its folder was renamed.
             if not _is_outdated(options, student, state, history):
                 return name, "is not finished"
     name = min(names, key=updates.__getitem__)
-    return name, f"has had the fewest updates, {updates[name]:,}"
+    return name, f"has had the fewest iterations, {updates[name]:,}"
 
 
-def _is_trained(state: State | None, piece: PlannedPiece | None) -> bool:
-    """Whether the piece of a run is complete, but was not published."""
-    return state is not None and is_complete(state) and piece is not None and piece.total_iter == state.step
+def _is_trained(state: State | None, run: RunFolder) -> bool:
+    """Whether a run is complete, but was not published."""
+    return state is not None and is_complete(state) and run.published_at() != state.step
 
 
 def _is_outdated(
     options: TrainOptions, student: Mapping[str, Any] | None, state: State | None, history: Sequence[EarlierRun]
 ) -> bool:
-    """Whether the student in the zoo has had more updates than the run, its earlier ones included."""
+    """Whether the student in the zoo has had more iterations than the run, its earlier ones included."""
     if state is None or student is None or student["network"] != _spec(options):
         return False
     return bool(student["updates"] > updates_of(history) + state.step)
@@ -219,8 +204,3 @@ def _shipped(folder: Path, name: str) -> dict[str, Any] | None:
 def _spec(options: TrainOptions) -> Any:  # noqa: ANN401 - plain values
     """The network of a recipe, as a record has it."""
     return json.loads(json.dumps(ARCHS.build(options.network_g.spec()).spec))
-
-
-def _muon_vector_rate() -> float:
-    rate: float = inspect.signature(Muon).parameters["vector_lr"].default
-    return rate

@@ -6,13 +6,15 @@ import os
 import re
 import shlex
 import signal
+from functools import partial
 
 import pytest
 import yaml
 
-from imdn_kd.training import signals as interrupt
+from imdn_kd.training import signals
+from imdn_kd.training.update import TrainStep
 from tests.cli.run import run, started
-from tests.training.small_runs import content, fake_clock, flat, make_data, merged, metrics, state_file, with_validation
+from tests.training.small_runs import content, flat, make_data, merged, metrics, state_file, with_validation
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +38,10 @@ def test_trains_tests_and_says_where_the_model_is(file, tmp_path, capfd):
 
     assert result.code == 0
     assert re.search(r"\| run +\| x2 +\| tested +\| 2 ", result.out)
-    assert re.search(r"best psnr on held_out: \d+\.\d{4} at 12\n", result.out)
-    assert result.out.rstrip().endswith(f"trained for 12 updates: {model}")
+    assert re.search(r"best psnr on held_out: \d+\.\d{4} at iteration 12\n", result.out)
+    assert result.out.rstrip().endswith(f"trained for 12 iterations: {model}")
     assert (tmp_path / "run" / "test.md").read_text() in result.out
-    assert "step 12: l_pix" in result.err
+    assert "iter: 12, lr:(" in result.err
     assert run(capfd, "profile", "--model", model, "--runs", 0).code == 0
 
 
@@ -88,14 +90,14 @@ def test_a_run_that_diverges_is_one_line_and_exit_code_1(file, tmp_path, capfd):
     result = run(capfd, "train", "-opt", file, "--root", tmp_path, *words)
 
     assert result.code == 1
-    assert re.search(r"^imdn-kd: stopped before update \d+: 2 in a row .* not finite", result.err, re.MULTILINE)
+    assert re.search(r"^imdn-kd: stopped before iteration \d+: 2 in a row .* not finite", result.err, re.MULTILINE)
     assert "Traceback" not in result.err
 
 
 @pytest.mark.processes
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_with_the_command_that_goes_on(file, tmp_path, number, capfd, monkeypatch):
+def test_a_signal_ends_with_the_command_that_resumes(file, tmp_path, number, capfd, monkeypatch):
     long = merged(
         yaml.safe_load(file.read_text()), {"train": {"total_iter": 10**6}, "val": None, "datasets": {"val": None}}
     )
@@ -103,19 +105,19 @@ def test_a_signal_ends_with_the_command_that_goes_on(file, tmp_path, number, cap
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with started("train", "-opt", file.name, "--root", "runs", cwd=tmp_path, env=environment) as process:
         for line in process.stderr:
-            if "step 6:" in line:
+            if "iter: 6, " in line:
                 break
         process.send_signal(number)
         rest = process.stderr.read()
     assert process.returncode == 128 + number
-    match = re.search(r"stopped after update (\d+); go on with: imdn-kd (.*)\n", rest)
+    match = re.search(r"stopped at iteration (\d+); resume with: imdn-kd (.*)\n", rest)
     assert match, rest
     step = int(match[1])
     assert state_file(tmp_path / "runs", step)["step"] == step
     monkeypatch.chdir(tmp_path)
     again = run(capfd, *shlex.split(match[2]), "--set", f"train.total_iter={step + 1}")
     assert again.code == 0, again.err
-    assert f"from update {step} to {step + 1}" in again.err
+    assert f"from iteration {step} to {step + 1}" in again.err
     assert state_file(tmp_path / "runs", step + 1)["step"] == step + 1
 
 
@@ -147,68 +149,40 @@ def test_weights_of_another_factor_are_taken_as_far_as_they_fit(file, data, tmp_
 
 
 @pytest.fixture
-def in_pieces(file, monkeypatch):
-    """An option file for training in pieces, and a clock by which an update takes a second, and nothing else any."""
-    whole = yaml.safe_load(file.read_text())
-    whole["train"]["scheduler"] = {"type": "CosineAnnealingRestartLR", "periods": [4]}
-    whole["train"]["total_iter"] = 4
-    file.write_text(yaml.safe_dump(whole))
-    fake_clock(monkeypatch)
-    return file
+def clock(monkeypatch):
+    """An iteration takes a second, and nothing else any."""
+    now, make = [0.0], TrainStep.run
+
+    def slow(*args, **keywords):
+        now[0] += 1
+        return make(*args, **keywords)
+
+    monkeypatch.setattr(TrainStep, "run", slow)
+    monkeypatch.setattr(signals, "Deadline", partial(signals.Deadline, clock=lambda: now[0]))
+    return now
 
 
-def test_pieces_of_some_minutes_follow_one_another(in_pieces, tmp_path, capfd):
-    words = ("train", "-opt", in_pieces, "--root", tmp_path, "--auto_resume", "--minutes", 0.5)
-    steps = []
-    for _ in range(2):
+@pytest.mark.usefixtures("clock")
+def test_segments_of_some_minutes_follow_one_another(file, tmp_path, capfd):
+    words = ("train", "-opt", file, "--root", tmp_path, "--auto_resume", "--minutes", 0.5)
+    for total in (29, 58):
         result = run(capfd, *words)
         assert result.code == 0, result.err
-        steps.append(int(re.search(r"trained for (\d+) updates", result.out)[1]))
-    state = state_file(tmp_path, steps[1])
+        assert f"trained for {total} iterations" in result.out
+        assert "until time is up" in result.err
+        assert f"the learning rate decays from iteration {total - 5} to {total}\n" in result.err
+    state = state_file(tmp_path, total)
 
-    assert re.search(rf"{steps[1] - steps[0]} updates are planned for 0\.4 minutes, at 1 s each", result.err)
-    assert state["options"]["train"]["total_iter"] == steps[1]
-    assert state["options"]["train"]["scheduler"]["periods"] == [steps[0], steps[1] - steps[0]]
+    assert state["options"]["train"]["total_iter"] == total
+    assert state["options"]["train"]["scheduler"]["decay_iter"] == 5
+    assert (tmp_path / "run" / "test.md").read_text() in result.out
     check = run(capfd, *words, "--check")
-    assert (check.code, check.out.splitlines()[-1]) == (0, f"{in_pieces}: can be trained")
-
-
-def test_when_time_is_up_the_command_that_goes_on_is_told_and_it_is_no_failure(in_pieces, tmp_path, capfd, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr("imdn_kd.training.timed.length_of_piece", lambda *args: (50, 5))
-        result = run(capfd, "train", "-opt", in_pieces, "--root", tmp_path, "--minutes", 0.5)
-    match = re.fullmatch(r"time is up after update 30 of 50; go on with: imdn-kd (.*)\n", result.out)
-
-    assert result.code == 0
-    assert match, result
-    again = run(capfd, *shlex.split(match[1]))
-    assert again.code == 0
-    assert "trained for 50 updates" in again.out
-    assert (tmp_path / "run" / "test.md").read_text() in again.out
+    assert (check.code, check.out.splitlines()[-1]) == (0, f"{file}: can be trained")
 
 
 @pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf"])
-def test_minutes_are_a_number_above_0(in_pieces, tmp_path, capfd, minutes):
-    result = run(capfd, "train", "-opt", in_pieces, "--root", tmp_path / "runs", f"--minutes={minutes}")
+def test_minutes_are_a_number_above_0(file, tmp_path, capfd, minutes):
+    result = run(capfd, "train", "-opt", file, "--root", tmp_path / "runs", f"--minutes={minutes}")
 
     assert result.code == 2
     assert "give a number above 0" in result.err
-
-
-def test_minutes_that_end_before_the_first_update_are_refused(in_pieces, tmp_path, capfd, monkeypatch):
-    words = ("train", "-opt", in_pieces, "--root", tmp_path, "--auto_resume", "--minutes", 0.5)
-    monkeypatch.setattr("imdn_kd.training.timed.length_of_piece", lambda *args: (50, 5))
-    monkeypatch.setattr(interrupt.GracefulStop, "reason", interrupt.TIME_UP)
-    result = run(capfd, *words)
-
-    assert result.code == 2
-    assert result.err.endswith("imdn-kd: --minutes 0.5: time was up before the first update; give more\n")
-
-
-def test_minutes_need_a_rate_with_periods(file, tmp_path, capfd):
-    result = run(capfd, "train", "-opt", file, "--root", tmp_path / "runs", "--minutes", 1)
-
-    assert result.code == 2
-    assert result.err.startswith("imdn-kd: --minutes adds periods to the course of the learning rate")
-    assert len(result.err.splitlines()) == 1

@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -18,8 +19,13 @@ import torch
 from imdn_kd import zoo
 from imdn_kd.cli import main
 from imdn_kd.inference.model_file import load_model
-from imdn_kd.training import timed as budget
+from imdn_kd.training import signals
+from imdn_kd.training.checkpoint import newest_state
 from imdn_kd.training.history import sha256
+from imdn_kd.training.run_folder import RunFolder
+from imdn_kd.training.schema import OPEN_END
+from imdn_kd.training.trainer import Trainer
+from imdn_kd.training.update import TrainStep
 from tests.cli.run import run
 from tests.training.small_recipes import RATE, make_photographs, ship, write_recipe
 from tests.training.small_runs import fake_clock, flat, state_file
@@ -63,23 +69,22 @@ def test_the_students_of_a_line_are_trained_and_published_in_turn(place, capfd):
     for name in (NAME, "other_x2"):
         result = run(capfd, *words(place), "--notes", notes)
         assert result.code == 0, result.err
-        assert f"{name}: has had the fewest updates, 0; a run begins as the recipe says\n" in result.err
-        updates = int(re.search(r"trained for (\d+) updates", result.out)[1])
+        assert f"{name}: has had the fewest iterations, 0; a run begins as the recipe says\n" in result.err
+        updates = int(re.search(r"trained for ([\d,]+) iterations", result.out)[1])
         psnr = zoo.record(place / "zoo" / f"{name}.safetensors")["selection"]["psnr"]
         assert f"| {name} | x2 | tested |" in result.out
         assert result.out.endswith(f"{name}.safetensors: published; the run has {psnr:.3f} dB on held_out\n")
         assert zoo.record(place / "zoo" / f"{name}.safetensors")["updates"] == updates
-        assert not (place / "runs" / name / "piece.json").exists()
+        assert RunFolder(place / "runs" / name).published_at() == updates
     assert files(place / "zoo") == [
         *("index.json", "other_x2.md", "other_x2.safetensors", "tiny_x2.md", "tiny_x2.safetensors"),
     ]
     assert "From a camera." in (place / "zoo" / "tiny_x2.md").read_text()
     again = run(capfd, *words(place, NAME))
-    assert f"{NAME}: was named; its run is resumed after update {updates}\n" in again.err
-    periods = zoo.record(place / "zoo" / f"{NAME}.safetensors")["schedule"]["periods"]
-    assert len(periods) == 2
-    state = state_file(place / "runs", sum(periods), NAME)
-    assert state["options"]["train"]["scheduler"]["restart_weights"] == [1.0, 0.25]
+    assert f"{NAME}: was named; its run is resumed at iteration {updates}\n" in again.err
+    record = zoo.record(place / "zoo" / f"{NAME}.safetensors")
+    assert [each["learning rate"] for each in record["pieces"]] == ["constant", "decays"] * 2
+    assert record["schedule"]["restart_weights"] == [0.25]
 
 
 @pytest.mark.usefixtures("clock")
@@ -97,13 +102,13 @@ def test_a_student_that_ships_is_trained_on_from_its_weights(place, capfd):
     began = sha256(shipped)
     result = run(capfd, *words(place, NAME))
     assert result.code == 0, result.err
-    assert "a run begins from its weights in the zoo, after 500 updates" in result.err
+    assert "a run begins from its weights in the zoo, after 500 iterations" in result.err
     assert "path." not in result.err
     assert ": published; " in result.out
     record = zoo.record(shipped)
     assert record["updates"] == 500 + record["run_updates"]
     assert record["start"] == {"file": f"{NAME}.safetensors", "sha256": began}
-    assert record["optimizer"]["lr"] == 0.25 * RATE
+    assert (record["optimizer"]["lr"], record["schedule"]["restart_weights"]) == (RATE, [0.25, 0.25])
     assert (record["seed"], record["schedule"]["warmup_iter"]) == (4, 2)
     assert [(each["updates"], each["seed"]) for each in record["history"]] == [(500, 3)]
     assert record["selection"]["update"] <= record["run_updates"] == record["pieces"][-1]["to"]
@@ -118,14 +123,14 @@ def test_a_student_that_ships_is_trained_on_from_its_weights(place, capfd):
     assert sorted(order, key=text.index) == order
     assert str(place) not in text + json.dumps(record)
 
-    # A later piece of the run, and then, where the run is lost, another run.
+    # A later segment of the run, and then, where the run is lost, another run.
     record = change_selection(shipped)
     result = run(capfd, *words(place, NAME))
-    assert f"its run is resumed after update {record['run_updates']}" in result.err
+    assert f"its run is resumed at iteration {record['run_updates']}" in result.err
     later = zoo.record(shipped)
     assert later["history"] == record["history"]
     assert later["updates"] == 500 + later["run_updates"] > record["updates"]
-    assert later["schedule"]["restart_weights"] == [1.0, 1.0]
+    assert later["schedule"]["restart_weights"] == [0.25]
     assert later["start"] == record["start"]
     change_selection(shipped)
     (place / "runs" / NAME).rename(place / "lost")
@@ -142,7 +147,7 @@ def test_a_student_that_ships_is_trained_on_from_its_weights(place, capfd):
     change_selection(shipped)
     result = run(capfd, *words(place, NAME))
     (archived,) = (place / "runs").glob(f"{NAME}_archived_*")
-    assert f"after {last['updates']:,} updates; the run that was there is kept as {archived.name}" in result.err
+    assert f"after {last['updates']:,} iterations; the run that was there is kept as {archived.name}" in result.err
     assert (archived / "training_states").is_dir()
     assert len(zoo.record(shipped)["history"]) == 3
 
@@ -160,46 +165,37 @@ def change_selection(path):
 
 
 @pytest.mark.usefixtures("clock")
-def test_when_time_is_up_the_same_command_is_told_and_goes_on(place, capfd, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(budget, "length_of_piece", lambda *args: (50, 5))
-        stopped = run(capfd, *words(place))
-    command = " ".join(map(str, ("imdn-kd", *words(place))))
-    assert stopped.code == 0, stopped.err
-    assert stopped.out == f"time is up after update 30 of 50; go on with: {command}\n"
-    assert not (place / "zoo").exists()
-    ship(place / "zoo", "other_x2", 0)
-    again = run(capfd, *words(place))
-    assert f"{NAME}: is not finished; its run is resumed after update 30\n" in again.err
-    assert "trained for 50 updates" in again.out
-    assert zoo.record(place / "zoo" / f"{NAME}.safetensors")["updates"] == 50
-
-
-@pytest.mark.usefixtures("clock")
-def test_a_piece_that_was_not_published_is_published_and_nothing_else(place, capfd, monkeypatch):
+def test_a_run_that_was_not_published_is_published_and_nothing_else(place, capfd, monkeypatch):
     def stop(*args, **keywords):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr("imdn_kd.release.publish.save_model", stop)
         assert run(capfd, *words(place)).code == 130
-    assert (place / "runs" / NAME / "piece.json").is_file()
     states = files(place / "runs" / NAME / "training_states")
     ship(place / "zoo", "other_x2", 0)
     result = run(capfd, *words(place))
 
     assert result.code == 0, result.err
-    assert f"{NAME}: is not published yet; its piece is complete, and is published\n" in result.err
+    assert f"{NAME}: is not published yet; its run is complete, and is published\n" in result.err
     assert f"{NAME}.safetensors: published" in result.out
     assert "trained for" not in result.out
     assert files(place / "runs" / NAME / "training_states") == states
     assert "other_x2: " in run(capfd, *words(place)).err
 
 
-def go_on(place, shipped):
-    """The command, in a process that measures another speed than the one before."""
+def resume(place, shipped, stable, decay):
+    """The command, in a process that begins the decay at an iteration, and plans so many for it."""
     torch.set_num_threads(1)
-    budget.length_of_piece = lambda *args: (16 + os.getpid() % 16, 3)
+    make = TrainStep.run
+
+    def step(self, batches, step, **keywords):
+        now[0] = 1e6 if step + 1 >= stable else 0.0
+        return make(self, batches, step, **keywords)
+
+    now, TrainStep.run = [0.0], step
+    signals.Deadline = partial(signals.Deadline, clock=lambda: now[0])
+    Trainer.iterations_in = lambda *args: decay
     if shipped and not (place / "zoo" / f"{NAME}.safetensors").exists():
         ship(place / "zoo", "other_x2", 501)
         ship(place / "zoo", NAME, 500)
@@ -207,53 +203,55 @@ def go_on(place, shipped):
     main()
 
 
-@pytest.mark.processes
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("shipped", [False, True])
 def test_killed_at_random_moments_the_same_command_ends_with_the_same_bytes(place, tmp_path_factory, shipped):
-    """SIGKILL, also before the first state: `piece.json` is what keeps the length of the piece then."""
+    """SIGKILL; each process would choose another end, but the first one whose decay begins fixes it in its state."""
     context, draw = multiprocessing.get_context("fork"), random.Random(shipped)
-    piece = place / "runs" / NAME / "piece.json"
+    states = place / "runs" / NAME / "training_states"
 
-    def begin(folder):
-        process = context.Process(target=go_on, args=(folder, shipped))
+    def begin(folder, stable, decay):
+        process = context.Process(target=resume, args=(folder, shipped, stable, decay))
         process.start()
         return process
 
-    start, process = time.perf_counter(), begin(place)
-    while not piece.is_file():
+    def end():
+        state = newest_state(states)
+        return None if state is None or state.options["train"]["total_iter"] == OPEN_END else state.options["train"]
+
+    start, kills, planned = time.perf_counter(), 0, None
+    process = begin(place, 40, 20)
+    while planned is None:
         assert process.is_alive()
+        planned = end()
         time.sleep(0.001)
     process.kill()
     process.join()
-    assert not any(place.glob("runs/*/training_states/*.state"))
-    planned, whole = piece.read_bytes(), 3 * (time.perf_counter() - start)
-    for _ in range(8):
-        process = begin(place)
+    whole = 2 * (time.perf_counter() - start)
+    for kills in range(8):
+        process = begin(place, 50 + kills, 30)
         process.join(draw.uniform(0.02, 0.7) * whole)
         if not process.is_alive():
             break
         process.kill()
         process.join()
-        assert not piece.exists() or piece.read_bytes() == planned
+        assert end() == planned
     else:
-        process = begin(place)
+        process = begin(place, 70, 30)
         process.join()
     assert process.exitcode == 0
-    assert not piece.exists()
 
     other = tmp_path_factory.mktemp("undisturbed")
     shutil.copytree(place / "recipes", other / "recipes")
-    (other / "runs" / NAME).mkdir(parents=True)
-    (other / "runs" / NAME / "piece.json").write_bytes(planned)
-    process = begin(other)
+    process = begin(other, 40, 20)
     process.join()
     assert process.exitcode == 0
     for suffix in (".safetensors", ".md"):
         written = [(folder / "zoo" / f"{NAME}{suffix}").read_bytes() for folder in (place, other)]
         assert written[0] == written[1]
     record = zoo.record(place / "zoo" / f"{NAME}.safetensors")
-    assert record["run_updates"] == json.loads(planned)["total_iter"]
+    assert record["run_updates"] == planned["total_iter"] == 60
     assert len(record["history"]) == int(shipped)
 
 

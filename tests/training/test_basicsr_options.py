@@ -288,9 +288,9 @@ def test_trains_and_validates(file, workplace, tmp_path, capfd):
 
     assert result.code == 0, result.err
     assert (folder / "models" / "net_g_2.pth").is_file()
-    assert re.search(r"step 2: l_pix \d", result.err)
+    assert re.search(r"iter: 2, lr:.* l_pix: \d", result.err)
     for dataset in options.datasets.measured("val"):
-        assert re.search(rf"step 2: scores {dataset.name}: \d+\.\d+ dB, ", result.err)
+        assert re.search(rf"iter: 2, validation on {dataset.name}: \d+\.\d+ dB, ", result.err)
     assert ("not loaded: " in result.err) == (options.path.pretrained is not None)
     saved = torch.load(folder / "models" / "net_g_2.pth", weights_only=True)
     assert set(saved) == ({"params", "params_ema"} if options.train.ema_decay else {"params"})

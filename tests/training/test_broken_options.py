@@ -156,7 +156,7 @@ IN_SCHEMA = {
     "gamma 0": (train(scheduler={"gamma": 0}), "train.scheduler.gamma: Input should be greater than 0"),
     "scheduler unknown": (
         train(scheduler={"type": "StepLR"}),
-        "train.scheduler.type: is to be MultiStepLR or MultiStepRestartLR or CosineAnnealingRestartLR",
+        "train.scheduler.type: is to be MultiStepLR or MultiStepRestartLR or CosineAnnealingRestartLR or WarmupSt",
     ),
     "scheduler without type": (train(scheduler={"type": None}), "train.scheduler.type: Field required"),
     "loss weight 0": (

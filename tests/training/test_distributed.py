@@ -114,7 +114,7 @@ def test_two_processes_train_as_one_with_larger_batches(sets, tmp_path):
     assert list(found) == list(range(1, UPDATES + 1))
     assert found == pytest.approx(alone, abs=1e-5, rel=0)
     # Everything is said and written once, and nobody complains.
-    assert err.count("step 50: l_pix") == out.count("trained for 50 updates") == 1
+    assert err.count("iter: 50, lr:(") == out.count("trained for 50 iterations") == 1
     assert "in 2 processes" in err
     assert not re.search(r"warn|destroy|Traceback", err, re.IGNORECASE)
     assert [list(r)[1] for r in metrics(tmp_path) if "losses" not in r] == ["scores", "scores", "test"]
@@ -139,7 +139,7 @@ def test_a_signal_to_the_launcher_saves_once_and_another_number_of_processes_goe
     code, _, err = finish(process)
 
     assert code != 0
-    assert err.count("stopped after update") == 1, err
+    assert err.count("stopped at iteration") == 1, err
     (state,) = (tmp_path / "run" / "training_states").iterdir()
     assert 3 <= int(state.stem) < LONG
     train(small_options(sets, options_of(sets, 1, LONG)), tmp_path, auto_resume=True)
@@ -246,7 +246,7 @@ def test_a_gradient_that_is_not_finite_in_one_process_is_skipped_in_all(seen):
 
 def test_the_process_where_it_began_says_why(seen):
     for each in seen[1]:
-        assert "before update 5: 3 in a row" in each["diverged"]
+        assert "before iteration 5: 3 in a row" in each["diverged"]
         assert "l_pix is nan" in each["diverged"]
 
 

@@ -9,8 +9,9 @@ from torch import nn
 
 from imdn_kd.errors import InputError
 from imdn_kd.training.optim import UNFIT, check_optimizer, make_optimizer, optimizers, restore, set_lrs
-from imdn_kd.training.schedule import constant, cosine_restarts, multistep, warm_up
+from imdn_kd.training.schedule import constant, cosine_restarts, multistep, stable_decay, warm_up
 from tests.basicsr_compat import import_basicsr
+from tests.refused import refused
 
 LR = 2e-4
 
@@ -302,3 +303,29 @@ def test_optimisers_that_cannot_be_used_are_refused_in_one_line(name, options, w
 def test_whole_numbers_among_betas_are_numbers_too():
     optimizer = make_optimizer([torch.nn.Parameter(torch.zeros(1))], "Adam", lr=1e-3, betas=[0, 0.9])
     assert optimizer.param_groups[0]["betas"] == (0.0, 0.9)
+
+
+@given(
+    total=st.integers(1, 500),
+    share=st.floats(0, 1),
+    weight=st.floats(0.1, 2),
+    lowest=st.floats(0, 0.1),
+)
+def test_a_stable_rate_decays_to_its_lowest_value_in_the_last_iteration(total, share, weight, lowest):
+    """The formula of https://arxiv.org/abs/2405.18392, whose n counts iterations from 1."""
+    decay = round(share * total)
+    factor = stable_decay(total, decay, weight, lowest)
+    made = [factor(step) for step in range(total)]
+
+    assert made[: total - decay] == [weight] * (total - decay)
+    for n in range(total - decay + 1, total + 1):
+        part = 1 - math.sqrt((n - (total - decay)) / decay)
+        assert made[n - 1] == pytest.approx(lowest + (weight - lowest) * part, abs=1e-12)
+    assert made[-1] == pytest.approx(lowest if decay else weight)
+    assert factor(total + 100) == made[-1]
+
+
+@pytest.mark.parametrize("values", [(10, 11), (10, -1), (10, 5, 0.0), (10, 5, 0.5, 0.6), (10, 5, 1.0, -0.1)])
+def test_a_decay_that_cannot_be_is_refused(values):
+    with refused("schedule.range"):
+        stable_decay(*values)

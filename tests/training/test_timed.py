@@ -1,31 +1,26 @@
-"""Pieces of training that fit a time: planned as pure functions, and run by a clock that goes with the work done."""
+"""Training for a given time, by a clock that goes with the work done."""
 
 from __future__ import annotations
 
-import itertools
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from imdn_kd.errors import InputError
 from imdn_kd.inference.model_file import ModelFile, save_model
 from imdn_kd.registry import ARCHS
 from imdn_kd.training import best_checkpoint
 from imdn_kd.training import distributed as launch
 from imdn_kd.training.checkpoint import State
-from imdn_kd.training.run import fit, prepare
-from imdn_kd.training.schema import TrainOptions
+from imdn_kd.training.run import prepare
+from imdn_kd.training.schema import OPEN_END, TrainOptions
 from imdn_kd.training.signals import Deadline, TimeUpError
-from imdn_kd.training.timed import add_period, ended_at, go_on, is_complete, length, turning_points
+from imdn_kd.training.timed import begin_decay, is_complete, next_segment, train_segment
 from imdn_kd.training.trainer import Trainer, TrainResult
 from imdn_kd.training.update import TrainStep
 from tests.training.small_runs import (
@@ -35,161 +30,76 @@ from tests.training.small_runs import (
     metrics,
     small_options,
     state_file,
-    train,
     with_validation,
 )
 
-COSINE = {"type": "CosineAnnealingRestartLR", "periods": [8, 4], "restart_weights": [0.7, 0.5]}
+COSINE = {"type": "CosineAnnealingRestartLR", "periods": [8, 4], "restart_weights": [0.7, 0.5], "eta_min": 1e-6}
 NOT_MULTISTEP = {"milestones": None, "gamma": None}
 
 
-def cosine(data: Path, changes: dict[str, Any] | None = None) -> TrainOptions:
-    """A recipe whose own numbers of updates play no part."""
-    course = {"train": {"total_iter": 3, "scheduler": {**COSINE, **NOT_MULTISTEP}}}
-    return small_options(data, merged(merged(with_validation(data, select_on="held_out"), course), changes or {}))
+def recipe(data: Path, changes: dict[str, Any] | None = None) -> TrainOptions:
+    """A recipe whose own number of iterations plays no part."""
+    schedule = {"train": {"total_iter": 3, "scheduler": {**COSINE, **NOT_MULTISTEP}}}
+    return small_options(data, merged(merged(with_validation(data, select_on="held_out"), schedule), changes or {}))
+
+
+def fixed(options: TrainOptions, total: int, decay: int) -> TrainOptions:
+    """A segment whose end is known."""
+    schedule = options.train.scheduler.model_copy(update={"decay_iter": decay})
+    return options.model_copy(
+        update={"train": options.train.model_copy(update={"total_iter": total, "scheduler": schedule})}
+    )
 
 
 def state(options: TrainOptions, step: int, *, validated: int | None = None) -> State:
-    """What is left of a run that has made so many updates."""
+    """What is left of a run that has made so many iterations."""
     whole = options.model_dump(mode="json")
     return State(step, whole, {}, {}, validated=step if validated is None else validated)
 
 
-def numbers(options: TrainOptions) -> tuple[Any, ...]:
-    """What is planned for a piece."""
+def schedule(options: TrainOptions) -> tuple[Any, ...]:
     scheduler: Any = options.train.scheduler
-    assert options.val is not None
-    return options.train.total_iter, scheduler.periods, scheduler.restart_weights, options.val.val_freq
+    return options.train.total_iter, scheduler.decay_iter, scheduler.restart_weights[0], scheduler.eta_min
 
 
-def test_the_first_piece_is_the_first_period(data):
-    assert numbers(add_period(cosine(data), None, 100)) == (100, [100], [1.0], 20)
+def test_the_first_segment_is_constant_until_the_clock_ends_it(data):
+    assert schedule(next_segment(recipe(data), None)) == (OPEN_END, 0, 0.7, 1e-6)
+    for scheduler in (None, small_options(data).train.scheduler):
+        other = recipe(data).train.model_copy(update={"scheduler": scheduler})
+        options = recipe(data).model_copy(update={"train": other})
+        assert schedule(next_segment(options, None)) == (OPEN_END, 0, 1.0, 0.0)
 
 
-def test_after_a_complete_piece_comes_another_period_of_the_recipes_last_height(data):
-    first = state(add_period(cosine(data), None, 100), 100)
-
-    assert is_complete(first)
-    assert numbers(add_period(cosine(data), first, 51, 2)) == (151, [100, 51], [1.0, 0.5], 26)
+def test_a_stable_phase_goes_on_at_its_rate(data):
+    begun = next_segment(recipe(data), None)
+    assert schedule(next_segment(recipe(data), state(begun, 50))) == (OPEN_END, 0, 0.7, 1e-6)
 
 
-def test_a_piece_under_way_is_kept_whatever_the_file_says(data):
-    begun = add_period(cosine(data), state(add_period(cosine(data), None, 100), 100), 50)
-    file = cosine(data, {"train": {"total_iter": 7}, "val": {"val_freq": 1}})
-    stopped = state(begun, 120)
-
-    assert not is_complete(stopped)
-    assert numbers(go_on(file, stopped)) == (150, [100, 50], [1.0, 0.5], 10)
+def test_a_decay_that_has_begun_is_finished_whatever_the_file_says(data):
+    begun = fixed(next_segment(recipe(data), None), 100, 20)
+    file = recipe(data, {"train": {"scheduler": {"restart_weights": [0.1, 0.1], "eta_min": 1e-5}}})
+    for step, validated in ((80, 80), (90, 80), (100, 80)):
+        assert schedule(next_segment(file, state(begun, step, validated=validated))) == (100, 20, 0.7, 1e-6)
 
 
-def test_a_piece_whose_last_validation_is_missing_is_under_way(data):
-    options = add_period(cosine(data), None, 100)
+def test_after_a_complete_run_comes_a_segment_of_the_last_weight(data):
+    begun = fixed(next_segment(recipe(data), None), 100, 20)
+    for before in (begun, small_options(data, {"train": {"total_iter": 100}})):
+        assert schedule(next_segment(recipe(data), state(before, 100))) == (OPEN_END, 0, 0.5, 1e-6)
 
+
+def test_a_run_whose_last_validation_is_missing_is_not_complete(data):
+    options = fixed(next_segment(recipe(data), None), 100, 20)
+
+    assert is_complete(state(options, 100))
     assert not is_complete(state(options, 100, validated=80))
-    unmeasured = options.model_copy(update={"val": None})
-    assert is_complete(state(unmeasured, 100, validated=0))
-
-
-@pytest.mark.parametrize(
-    ("periods", "step", "expected"),
-    [([80, 40], 100, [80, 20]), ([80, 40], 80, [80]), ([80, 40], 150, [80, 70]), ([80], 30, [30])],
-)
-def test_periods_that_do_not_sum_to_the_updates_done_are_made_to(data, periods, step, expected):
-    weights = [1.0, 0.3][: len(periods)]
-    before = add_period(cosine(data), None, step)
-    other = before.train.scheduler.model_copy(update={"periods": periods, "restart_weights": weights})
-    before = before.model_copy(update={"train": before.train.model_copy(update={"scheduler": other})})
-    total, found, heights, _ = numbers(add_period(cosine(data), state(before, step), 10))
-
-    assert (total, found, heights) == (step + 10, [*expected, 10], [*weights[: len(expected)], 0.5])
-
-
-def test_a_run_of_another_course_counts_as_one_period(data):
-    multistep = small_options(data, {"train": {"total_iter": 20}})
-
-    assert numbers(add_period(cosine(data), state(multistep, 20), 10))[:3] == (30, [20, 10], [1.0, 0.5])
-    assert numbers(go_on(cosine(data), state(multistep, 8)))[:3] == (20, [20], [1.0])
-
-
-@given(st.lists(st.integers(1, 1000), min_size=1, max_size=5), st.integers(1, 5000))
-def test_ended_periods_sum_to_the_updates_and_go_as_before(periods, step):
-    found, weights = ended_at(periods, range(len(periods)), step)
-
-    assert sum(found) == step
-    assert min(found) > 0
-    assert found[:-1] == periods[: len(found) - 1]
-    assert weights == list(range(len(found)))
-
-
-@given(
-    seconds=st.floats(0, 1e5),
-    start=st.integers(0, 1000),
-    turns=st.lists(st.integers(0, 3000), max_size=4),
-    paces=st.lists(st.floats(0.01, 100), min_size=5, max_size=5),
-    validation=st.floats(0, 100),
-    test=st.floats(0, 100),
-)
-def test_what_is_planned_fits_and_one_update_more_would_not(seconds, start, turns, paces, validation, test):
-    starts = [start, *sorted(turn for turn in set(turns) if turn > start)]
-    at = dict(zip(starts, paces, strict=False))
-    updates, validations = length(
-        seconds, start=start, turns=turns, seconds_at=at.__getitem__, validation=validation, test=test
-    )
-
-    def costs(updates: int) -> float:
-        ends = [*starts[1:], 10**9]
-        made = [max(0, min(start + updates, end) - here) for here, end in zip(starts, ends, strict=True)]
-        rest = sum(count * pace for count, pace in zip(made, paces, strict=False))
-        return rest + test + (validations + 1) * validation
-
-    assert costs(updates + 1) > seconds - 1e-3
-    assert not updates or costs(updates) < seconds + 1e-3
-    assert 0 <= validations <= 5
-    assert validations * validation <= seconds / 4 + 1e-3
-
-
-@given(start=st.integers(0, 1000), updates=st.integers(1, 1000), validations=st.integers(0, 5))
-def test_there_are_no_more_validations_than_planned(base, start, updates, validations):
-    before = state(add_period(base, None, start), start) if start else None
-    total, *_, val_freq = numbers(add_period(base, before, updates, validations))
-    due = [step for step in range(start + 1, total + 1) if step % val_freq == 0 or step == total]
-
-    assert len(due) <= validations + 1
-    assert len(due) >= min(validations, updates) // 2
-
-
-@pytest.fixture(scope="module")
-def base(data):
-    return cosine(data)
-
-
-def test_updates_may_take_another_time_where_patches_or_objectives_change(data):
-    objectives = {"a": {"type": "L1Loss", "start_iter": 40, "stop_iter": 90}, "b": {"type": "L1Loss"}}
-    stages = {"gt_sizes": [16, 32], "mini_batch_sizes": [4, 4], "iters": [30, 30]}
-    changes = {
-        "datasets": {"train": stages},
-        "network_t": {"weights": "unopened"},
-        "distill": {"objectives": objectives},
-    }
-
-    assert turning_points(cosine(data, changes)) == [0, 30, 40, 90]
-
-
-def test_only_pieces_that_come_within_the_time_are_asked_for():
-    asked = []
-
-    def seconds_at(step: int) -> float:
-        asked.append(step)
-        return {0: 1.0, 10: 2.0}[step]
-
-    assert length(30, start=0, turns=[10, 50], seconds_at=seconds_at, validation=0, test=0) == (20, 5)
-    assert asked == [0, 10]
+    assert is_complete(state(options.model_copy(update={"val": None}), 100, validated=0))
 
 
 class Clock:
-    """Time that passes with updates and scored images alone, in seconds."""
+    """Time that passes with iterations and scored images alone, in seconds."""
 
-    def __init__(self, update: float = 1.0, image: float = 0.5) -> None:
+    def __init__(self, update: float = 1.0, image: float = 0.0) -> None:
         self.now, self.update, self.image = 0.0, update, image
 
     def __call__(self) -> float:
@@ -198,7 +108,7 @@ class Clock:
     def drive(self, patch: Any) -> Clock:
         make, validate = TrainStep.run, best_checkpoint.validate
 
-        def slow_make(*args: Any, **keywords: Any) -> Any:
+        def slow_step(*args: Any, **keywords: Any) -> Any:
             self.now += self.update
             return make(*args, **keywords)
 
@@ -209,7 +119,7 @@ class Clock:
 
             return validate(*args, on_image=slow_image, **keywords)
 
-        patch.setattr(TrainStep, "run", slow_make)
+        patch.setattr(TrainStep, "run", slow_step)
         patch.setattr(best_checkpoint, "validate", slow_validate)
         return self
 
@@ -219,118 +129,99 @@ def clock(monkeypatch):
     return Clock().drive(monkeypatch)
 
 
-def piece(
-    options: TrainOptions, root: Path, deadline: Deadline, **keywords: Any
-) -> tuple[TrainOptions, Trainer, TrainResult]:
+def segment(options: TrainOptions, root: Path, deadline: Deadline, **keywords: Any) -> tuple[Trainer, TrainResult]:
     """What `imdn-kd train --auto_resume --minutes` does."""
-    planned = fit(options, deadline, root=root, auto_resume=True, **keywords)
-    trainer = prepare(planned, root=root, auto_resume=True, deadline=deadline, examined=True)
-    return planned, trainer, trainer.run()
+
+    def phase(options: TrainOptions, resume: bool, deadline: Deadline | None) -> tuple[Trainer, TrainResult]:
+        trainer = prepare(options, root=root, auto_resume=resume, deadline=deadline, **keywords)
+        return trainer, trainer.run()
+
+    return train_segment(options, deadline, phase, root=root, auto_resume=True)
 
 
-def test_pieces_follow_one_another_and_each_ends_in_time_at_the_lowest_rate(data, tmp_path, clock):
-    periods: list[int] = []
-    for number in range(3):
+def test_segments_follow_one_another_and_each_ends_in_time_at_the_lowest_rate(data, tmp_path, clock):
+    done = 0
+    for number in range(2):
         begin = clock.now
-        planned, trainer, result = piece(cosine(data), tmp_path, Deadline(60, clock))
-        total, found, weights, _ = numbers(planned)
+        trainer, result = segment(recipe(data), tmp_path, Deadline(60, clock))
+        total, decay, weight, eta_min = schedule(trainer.options)
 
         assert (result.step, result.time_up, result.signal) == (total, False, None)
-        assert found[:-1] == periods
-        assert weights == [1.0, 0.5, 0.5][: number + 1]
-        assert 60 * 0.8 < clock.now - begin <= 60
-        assert trainer.optims["student"].lr < 0.01 * 2e-3
-        assert 5 <= sum("scores" in r and r["step"] > sum(periods) for r in metrics(tmp_path)) <= 6
-        periods = found
+        assert (weight, total - decay - done) == ((0.7, 0.5)[number], 48)
+        assert decay == 10  # 12 s are left, of which a tenth is not planned for
+        assert clock.now - begin == 58
+        assert trainer.optims["student"].lr == pytest.approx(eta_min)
+        assert [record["step"] for record in metrics(tmp_path) if "scores" in record][-1] == total
+        done = total
 
 
-def test_planning_leaves_nothing_behind_and_changes_nothing(data, tmp_path, clock):
-    planned = fit(cosine(data), Deadline(30, clock), root=tmp_path / "with")
-    assert not (tmp_path / "with").exists()
-    train(planned, tmp_path / "with")
+def test_a_decay_that_was_killed_resumes_to_the_same_end_and_ends_with_the_same_bytes(data, tmp_path, clock):
+    segment(recipe(data), tmp_path / "whole", Deadline(30, clock))
+    whole = metrics(tmp_path / "whole")
+    total = whole[-1]["step"]
     clock.now = 0
-    train(planned, tmp_path / "without")
-    total = planned.train.total_iter
 
-    assert flat(state_file(tmp_path / "with", total)) == flat(state_file(tmp_path / "without", total))
+    class KilledError(Exception):
+        pass
 
+    def kill_at(last: int, step: int, *_: Any) -> None:
+        if step == last:
+            raise KilledError
 
-def test_a_piece_that_takes_longer_is_stopped_in_time_and_gone_on_with_to_its_planned_end(data, tmp_path, clock):
-    deadline = Deadline(30, clock)
-    planned = fit(cosine(data), deadline, root=tmp_path)
-    total = planned.train.total_iter
-    clock.update = 2.0
-    result = prepare(planned, root=tmp_path, deadline=deadline).run()
+    for last in (total - 4, total - 1):
+        with pytest.raises(KilledError):
+            segment(recipe(data), tmp_path / "killed", Deadline(30, clock), on_step=partial(kill_at, last))
+        # The next process finds another machine.
+        clock.update *= 3
+    file = recipe(data, {"train": {"scheduler": {"restart_weights": [0.1, 0.2]}}})
+    _, result = segment(file, tmp_path / "killed", Deadline(30, clock))
 
-    assert (result.time_up, result.signal, result.test) == (True, None, [])
-    assert 0 < result.step < total
-    assert clock.now <= 30 + clock.update
-    assert state_file(tmp_path, result.step)["options"]["train"]["total_iter"] == total
-    file = cosine(data, {"val": {"val_freq": 1}})
-    again, _, result = piece(file, tmp_path, Deadline(3600, clock))
-    assert again == planned
-    assert (result.step, result.time_up) == (total, False)
-    train(planned, tmp_path / "whole")
-    assert flat(state_file(tmp_path, total)) == flat(state_file(tmp_path / "whole", total))
-    assert metrics(tmp_path) == metrics(tmp_path / "whole")
+    assert result.step == total
+    assert flat(state_file(tmp_path / "killed", total)) == flat(state_file(tmp_path / "whole", total))
+    assert metrics(tmp_path / "killed") == whole
 
 
-def test_a_piece_whose_last_validation_was_stopped_is_validated_before_the_next_one(data, tmp_path, clock):
-    deadline = Deadline(60, clock)
-    planned = fit(cosine(data), deadline, root=tmp_path)
-    total = planned.train.total_iter
+def test_a_decay_ends_at_the_lowest_rate_also_where_it_takes_longer_than_expected(data, tmp_path, clock):
+    def slow_down(step: int, *_: Any) -> None:
+        clock.update = 10.0 if step > 24 else 1.0
 
-    def stall(step: int, losses: Any, rate: float) -> None:
-        clock.image = 100.0 if step == total else clock.image
-
-    result = prepare(planned, root=tmp_path, deadline=deadline, on_step=stall).run()
-    assert (result.step, result.time_up) == (total, True)
-    assert state_file(tmp_path, total)["validated"] < total
-    clock.image = 0.5
-    again, _, result = piece(cosine(data), tmp_path, Deadline(60, clock))
-    assert (again, result.time_up) == (planned, False)
-    assert metrics(tmp_path)[-1]["step"] == total
-    assert state_file(tmp_path, total)["validated"] == total
-    after, _, _ = piece(cosine(data), tmp_path, Deadline(60, clock))
-    assert len(after.train.scheduler.periods) == 2
+    trainer, result = segment(recipe(data), tmp_path, Deadline(30, clock), on_step=slow_down)
+    assert clock.now > 30
+    assert (result.step, result.time_up) == (trainer.options.train.total_iter, False)
+    assert trainer.optims["student"].lr == pytest.approx(1e-6)
 
 
-def test_objectives_that_begin_later_are_planned_with_their_own_time(data, tmp_path, clock, monkeypatch):
-    """Updates take 1 s at first and 5 s from 30 on."""
-    stages = {"gt_sizes": [16, 32], "mini_batch_sizes": [4, 2], "iters": [30, 1000]}
-    make = TrainStep.run
+def test_the_end_is_fixed_in_the_state_before_the_decay_begins(data, tmp_path, clock):
+    options = next_segment(recipe(data), None)
+    trainer = prepare(options, root=tmp_path, deadline=Deadline(20, clock))
+    result = trainer.run()
+    assert (result.step, result.time_up) == (20, True)
+    before = state_file(tmp_path, 20)
+    planned = begin_decay(trainer, 7)
+    after = state_file(tmp_path, 20)
 
-    def slower(self: TrainStep, batches: Any, step: int, **keywords: Any) -> Any:
-        clock.now += 4 if step >= 30 else 0
-        return make(self, batches, step, **keywords)
-
-    monkeypatch.setattr(TrainStep, "run", slower)
-    planned, _, result = piece(
-        cosine(data, {"datasets": {"train": stages}, "val": {"select_on": None}}), tmp_path, Deadline(300, clock)
-    )
-
-    assert not result.time_up
-    assert result.step == planned.train.total_iter
-    assert 300 * 0.8 < clock.now <= 300
+    assert schedule(planned) == (27, 7, 0.7, 1e-6)
+    assert after.pop("options") == planned.model_dump(mode="json")
+    assert before.pop("options")["train"]["total_iter"] == OPEN_END
+    assert flat(before) == flat(after)
 
 
-def test_too_little_time_for_an_update_is_said_and_nothing_is_left(data, tmp_path, clock):
-    with pytest.raises(InputError, match=r"^--minutes 0\.05: there is no time for one update .*; give more$"):
-        fit(cosine(data), Deadline(3, clock), root=tmp_path)
-
-    assert not list(tmp_path.iterdir())
+def test_the_least_time_makes_two_iterations(data, tmp_path, clock):
+    _, result = segment(recipe(data), tmp_path, Deadline(1e-3, clock))
+    assert (result.step, result.time_up) == (2, False)
 
 
-def test_a_rate_without_periods_is_refused(data, tmp_path):
-    with pytest.raises(InputError, match=r"train\.scheduler .* CosineAnnealingRestartLR"):
-        fit(small_options(data), Deadline(60), root=tmp_path)
+def test_a_validation_that_the_decay_interrupts_is_made_after_it_has_begun(data, tmp_path, clock):
+    clock.image = 100.0
+    trainer, _ = segment(recipe(data, {"val": {"val_freq": 5}}), tmp_path, Deadline(10, clock))
+    assert [record["step"] for record in metrics(tmp_path) if "scores" in record] == [5, trainer.step]
 
 
-def test_the_results_of_teachers_are_computed_before_planning_and_kept_when_time_is_up(tmp_path, clock):
+def test_the_outputs_of_teachers_are_cached_first_and_kept_when_time_is_up(tmp_path, clock):
     data = make_data(tmp_path / "data")
     save_model(tmp_path / "teacher.safetensors", ModelFile(ARCHS.build({"type": "IMDN", "upscale": 2, "num_feat": 8})))
     objectives = {"l_kd": {"type": "L1Loss"}}
-    options = cosine(
+    options = recipe(
         data,
         {
             "network_t": {"weights": str(tmp_path / "teacher.safetensors")},
@@ -344,56 +235,43 @@ def test_the_results_of_teachers_are_computed_before_planning_and_kept_when_time
         clock.now += 20 if len(done) < 3 else 0
 
     with pytest.raises(TimeUpError):
-        fit(options, Deadline(30, clock), root=tmp_path / "runs", on_teaching=on_teaching)
+        segment(options, tmp_path / "runs", Deadline(30, clock), on_teaching=on_teaching)
     assert done == [0, 1]
     assert not (tmp_path / "runs").exists()
-    _, trainer, result = piece(options, tmp_path / "runs", Deadline(60, clock), on_teaching=on_teaching)
+    trainer, result = segment(options, tmp_path / "runs", Deadline(60, clock), on_teaching=on_teaching)
     assert done[2] > 0
     assert not result.time_up
     assert trainer.setup.loader.images.planes[-1] == trainer.setup.cache.key
 
 
 def test_a_deadline_counts_from_when_it_is_made():
-    times: Iterator[float] = itertools.chain([100.0, 109.0, 110.0])
-    deadline = Deadline(10, partial(next, times))
+    now = [100.0]
+    deadline = Deadline(10, lambda: now[0])
+    earlier = deadline.earlier(4)
+    passed = []
+    for now[0] in (105.0, 106.0, 109.0, 110.0):
+        passed.append((earlier.passed, deadline.passed))
+    assert passed == [(False, False), (True, False), (True, False), (True, True)]
 
-    assert (deadline.passed, deadline.passed) == (False, True)
 
-
-@pytest.mark.processes
-def test_processes_plan_for_the_slowest_and_end_together(data, tmp_path):
+def test_processes_begin_the_decay_together_and_the_slowest_says_how_long_it_is(data, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
     result = subprocess.run([*command, __name__, str(data), str(tmp_path)], capture_output=True, text=True, timeout=180)
     assert result.returncode == 0, result.stderr
     seen = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
 
-    assert seen[0]["planned"] == seen[1]["planned"]
-    assert seen[0]["result"] == seen[1]["result"] == [seen[0]["planned"][0], False]
-    assert seen[1]["now"] <= 60
-    assert seen[1]["now"] > 0.8 * 60
-    assert seen[0]["stopped"] == seen[1]["stopped"]
-    assert seen[0]["stopped"][1]
+    assert seen[0] == seen[1] == {"total": 29, "decay": 5, "step": 29}
 
 
 def in_two_processes(data: Path, folder: Path) -> None:
-    """Train a piece where one process is slower, then one that is stopped, since it has become slower still."""
+    """Train a segment where one process is slower."""
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch, launch.processes("pytorch"):
         rank = launch.rank()
         clock = Clock(update=(1.0, 2.0)[rank]).drive(patch)
-        planned, _, result = piece(cosine(data), folder, Deadline(60, clock))
-        now = clock.now
-        deadline = Deadline(60, clock)
-        options = fit(cosine(data), deadline, root=folder, auto_resume=True)
-        clock.update *= 4 if rank == 1 else 1
-        stopped = prepare(options, root=folder, auto_resume=True, deadline=deadline).run()
-    found = {
-        "planned": numbers(planned),
-        "result": [result.step, result.time_up],
-        "now": now,
-        "stopped": [stopped.step, stopped.time_up],
-    }
-    (folder / f"{rank}.json").write_text(json.dumps(found))
+        trainer, result = segment(recipe(data), folder, Deadline(60, clock))
+    total, decay, *_ = schedule(trainer.options)
+    (folder / f"{rank}.json").write_text(json.dumps({"total": total, "decay": decay, "step": result.step}))
 
 
 if __name__ == "__main__":

@@ -318,12 +318,12 @@ def test_an_update_with_a_gradient_that_is_not_finite_is_skipped(data, tmp_path,
     assert flat(later["network"]) != flat(after["network"])
     assert (after["skipped"], later["skipped"]) == (1, 0)
     assert [record["step"] for record in metrics(tmp_path) if "losses" in record] == [1, 2, 3, 4, *range(6, 13)]
-    assert "update 5 was skipped" in caplog.text
+    assert "iteration 5 was skipped" in caplog.text
 
 
 def test_too_many_of_them_in_a_row_end_the_run_with_the_cause(data, tmp_path, monkeypatch):
     spoil(monkeypatch, {2, 5, 6, 7, 8, 9})
-    with pytest.raises(DivergedError, match=r"before update 7: 3 in a row .* l_pix is nan"):
+    with pytest.raises(DivergedError, match=r"before iteration 7: 3 in a row .* l_pix is nan"):
         train(small_options(data, {"train": {"max_skipped": 3}}), tmp_path)
 
 
@@ -372,7 +372,7 @@ def test_the_run_says_how_it_was_made(data, tmp_path):
     assert entry["data"]["train"]["sha256"] == trainer.setup.loader.images.store.checksum
     assert entry["data"]["val"] == [{"name": "held_out", "images": 2, "lr": "MATLAB bicubic"}]
     assert {"git", "machine", "command", "time"} <= entry.keys()
-    assert "step 12: l_pix" in next((tmp_path / "run").glob("train_run_*.log")).read_text()
+    assert "iter: 12, lr:(" in next((tmp_path / "run").glob("train_run_*.log")).read_text()
 
 
 def test_a_network_of_one_channel_trains_on_y(data, tmp_path):

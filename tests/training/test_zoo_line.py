@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 
 from imdn_kd import zoo
 from imdn_kd.config.options import read_options
@@ -16,11 +15,9 @@ from imdn_kd.inference.model_file import load_model, save_model
 from imdn_kd.release import card as card_module
 from imdn_kd.training.checkpoint import State, save_state
 from imdn_kd.training.history import earlier_runs, run_updates, sha256
-from imdn_kd.training.planned import PlannedPiece, read_piece, write_piece
 from imdn_kd.training.run_folder import RunFolder
-from imdn_kd.training.schema import OptimOptions, TrainOptions
-from imdn_kd.training.timed import follow
-from imdn_kd.training.zoo_line import begin_from, next_student
+from imdn_kd.training.schema import OPEN_END, TrainOptions
+from imdn_kd.training.zoo_line import next_student
 from tests.training.small_recipes import NETWORK, RATE, ship, write_recipe
 
 NAMES = ("first_x2", "second_x2", "third_x2")
@@ -45,26 +42,23 @@ def chosen(place: Path, name: str | None = None, *overrides: str):
     return next_student(name, **folders, overrides=overrides)
 
 
-def leave(place: Path, name: str, step: int, total: int, *, first_weights: str | None = None) -> RunFolder:
-    """Leave a run with a state of a piece, as if it had been begun from some weights."""
+def leave(
+    place: Path, name: str, step: int, total: int, *, first_weights: str | None = None, published: int | None = None
+) -> RunFolder:
+    """Leave a run with a state, as if it had been begun from some weights, and published at an iteration."""
     run = RunFolder(place / "runs" / name)
-    options = follow(
-        read_options(place / "recipes" / f"{name}.yml", TrainOptions), PlannedPiece(0, total, [total], [1.0], 4)
-    )
+    recipe = read_options(place / "recipes" / f"{name}.yml", TrainOptions, [f"train.total_iter={total}"])
     run.states.mkdir(parents=True, exist_ok=True)
-    save_state(run.states, State(step, options.model_dump(mode="json"), {}, {}, validated=step), keep_last=0)
+    save_state(run.states, State(step, recipe.model_dump(mode="json"), {}, {}, validated=step), keep_last=0)
     entry = {"step": 0} | ({} if first_weights is None else {"first_weights": first_weights})
     run.record.write_text(json.dumps([entry]))
+    if published is not None:
+        run.published.write_text(json.dumps({"iteration": published}))
     return run
 
 
-def plan(place: Path, name: str, start: int, total: int) -> None:
-    parts = [start, total - start] if start else [total]
-    write_piece(place / "runs" / name / "piece.json", PlannedPiece(start, total, parts, [1.0] * len(parts), 4))
-
-
 def test_students_that_do_not_ship_come_first_in_the_order_of_the_line(place):
-    assert chosen(place).why == "first_x2: has had the fewest updates, 0; a run begins as the recipe says"
+    assert chosen(place).why == "first_x2: has had the fewest iterations, 0; a run begins as the recipe says"
     ship(place / "zoo", "first_x2", 100)
     assert chosen(place).name == "second_x2"
 
@@ -76,7 +70,7 @@ def test_the_fewest_updates_are_next_and_of_equal_ones_the_first(place):
 
     assert found.name == "second_x2"
     assert found.why == (
-        "second_x2: has had the fewest updates, 100; a run begins from its weights in the zoo, after 100 updates"
+        "second_x2: has had the fewest iterations, 100; a run begins from its weights in the zoo, after 100 iterations"
     )
 
 
@@ -85,34 +79,34 @@ def test_a_student_that_is_named_is_taken_also_if_it_is_not_in_the_line(place, d
     assert chosen(place, "other_x2").why == "other_x2: was named; a run begins as the recipe says"
 
 
-@pytest.mark.parametrize("sort", ["planned", "under way", "planned next", "not published"])
+@pytest.mark.parametrize("sort", ["under way", "open", "not published", "published before"])
 def test_what_was_begun_is_ended_first(place, sort):
     for name, updates in zip(NAMES, (1, 50, 60), strict=True):
         ship(place / "zoo", name, updates)
-    leave(place, "third_x2", 70, 70)
-    if sort == "planned":
-        plan(place, "second_x2", 0, 20)
-    elif sort == "under way":
-        leave(place, "second_x2", 55, 80)
-    elif sort == "planned next":
-        leave(place, "second_x2", 60, 60)
-        plan(place, "second_x2", 60, 80)
+    leave(place, "third_x2", 70, 70, published=70)
+    if sort in ("under way", "open"):
+        leave(place, "second_x2", 55, 80 if sort == "under way" else OPEN_END, published=40)
     else:
-        leave(place, "second_x2", 60, 60)
-        plan(place, "second_x2", 40, 60)
+        leave(place, "second_x2", 60, 60, published=None if sort == "not published" else 40)
     found = chosen(place)
 
     assert found.name == "second_x2"
-    assert found.trained is (sort == "not published")
+    assert found.trained is (sort in ("not published", "published before"))
     assert not found.outdated
     leave(place, "first_x2", 5, 9)
     assert chosen(place).name == "first_x2"
 
 
-def test_a_piece_that_was_published_is_finished(place):
-    leave(place, "third_x2", 60, 60)
-    plan(place, "third_x2", 0, 40)  # older than the state
+def test_a_run_that_was_published_is_finished(place):
+    leave(place, "third_x2", 60, 60, published=60)
     assert chosen(place).name == "first_x2"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"iteration": "a"}'])
+def test_a_damaged_note_on_the_publication_counts_as_none(place, text):
+    run = leave(place, "third_x2", 60, 60)
+    run.published.write_text(text)
+    assert chosen(place).why == "third_x2: is not published yet; its run is complete, and is published"
 
 
 def test_a_run_that_is_not_resumed_does_not_come_first(place):
@@ -149,11 +143,6 @@ def test_recipes_that_cannot_be_used_are_said(place, data):
         chosen(place, "forth_x2")
     with pytest.raises(InputError, match=r"first_x2.yml: its run is called b, but the student first_x2"):
         chosen(place, "first_x2", "name=b")
-    with pytest.raises(InputError, match=r"CosineAnnealingRestartLR"):
-        constant = yaml.safe_load((place / "recipes" / "first_x2.yml").read_text())
-        del constant["train"]["scheduler"]
-        (place / "recipes" / "first_x2.yml").write_text(yaml.safe_dump(constant))
-        chosen(place, "first_x2")
 
 
 def test_a_student_that_was_selected_on_other_sets_is_said_before_training(place):
@@ -174,20 +163,11 @@ def test_a_run_begins_from_the_weights_in_the_zoo_with_warm_up_and_a_lower_rate(
 
     assert found.training.path.pretrained == str(path)
     assert found.training.path.strict
-    assert (train.optim_g.lr, train.warmup_iter) == (0.25 * RATE, 2)
-    assert train.scheduler.restart_weights == [1.0, 1.0]
+    assert (train.optim_g.lr, train.warmup_iter) == (RATE, 2)
+    assert train.scheduler.restart_weights == [0.25, 0.25]
     assert found.training.manual_seed == 4
-    assert found.options.train.optim_g.lr == RATE
+    assert found.options.train.scheduler.restart_weights == [1, 0.25]
     assert found.options.path.pretrained is None
-
-
-def test_both_rates_of_muon_are_lower(place):
-    path = ship(place / "zoo", "first_x2", 100)
-    options = read_options(place / "recipes" / "first_x2.yml", TrainOptions)
-    for given, lower in (({}, 2.5e-4), ({"vector_lr": 4e-3}, 1e-3)):
-        muon = options.train.model_copy(update={"optim_g": OptimOptions(type="Muon", lr=0.02, **given)})
-        found = begin_from(options.model_copy(update={"train": muon}), path, [{}])
-        assert found.train.optim_g.settings() == {"lr": 0.005, "vector_lr": lower}
 
 
 def test_weights_of_another_network_are_not_taken_nor_is_its_student_waited_for(place):
@@ -205,9 +185,9 @@ def test_a_run_accounts_for_the_student_that_it_began_from(place):
     leave(place, "first_x2", 5, 9, first_weights=sha256(path))
     resumed = chosen(place, "first_x2")
 
-    assert resumed.why == "first_x2: was named; its run is resumed after update 5"
+    assert resumed.why == "first_x2: was named; its run is resumed at iteration 5"
     assert not resumed.outdated
-    assert (resumed.training.train.optim_g.lr, resumed.training.manual_seed) == (0.25 * RATE, 4)
+    assert (resumed.training.train.scheduler.restart_weights, resumed.training.manual_seed) == ([0.25] * 2, 4)
 
 
 def test_a_run_accounts_for_the_runs_before_it_also_after_it_was_published(place):
@@ -220,7 +200,7 @@ def test_a_run_accounts_for_the_runs_before_it_also_after_it_was_published(place
 
     resumed = chosen(place, "first_x2")
     assert not resumed.outdated
-    assert (resumed.training.train.optim_g.lr, resumed.training.manual_seed) == (0.25 * RATE, 4)
+    assert (resumed.training.train.scheduler.restart_weights, resumed.training.manual_seed) == ([0.25] * 2, 4)
     leave(place, "first_x2", 10, 20, first_weights=began)
     (place / "runs" / "first_x2" / "training_states" / "20.state").unlink()
     outdated = chosen(place, "first_x2")
@@ -235,7 +215,7 @@ def test_a_run_of_another_beginning_is_outdated_by_a_student_of_more_updates(pla
     ship(place / "zoo", "first_x2", 101)
     found = chosen(place, "first_x2")
     assert found.outdated
-    assert found.why.endswith("a run begins from its weights in the zoo, after 101 updates")
+    assert found.why.endswith("a run begins from its weights in the zoo, after 101 iterations")
 
 
 def test_a_run_that_was_archived_is_kept_under_another_name(place):
@@ -300,32 +280,6 @@ def test_the_card_lists_the_runs_before_the_last_one(tmp_path):
     assert lines[3] == "the last run: 1,000 updates, seed 3"
     assert any(line.startswith("weights after update 1,000 of the last run: ") for line in lines)
     assert card_module._purpose(record).startswith("Enlarges photographs by 2: a small network, distilled from")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("", "{", "[]", "3", "{}", '{"start": 0}'),
-        '{"start": 0, "total_iter": 9, "periods": [8], "restart_weights": [1], "val_freq": 1}',
-        '{"start": 0, "total_iter": 8, "periods": [8], "restart_weights": [1, 1], "val_freq": 1}',
-        '{"start": 8, "total_iter": 8, "periods": [8], "restart_weights": [1], "val_freq": 1}',
-        '{"start": 0, "total_iter": 8, "periods": [8], "restart_weights": [1], "val_freq": 0}',
-        '{"start": 0, "total_iter": 8, "periods": [8], "restart_weights": ["a"], "val_freq": 1}',
-        '{"start": 0, "total_iter": 8, "periods": 8, "restart_weights": [1], "val_freq": 1}',
-        '{"start": 0, "total_iter": 8.0, "periods": [8], "restart_weights": [1], "val_freq": 1}',
-    ],
-)
-def test_a_damaged_plan_counts_as_none(tmp_path, text, caplog):
-    (tmp_path / "piece.json").write_text(text)
-    assert read_piece(tmp_path / "piece.json") is None
-    assert "piece.json: is damaged; the piece is planned again" in caplog.text
-
-
-def test_a_plan_is_read_as_it_was_written(tmp_path):
-    piece = PlannedPiece(8, 20, [8, 12], [1.0, 0.5], None)
-    write_piece(tmp_path / "run" / "piece.json", piece)
-    assert read_piece(tmp_path / "run" / "piece.json") == piece
-    assert read_piece(tmp_path / "absent.json") is None
 
 
 def test_a_checksum_is_that_of_the_file(tmp_path):

@@ -99,7 +99,11 @@ def _is(name: str, had: bool) -> str:
 
 def changes(state: State, options: TrainOptions) -> Iterator[str]:
     """One line for each option that is not as it was when the state was saved."""
-    for line in _differences(state.options, options.model_dump(mode="json")):
+    before, now = dict(state.options), options.model_dump(mode="json")
+    if options.train.is_open:  # a new segment, which changes these by itself
+        before["train"] = {**before["train"], "total_iter": now["train"]["total_iter"]}
+        before["train"]["scheduler"] = now["train"]["scheduler"]
+    for line in _differences(before, now):
         yield f"not as before: {line}"
 
 

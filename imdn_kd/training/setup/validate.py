@@ -13,8 +13,8 @@ from imdn_kd.errors import Problems
 from imdn_kd.inference.device import choose_dtype
 from imdn_kd.training.log import missing_trackers
 from imdn_kd.training.optim import check_optimizer
-from imdn_kd.training.schedule import Factor, constant, cosine_restarts, multistep, warm_up
-from imdn_kd.training.schema import CosineOptions, MultiStepOptions, TrainOptions
+from imdn_kd.training.schedule import Factor, constant, cosine_restarts, multistep, stable_decay, warm_up
+from imdn_kd.training.schema import CosineOptions, MultiStepOptions, Scheduler, StableDecayOptions, TrainOptions
 
 
 def validate_options(options: TrainOptions, device: torch.device, problems: Problems) -> dict[str, Factor]:
@@ -39,8 +39,8 @@ def validate_options(options: TrainOptions, device: torch.device, problems: Prob
     problems.add((f"logger.{line}" for line in missing_trackers(options.logger)), code="train.tracker-missing")
     problems.add(_names(options), code="train.data-set-names")
     problems.add(_selected(options), code="train.select-on")
-    student = problems.of("train.scheduler", lambda: _factor(train.scheduler, train.optim_g.lr))
-    critic = problems.of("train.scheduler_d", lambda: _factor(train.scheduler_d, train.optim_d.lr))
+    student = problems.of("train.scheduler", lambda: _factor(train.scheduler, train.optim_g.lr, train.total_iter))
+    critic = problems.of("train.scheduler_d", lambda: _factor(train.scheduler_d, train.optim_d.lr, train.total_iter))
     if student is None or critic is None:
         return {}
     student = warm_up(student, train.warmup_iter)
@@ -65,9 +65,12 @@ def _selected(options: TrainOptions) -> Iterator[str]:
             yield f"val.select_on: no data set for validation is called {name!r} (there: {', '.join(known) or 'none'})"
 
 
-def _factor(scheduler: MultiStepOptions | CosineOptions | None, lr: float) -> Factor:
+def _factor(scheduler: Scheduler | None, lr: float, total_iter: int) -> Factor:
     if isinstance(scheduler, MultiStepOptions):
         return multistep(scheduler.milestones, scheduler.gamma, scheduler.restarts, scheduler.restart_weights)
     if isinstance(scheduler, CosineOptions):
         return cosine_restarts(scheduler.periods, scheduler.restart_weights, scheduler.eta_min / lr)
+    if isinstance(scheduler, StableDecayOptions):
+        decay, weight = scheduler.decay_iter, scheduler.restart_weights[0]
+        return stable_decay(total_iter, decay, weight, scheduler.eta_min / lr)
     return constant()
