@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from typing import Annotated
 
 import typer
 
+from imdn_kd import __version__
 from imdn_kd.cli.benchmark import benchmark
 from imdn_kd.cli.cache_teacher import cache_teacher
 from imdn_kd.cli.options import options
@@ -17,6 +20,9 @@ from imdn_kd.cli.upscale import upscale
 from imdn_kd.cli.verify import verify
 from imdn_kd.cli.zoo import zoo
 from imdn_kd.errors import InputError
+
+# Looking for plugins of pydantic reads the metadata of every installed package, at each start.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 app = typer.Typer(
     name="imdn-kd",
@@ -30,6 +36,21 @@ for command in (train, cache_teacher, taps, upscale, benchmark, profile, prepare
     app.command()(command)
 app.add_typer(options, name="options")
 app.add_typer(zoo, name="zoo")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"imdn-kd {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:

@@ -50,7 +50,7 @@ class Options(BaseModel):
         harmless: keys of other projects that are accepted without effect, and what to tell the user of each.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
     moved: ClassVar[Mapping[str, str]] = {}
     harmless: ClassVar[Mapping[str, str]] = {}
     _ignored: tuple[str, ...] = PrivateAttr(())

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import imdn_kd
 from imdn_kd.config.json_schema import json_schema
 from imdn_kd.config.reference import reference
 from imdn_kd.data.preparation.schema import PrepareOptions
@@ -75,6 +76,32 @@ def test_every_problem_of_a_file_is_a_line_of_its_own(capfd, tmp_path, monkeypat
         "imdn-kd: mine.yml, line 2: no option is called 'scales'; did you mean 'scale'?\n"
         "imdn-kd: mine.yml, line 3: manual_seed: Input should be greater than or equal to 0\n",
     )
+
+
+WITHOUT_TORCH = """
+import sys
+from imdn_kd.cli import app, main
+names = [command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands]
+calls = [["--version"], ["--help"], *([name, "--help"] for name in [*names, "zoo", "options"])]
+calls += [["options", what, kind] for what in ("docs", "schema") for kind in ("train", "test", "prepare")]
+calls += [["options", "show", "options/distill/pairwise.yml"]]
+for call in calls:
+    sys.argv = ["imdn-kd", *call]
+    try:
+        main()
+    except SystemExit as stop:
+        assert not stop.code, call
+    heavy = {"torch", "numpy", "PIL", "scipy"} & sys.modules.keys()
+    assert not heavy, (call, heavy)
+"""
+
+
+@pytest.mark.processes
+def test_help_version_and_options_import_no_torch():
+    command = [sys.executable, "-c", WITHOUT_TORCH]
+    called = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert (called.returncode, called.stderr) == (0, "")
+    assert called.stdout.startswith(f"imdn-kd {imdn_kd.__version__}\n")
 
 
 @pytest.mark.processes
