@@ -29,7 +29,7 @@ pytestmark = pytest.mark.processes
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
 SECONDS = 180
-UPDATES, LONG = 50, 200
+UPDATES, LONG = 50, 10**6
 
 # The rate of the recipes for small networks. Over more updates rounding grows with it, so that longer runs take less.
 FAST = {"train": {"optim_g": {"lr": 2e-3}}}
@@ -55,14 +55,6 @@ def sets(data):
             write_image(data / name / "HR" / f"{number}.png", Picture(picture((36, 40), number)))
     (data / "damaged" / "HR" / "1.png").write_bytes(b"")
     return data
-
-
-@pytest.fixture(scope="module")
-def whole(sets, tmp_path_factory):
-    """The losses of one process, undisturbed, by the number of updates."""
-    root = tmp_path_factory.mktemp("whole")
-    train(small_options(sets, options_of(sets, 1, LONG)), root)
-    return losses(root)
 
 
 def losses(root, name="run"):
@@ -125,25 +117,27 @@ def test_two_processes_train_as_one_with_larger_batches(sets, tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 @pytest.mark.parametrize(("launcher", "number"), [(TORCHRUN, signal.SIGTERM), (ACCELERATE, signal.SIGINT)])
-def test_a_signal_to_the_launcher_saves_once_and_another_number_of_processes_goes_on(
-    sets, tmp_path, whole, launcher, number
-):
+def test_a_signal_to_the_launcher_saves_once_and_another_number_of_processes_goes_on(sets, tmp_path, launcher, number):
     file = option_file(tmp_path, sets, options_of(sets, 2, LONG))
     process = start(launcher, ["imdn_kd", "train", "-opt", file, "--root", str(tmp_path)])
-    begin = time.monotonic()
-    while not list((tmp_path / "run").glob("metrics.jsonl")) or len(metrics(tmp_path)) < 3:
-        assert process.poll() is None, finish(process)
-        assert time.monotonic() - begin < SECONDS
-        time.sleep(0.05)
-    process.send_signal(number)
-    code, _, err = finish(process)
+    try:
+        while not list((tmp_path / "run").glob("metrics.jsonl")) or len(metrics(tmp_path)) < 3:
+            assert process.poll() is None, finish(process)
+            time.sleep(0.05)
+        process.send_signal(number)
+        code, _, err = finish(process)
+    finally:
+        process.terminate()
 
     assert code != 0
     assert err.count("stopped at iteration") == 1, err
     (state,) = (tmp_path / "run" / "training_states").iterdir()
-    assert 3 <= int(state.stem) < LONG
-    train(small_options(sets, options_of(sets, 1, LONG)), tmp_path, auto_resume=True)
-    assert losses(tmp_path) == pytest.approx(whole, abs=1e-5, rel=0)
+    step = int(state.stem)
+    assert 3 <= step < LONG
+    few = small_options(sets, options_of(sets, 1, step + 10))
+    train(few, tmp_path, auto_resume=True)
+    train(few, tmp_path / "alone")
+    assert losses(tmp_path) == pytest.approx(losses(tmp_path / "alone"), abs=1e-5, rel=0)
 
 
 def slurm(folder, words, *, places):
@@ -199,6 +193,9 @@ def test_what_is_missing_for_one_process_ends_all_of_them(sets, tmp_path):
 def seen(sets, tmp_path_factory):
     """What two processes have seen; see `two_processes`."""
     folder = tmp_path_factory.mktemp("seen")
+    torch.manual_seed(1)
+    teacher = ARCHS.build({"type": "IMDN", "upscale": 2, "num_feat": 12, "num_block": 3})
+    save_model(folder / "teacher.safetensors", ModelFile(teacher))
     code, _, err = finish(start(TORCHRUN, ["tests.training.two_processes", str(sets), str(folder)]))
     assert code == 0, err
     return folder, [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
@@ -268,58 +265,26 @@ def test_a_folder_of_runs_that_is_not_shared_is_noticed(seen):
     assert other == []
 
 
-def test_two_processes_distil_as_one(sets, tmp_path):
-    """Adapters and critic are outside of what DDP wraps; the penalty is left out since it is drawn at random."""
-    teacher = tmp_path / "teacher.safetensors"
-    torch.manual_seed(1)
-    save_model(teacher, ModelFile(ARCHS.build({"type": "IMDN", "upscale": 2, "num_feat": 12, "num_block": 3})))
-    critic = {"num_feat": 4, "stages": 2}
-    objectives = {
-        "l_mimic": {"type": "MimicLoss", "taps": ["block.1", "block.2"]},
-        "l_pair": {"type": "PairwiseLoss", "taps": ["body_out"]},
-        "l_adv": {"type": "HolisticTerm", "critic": critic, "gradient_penalty": 0, "loss_weight": 0.1},
-    }
-    # Not Adam, which makes much of the rounding of gradients that are nearly 0.
-    plain = {"type": "SGD", "lr": 0.02}
-    more = {
-        "network_t": {"weights": str(teacher)},
-        "distill": {"objectives": objectives, "check_images": 0},
-        "train": {"optim_a": plain, "optim_d": plain},
-    }
-    train(small_options(sets, merged(options_of(sets, 1, 20), more)), tmp_path / "alone")
-    file = option_file(tmp_path, sets, merged(options_of(sets, 2, 20), more))
-    words = ["imdn_kd", "train", "-opt", file, "--root", str(tmp_path), "--launcher", "pytorch"]
-    code, _, err = finish(start(TORCHRUN, words))
-    assert code == 0, err
+def test_they_distil_as_one(seen, sets):
+    """Adapters and critic are outside of what DDP wraps."""
+    folder, _ = seen
+    train(small_options(sets, two_processes.distilled(folder, batch=8)), folder / "alone")
 
     alone, together = (
-        [record["losses"] for record in metrics(root) if "losses" in record] for root in (tmp_path / "alone", tmp_path)
+        [record["losses"] for record in metrics(root, "distilled") if "losses" in record]
+        for root in (folder / "alone", folder)
     )
-    assert len(together) == 20
+    assert len(together) == two_processes.DISTILLED
     for one, two in zip(alone, together, strict=True):
         assert two == pytest.approx(one, abs=1e-5, rel=0)
-    states = [state_file(root, 20)["others"] for root in (tmp_path / "alone", tmp_path)]
+    last = two_processes.DISTILLED
+    states = [state_file(root, last, "distilled")["others"] for root in (folder / "alone", folder)]
     for name in ("adapters", "critic"):
         one, two = (state[name]["weights"] for state in states)
         for key, value in one.items():
             torch.testing.assert_close(two[key], value, rtol=0, atol=1e-5)
 
 
-def test_two_processes_learn_from_features_before_results(sets, tmp_path):
-    """As FitNets do: no loss uses the student's result at first, and none its features later on."""
-    teacher = tmp_path / "teacher.safetensors"
-    save_model(teacher, ModelFile(ARCHS.build({"type": "IMDN", "upscale": 2, "num_feat": 12, "num_block": 2})))
-    objectives = {
-        "l_mimic": {"type": "MimicLoss", "taps": ["block.1"], "stop_iter": 3},
-        "l_kd": {"type": "L1Loss", "start_iter": 3},
-    }
-    changes = {
-        "network_t": {"weights": str(teacher)},
-        "distill": {"objectives": objectives, "check_images": 0},
-        "train": {"pixel_opt": None, "total_iter": 6},
-    }
-    file = option_file(tmp_path, sets, changes)
-    words = ["imdn_kd", "train", "-opt", file, "--root", str(tmp_path), "--launcher", "pytorch"]
-    code, _, err = finish(start(TORCHRUN, words))
-    assert code == 0, err
-    assert state_file(tmp_path, 6)["step"] == 6
+def test_they_learn_from_features_before_results(seen):
+    for each in seen[1]:
+        assert each["features_first"] == 6

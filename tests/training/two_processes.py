@@ -30,6 +30,9 @@ from imdn_kd.training.validation import StoppedError, validate
 from tests.training.small_runs import small_options, train
 
 SETS = ("one", "two", "three")
+DISTILLED = 20
+"""Iterations of the runs that are compared with those of one process."""
+
 LOGGER = {"print_freq": 1, "save_checkpoint_freq": 100}
 
 
@@ -155,8 +158,48 @@ def folder_of_one(data: Path, folder: Path) -> Any:
         return list(error.lines)
 
 
+def distilled(folder: Path, batch: int) -> dict[str, Any]:
+    """Options of a run with adapters and a critic; without the gradient penalty, which is drawn at random."""
+    objectives = {
+        "l_mimic": {"type": "MimicLoss", "taps": ["block.1", "block.2"]},
+        "l_pair": {"type": "PairwiseLoss", "taps": ["body_out"]},
+        "l_adv": {
+            **{"type": "HolisticTerm", "critic": {"num_feat": 4, "stages": 2}},
+            **{"gradient_penalty": 0, "loss_weight": 0.1},
+        },
+    }
+    # Not Adam, which makes much of the rounding of gradients that are nearly 0.
+    plain = {"type": "SGD", "lr": 0.02}
+    rates = {"optim_g": {"lr": 1e-4}, "optim_a": plain, "optim_d": plain}
+    return {
+        **{"name": "distilled", "logger": LOGGER, "network_t": {"weights": str(folder / "teacher.safetensors")}},
+        "datasets": {"train": {"batch_size_per_gpu": batch}},
+        "distill": {"objectives": objectives, "check_images": 0},
+        "train": {"total_iter": DISTILLED, "accumulation": 2, "scheduler": None, **rates},
+    }
+
+
+def distillation(data: Path, folder: Path) -> Any:
+    train(small_options(data, distilled(folder, batch=4)), folder)
+
+
+def features_first(data: Path, folder: Path) -> Any:
+    """As in FitNets: at first no loss uses the student's result, later none its features."""
+    objectives = {
+        "l_mimic": {"type": "MimicLoss", "taps": ["block.1"], "stop_iter": 3},
+        "l_kd": {"type": "L1Loss", "start_iter": 3},
+    }
+    changes = {
+        **{"name": "features", "network_t": {"weights": str(folder / "teacher.safetensors")}},
+        "distill": {"objectives": objectives, "check_images": 0},
+        "train": {"pixel_opt": None, "total_iter": 6},
+    }
+    return train(small_options(data, changes), folder)[1].step
+
+
 CHECKS = (
     *(the_group, validation, stopped_validation, damaged_image, unlike_options, folder_of_one),
+    *(distillation, features_first),
     *(damaged_training, signal_to_one, skipped_update, diverged),
 )
 
