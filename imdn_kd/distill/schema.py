@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from imdn_kd.config.options import Integer, Options, UserPath
+from imdn_kd.distill import foreign_keys
 
 CRITIC_OPTIM = {"type": "Adam", "lr": 1e-4, "betas": [0.0, 0.9]}
 """The optimizer of the critic where `train.optim_d` is not given."""
@@ -37,6 +38,8 @@ class TeacherOptions(Options):
     """
 
     model_config = ConfigDict(extra="allow")
+
+    moved = foreign_keys.TEACHER
 
     type: str | None = None
     weights: UserPath

@@ -12,6 +12,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from imdn_kd.config.options import Integer, Options, UserPath
 from imdn_kd.config.problems import UNKNOWN
 from imdn_kd.data.schema import TrainDataOptions
+from imdn_kd.distill import foreign_keys
 from imdn_kd.distill.schema import CRITIC_OPTIM, GROUND_TRUTH_OPTIONS, DistillOptions, TeacherOptions
 from imdn_kd.evaluation.protocol import Protocol
 from imdn_kd.evaluation.schema import DatasetOptions, ValOptions
@@ -89,6 +90,8 @@ class PathOptions(Options):
         pretrain_model_g: older name of `pretrain_network_g`.
         strict_load: older name of `strict_load_g`.
     """
+
+    moved = foreign_keys.PATH
 
     pretrain_network_g: UserPath | None = None
     param_key_g: Literal["params", "params_ema"] | None = None
@@ -246,6 +249,8 @@ class TrainingOptions(Options):
         max_skipped: updates are skipped where the gradient is not finite; so many in a row end the training.
     """
 
+    moved = foreign_keys.TRAIN
+
     total_iter: Integer = Field(ge=1)
     warmup_iter: Integer = Field(-1, ge=-1)
     optim_g: OptimOptions
@@ -326,6 +331,8 @@ class WandbOptions(Options):
         resume_id: the run to go on with.
     """
 
+    harmless = foreign_keys.HARMLESS_WANDB
+
     project: str | None = None
     resume_id: str | None = None
 
@@ -340,6 +347,8 @@ class LoggerOptions(Options):
         use_tb_logger: write curves for TensorBoard.
         wandb: Weights & Biases.
     """
+
+    harmless = foreign_keys.HARMLESS_LOGGER
 
     print_freq: Integer = Field(default=100, ge=1)
     save_checkpoint_freq: Integer = Field(default=5000, ge=1)
@@ -380,6 +389,9 @@ class TrainOptions(Options):
         find_unused_parameters: for networks of which a part has no gradient, when several processes train.
         dist_params: accepted for BasicSR's sake.
     """
+
+    moved = foreign_keys.WHOLE
+    harmless = foreign_keys.HARMLESS_WHOLE
 
     name: str
     scale: Integer = Field(ge=1)

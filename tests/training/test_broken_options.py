@@ -455,7 +455,7 @@ YAML = {
         "is not plain YAML (it cannot be read); correct it",
     ),
     "number as key": ("scale: 2", "scale: 2\n3: 4", "no option is called '3'; known: name, scale, "),
-    "braces": ("scale: 2", "scale: 2\n'{x}': 4", "no option is called '(x)'; known: name, scale, "),
+    "braces": ("scale: 2", "scale: 2\n'{x}': 4", "no option is called '{x}'; known: name, scale, "),
 }
 
 

@@ -20,6 +20,7 @@ def config_warnings(options: TrainOptions, processes: int = 1) -> list[str]:
         processes: how many train together.
     """
     parts = (
+        options.ignored_keys(),
         _without_partner(options),
         _old_names(options),
         _data(options.datasets.train),
