@@ -18,7 +18,7 @@ def card(record: Record) -> str:
 
     Args:
         record: plain values: `name`, `scale`, `network` (its spec), `parameters`, `multi_adds` (for a result of
-            1280x720 px); `updates` of all runs; `history`, the earlier runs, oldest first (see
+            1280x720 px); `updates`, the iterations of all runs; `history`, the earlier runs, oldest first (see
             `imdn_kd.training.history`; records without it have none), all that follows being of the last run:
             `run_updates`, `seed`, `stages` (of {"start", "gt_size", "batch"}), `pieces` (see
             `imdn_kd.release.record.training_segments`), `start` ({"file", "sha256"} of the first weights, or None);
@@ -81,7 +81,7 @@ def _selection(record: Record) -> list[Record]:
 
 def _data(record: Record) -> str:
     data = record["data"]
-    checksum = f"; SHA-256 of the originals in the store `{data['sha256']}`" if data["sha256"] else ""
+    checksum = f"; SHA-256 of the images in the store `{data['sha256']}`" if data["sha256"] else ""
     return f"Trained on {data['name']}: {data['images']:,} images{checksum}.\n\n{record['notes']}"
 
 
@@ -92,7 +92,7 @@ def _teachers(record: Record) -> str:
 
 def _teacher(teacher: Record, *, alone: bool) -> str:
     kind = f", {teacher['type']}" if teacher["type"] else ""
-    asked = ", asked eight times for each image (self-ensemble)" if teacher["self_ensemble"] else ""
+    asked = ", self-ensemble of eight" if teacher["self_ensemble"] else ""
     weight = "" if alone else f", weight {_value(teacher['weight'])}"
     return f"{teacher['file']}{kind}{asked}{weight}{_checksum(teacher)}"
 
@@ -106,12 +106,12 @@ def _recipe(record: Record) -> Iterator[str]:
     updates, total, history = run_updates(record), schedule["total_iter"], _history(record)
     if history:
         runs = f"{len(history) + 1} runs, each from the published weights of the one before"
-        yield f"{record['updates']:,} updates in {runs}"
+        yield f"{record['updates']:,} iterations in {runs}"
     yield from map(_earlier, history)
     planned = "" if updates >= total else f" of {total:,} that were planned"
-    yield f"{'the last run: ' if history else ''}{updates:,} updates{planned}, seed {record['seed']}"
+    yield f"{'the last run: ' if history else ''}{updates:,} iterations{planned}, seed {record['seed']}"
     for stage in record["stages"]:
-        since = f" from update {stage['start'] + 1:,} on" if len(record["stages"]) > 1 else ""
+        since = f" from iteration {stage['start'] + 1:,} on" if len(record["stages"]) > 1 else ""
         yield f"batches of {stage['batch']} patches of {stage['gt_size']} px{since}"
     if record["start"]:
         yield f"first weights: {record['start']['file']}{_checksum(record['start'])}"
@@ -120,7 +120,7 @@ def _recipe(record: Record) -> Iterator[str]:
     options = "".join(f", {key} {_value(value)}" for key, value in optimizer.items())
     yield f"{kind}{options}; learning rate {_value(rate)}{_warm_up(schedule)}"
     yield from _rates(record, rate)
-    yield from _pieces(record["pieces"])
+    yield from _segments(record["pieces"])
     begun = _since(record["pieces"], "losses") - 1
     losses = {name: {**options, "start_iter": begun} for name, options in record["losses"].items()}
     for name, options in (*losses.items(), *record["objectives"].items()):
@@ -128,15 +128,15 @@ def _recipe(record: Record) -> Iterator[str]:
     if record.get("reparam"):
         yield f"3x3 convolutions trained as linear blocks of {record['reparam']['width']} times the channels"
     if record["ema_decay"]:
-        yield f"running average of the weights with decay {_value(record['ema_decay'])}, which is what was kept"
+        yield f"EMA of the weights with decay {_value(record['ema_decay'])}, which is what was kept"
     of_run = " of the last run" if history else ""
     chosen = " and ".join(each["set"] for each in _selection(record))
     chosen = f"{chosen} (their mean)" if "also" in selection else chosen
     precision = record["pieces"][-1]["precision"]
-    if all(piece.get("precision") == precision for piece in record["pieces"]):
+    if all(each.get("precision") == precision for each in record["pieces"]):
         yield "in fp32" if precision == "fp32" else f"in mixed precision, {precision}"
     yield (
-        f"weights after update {selection['update']:,}{of_run}: those of the highest PSNR on {chosen}, of "
+        f"weights after iteration {selection['update']:,}{of_run}: those of the highest PSNR on {chosen}, of "
         f"{selection['validations']} validations"
     )
     yield "versions: " + ", ".join(f"{name} {version}" for name, version in record["versions"].items())
@@ -155,7 +155,7 @@ def _earlier(run: Record) -> str:
     objectives = [f"{_value(each['loss_weight'])} {each['type']}" for each in run["objectives"].values()]
     patches = (f"batches of {stage['batch']} patches of {stage['gt_size']} px" for stage in run["stages"])
     told = (
-        f"{run['updates']:,} updates, seed {run['seed']}",
+        f"{run['updates']:,} iterations, seed {run['seed']}",
         " then ".join(patches) + f" of {data['images']:,} images of {data['name']}",
         f"first weights {start['file']}" if start else "",
         f"{optimizer['type']}, learning rate {_value(optimizer['lr'])}",
@@ -168,7 +168,7 @@ def _earlier(run: Record) -> str:
 
 
 def _warm_up(schedule: Record) -> str:
-    return f", to which it rises over {schedule['warmup_iter']:,} updates" if schedule["warmup_iter"] > 0 else ""
+    return f", to which it rises over {schedule['warmup_iter']:,} iterations" if schedule["warmup_iter"] > 0 else ""
 
 
 def _rates(record: Record, rate: float) -> Iterator[str]:
@@ -180,7 +180,8 @@ def _rates(record: Record, rate: float) -> Iterator[str]:
         for start, end, weight in zip(starts, ends, schedule["restart_weights"], strict=True):
             high = low + weight * (rate - low)
             if start < run_updates(record):
-                yield f"updates {start + 1:,} to {end:,}: the rate falls from {high:.3g} to {low:.3g} along a cosine"
+                span = f"iterations {start + 1:,} to {end:,}"
+                yield f"{span}: the rate decays from {high:.3g} to {low:.3g} along a cosine"
     elif schedule.get("type") == "WarmupStableDecayLR":
         high = schedule["restart_weights"][0] * rate
         yield (
@@ -189,28 +190,28 @@ def _rates(record: Record, rate: float) -> Iterator[str]:
         )
     elif "type" in schedule:
         steps = ", ".join(f"{step:,}" for step in schedule["milestones"])
-        yield f"the rate is multiplied by {_value(schedule['gamma'])} after updates {steps}"
+        yield f"the rate is multiplied by {_value(schedule['gamma'])} after iterations {steps}"
         for step, weight in zip(schedule["restarts"], schedule["restart_weights"], strict=True):
             if step:
-                yield f"after update {step:,} it starts again with {weight * rate:.3g}"
+                yield f"after iteration {step:,} it starts again with {weight * rate:.3g}"
 
 
-def _pieces(pieces: Sequence[Record]) -> Iterator[str]:
-    """What was not the same in all pieces; what is said elsewhere holds for the last one."""
-    last = pieces[-1]
-    changed = [key for key in last if any(piece.get(key, last[key]) != last[key] for piece in pieces[:-1])]
-    for piece in pieces if len(pieces) > 1 else ():
+def _segments(segments: Sequence[Record]) -> Iterator[str]:
+    """What was not the same in all segments; what is said elsewhere holds for the last one."""
+    last = segments[-1]
+    changed = [key for key in last if any(each.get(key, last[key]) != last[key] for each in segments[:-1])]
+    for each in segments if len(segments) > 1 else ():
         settings = (
-            f"{key} {_value(piece[key])}" for key in changed if key in piece and key not in ("from", "to", "known")
+            f"{key} {_value(each[key])}" for key in changed if key in each and key not in ("from", "to", "known")
         )
-        told = ", ".join(settings) if piece["known"] else "not recorded"
-        yield f"updates {piece['from']:,} to {piece['to']:,}: {told}"
+        told = ", ".join(settings) if each["known"] else "not recorded"
+        yield f"iterations {each['from']:,} to {each['to']:,}: {told}"
 
 
-def _since(pieces: Sequence[Record], setting: str) -> int:
-    """The first of the updates, from 1, since which a setting has been what it was in the end."""
+def _since(segments: Sequence[Record], setting: str) -> int:
+    """The first iteration, from 1, since which a setting has been what it was in the end."""
     since = 1
-    for before, after in pairwise(pieces):
+    for before, after in pairwise(segments):
         since = after["from"] if before.get(setting) != after.get(setting) else since
     return int(since)
 
@@ -221,7 +222,7 @@ def _objective(name: str, given: Record, total: int) -> str:
     start, stop = options.pop("start_iter", 0), options.pop("stop_iter", None)
     ramp, decay = options.pop("ramp_iter", 0), options.pop("decay_iter", 0)
     own = "".join(f", {key} {_value(value)}" for key, value in options.items())
-    when = "throughout" if not start and stop is None else f"updates {start + 1:,} to {min(stop or total, total):,}"
+    when = "throughout" if not start and stop is None else f"iterations {start + 1:,} to {min(stop or total, total):,}"
     rising = f", rising over {ramp:,}" if ramp else ""
     falling = f", falling over the last {decay:,}" if decay else ""
     return f"`{name}`: {kind}{own}; weight {_value(weight)}, {when}{rising}{falling}"
@@ -259,7 +260,7 @@ def _limits(record: Record) -> str:
         f"made by MATLAB's bicubic by {record['scale']}, without noise" if record["data"]["store"] else "as it has seen"
     )
     return (
-        f"Trained for low-resolution images {made}: other noise, blur and JPEG artefacts of the small image are "
+        f"Trained for LR images {made}: other noise, blur and JPEG artefacts of the small image are "
         "enlarged with it. Detail that the small image lost is not made up. "
         f"Figures are those of one training run, with seed {record['seed']}; another seed gives somewhat other ones."
     )

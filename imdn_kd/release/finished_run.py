@@ -25,7 +25,7 @@ class RunArtifacts:
         state: the newest one.
         options: its options.
         model: the selected weights.
-        entries: of `run.json`, for each time that it was begun or gone on with.
+        entries: of `run.json`, for each time that it was begun or resumed.
         validations: how often the sets for selection were scored.
     """
 
@@ -65,16 +65,24 @@ def open_run(file: TrainOptions, folder: RunFolder) -> RunArtifacts:
     """
     train = "train it first: imdn-kd train -opt FILE"
     if not folder.path.is_dir():
-        raise InputError(f"{folder.path}: there is no such run; {train}, or say where it is (--root)")
+        raise InputError(
+            f"{folder.path}: there is no such run; {train}, or say where it is (--root)", code="run.not-found"
+        )
     state = newest_state(folder.states)
     if state is None:
-        raise InputError(f"{folder.states}: has no training states; {train}")
+        raise InputError(f"{folder.states}: has no training states; {train}", code="state.not-found")
     options = check_options(without_none(state.options), TrainOptions, f"{folder.states}, update {state.step}")
     if options.scale != file.scale:
-        raise InputError(f"{folder.path}: was trained for x{options.scale}, but scale is {file.scale}; correct it")
+        raise InputError(
+            f"{folder.path}: was trained for x{options.scale}, but scale is {file.scale}; correct it",
+            code="model.scale-mismatch",
+        )
     selected = folder.models / "net_g_best_psnr.safetensors"
     if not selected.is_file() or options.val is None or not options.val.selection:
-        raise InputError(f"{selected}: no weights were selected in this run; give val.select_on, and go on with it")
+        raise InputError(
+            f"{selected}: no weights were selected in this run; give val.select_on, and resume it",
+            code="run.no-selection",
+        )
     try:
         entries = json.loads(folder.record.read_text(encoding="utf-8"))
         entries[-1]["data"]["train"]
@@ -82,9 +90,13 @@ def open_run(file: TrainOptions, folder: RunFolder) -> RunArtifacts:
         lines = map(json.loads, folder.metrics.read_text(encoding="utf-8").split("\n")[:-1])
         validations = sum(options.val.selection[0] in line.get("scores", ()) for line in lines)
     except OSError as error:
-        raise InputError(f"{error.filename}: cannot read it ({error.strerror}); the run folder is not whole") from error
+        raise InputError(
+            f"{error.filename}: cannot read it ({error.strerror}); the run folder is not whole", code="run.damaged"
+        ) from error
     except (ValueError, LookupError, AttributeError) as error:
-        raise InputError(f"{folder.path}: run.json or metrics.jsonl is damaged; restore them") from error
+        raise InputError(
+            f"{folder.path}: run.json or metrics.jsonl is damaged; restore them", code="run.damaged"
+        ) from error
     return RunArtifacts(state, options, load_model(selected), entries, validations)
 
 

@@ -97,7 +97,7 @@ def publish(
     replaced = before is None or _rank(before) < _rank(record)
     remove_leftovers(folder, deep=False)
     if before is not None and not replaced and notes and notes != before.get("notes"):
-        _annotate(target, before, notes)
+        rewrite_card(target, notes)
     if replaced:
         model = ModelFile(run.model.network, run.model.value_range, record, card(record))
         save_model(target, model, dtype=torch.float16 if results.stored == "fp16" else None)
@@ -122,9 +122,12 @@ def _measure(file: TrainOptions, run: RunArtifacts, on_image: Callable[[int, int
     chosen = [dataset for dataset in validated if dataset.name in run.selected_on]
     for name in run.selected_on:
         if name not in [dataset.name for dataset in chosen]:
-            raise InputError(f"datasets.val: has no {name}, on which the weights were selected; say where it is")
+            raise InputError(
+                f"datasets.val: has no {name}, on which the weights were selected; say where it is",
+                code="zoo.no-selection-set",
+            )
     if not tested:
-        raise InputError("datasets.test: there is nothing to report on; give data sets")
+        raise InputError("datasets.test: there is nothing to report on; give data sets", code="zoo.no-test-set")
     models = {"fp32": run.model} | ({} if (rounded := _rounded(run.model)) is None else {"fp16": rounded})
     device = "cpu" if file.num_gpu == 0 else "auto"
     upsamplers: list[Upsampler] = [bicubic(file.scale)]
@@ -138,7 +141,8 @@ def _measure(file: TrainOptions, run: RunArtifacts, on_image: Callable[[int, int
         if reported_on(images, sets[: len(tested)]):
             raise InputError(
                 f"val.select_on: {images.name} is a data set that results are reported on, and weights selected on it "
-                "would flatter them; train with a selection on other photographs"
+                "would flatter them; train with a selection on other photographs",
+                code="train.select-on-benchmark",
             )
     done, total = 0, sum(len(task.images.pairs) for task in tasks)
 
@@ -166,7 +170,7 @@ def _rounded(model: ModelFile) -> ModelFile | None:
 
 
 def _rank(record: Mapping[str, Any]) -> tuple[float, int]:
-    """What makes a student the better one; of the same weights, those of more updates count."""
+    """What makes a student the better one; of the same weights, those of more iterations count."""
     return selection_psnr(record), record["updates"]
 
 
@@ -183,12 +187,22 @@ def _notes_on(record: Mapping[str, Any], before: Mapping[str, Any] | None) -> st
     return str(before.get("notes", "")) if before is not None and same else ""
 
 
-def _annotate(path: Path, record: Mapping[str, Any], notes: str) -> None:
-    """Write a student again, with other notes; runs that began with it know it by the former checksum."""
-    model = load_model(path)
+def rewrite_card(path: Path, notes: str | None = None) -> None:
+    """Write the card of a student again; the weights stay, and runs that began with it know it by its former checksum.
+
+    Args:
+        path: of the student.
+        notes: on data and licences; None: as they are.
+
+    Raises:
+        InputError: the file cannot be read or written, or is no student.
+    """
+    record, model = zoo.record(path), load_model(path)
+    told = {**record, FORMERLY: [*record.get(FORMERLY, ()), sha256(path)]}
+    told |= {} if notes is None else {"notes": notes}
     dtype = torch.float16 if record["weights"] == "fp16" else None
-    told = {**record, "notes": notes, FORMERLY: [*record.get(FORMERLY, ()), sha256(path)]}
     save_model(path, dataclasses.replace(model, training=told, card=card(told)), dtype=dtype)
+    _write_text(path.with_suffix(".md"), zoo.card(path))
 
 
 def _check_comparable(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -200,10 +214,14 @@ def _check_comparable(path: Path, before: Mapping[str, Any], now: Mapping[str, A
         if old != new:
             raise InputError(
                 f"{path}: was {sort} {old}, the run {new}, so that they cannot be compared; select on the same "
-                "photographs, or move that file away"
+                "photographs, or move that file away",
+                code="zoo.not-comparable",
             )
     if before["scale"] != now["scale"]:
-        raise InputError(f"{path}: enlarges by {before['scale']}, the run by {now['scale']}; give the run another name")
+        raise InputError(
+            f"{path}: enlarges by {before['scale']}, the run by {now['scale']}; give the run another name",
+            code="zoo.not-comparable",
+        )
 
 
 def _write_text(path: Path, text: str) -> None:

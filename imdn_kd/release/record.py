@@ -156,28 +156,28 @@ def _checksum(*places: str | None) -> str | None:
 
 
 def training_segments(entries: Sequence[Mapping[str, Any]], end: int) -> list[dict[str, Any]]:
-    """The pieces of a training, from its first update to its last.
+    """The segments of a training, in each of which the settings are the same.
 
     Args:
-        entries: of `run.json`, each time that the run was begun or gone on with: `step`, `options`, `processes`.
-        end: updates in all.
+        entries: of `run.json`, each time that the run was begun or resumed: `step`, `options`, `processes`.
+        end: iterations in all.
 
     Returns:
         {"from", "to", "known"} and the settings, plain values, by what they are called in `_settings`; `from` counted
-        from 1. Neighbours differ. Of updates of which nothing is known there are no settings, and `known` is false.
+        from 1. Neighbours differ. Of iterations of which nothing is known there are no settings, and `known` is false.
     """
     first = entries[0]["step"]
     found: list[dict[str, Any]] = [{"from": 1, "to": first, "known": False}] if first else []
     for entry in entries:
-        # What was trained beyond the state that was gone on from is lost.
-        found = [{**piece, "to": min(piece["to"], entry["step"])} for piece in found if piece["from"] <= entry["step"]]
+        # What was trained beyond the state that was resumed from is lost.
+        found = [{**each, "to": min(each["to"], entry["step"])} for each in found if each["from"] <= entry["step"]]
         found.append({"from": entry["step"] + 1, "to": end, "known": True, **_settings(entry)})
     merged: list[dict[str, Any]] = []
-    for piece in (each for each in found if each["from"] <= each["to"]):
-        if merged and {**merged[-1], "from": 0, "to": 0} == {**piece, "from": 0, "to": 0}:
-            merged[-1]["to"] = piece["to"]
+    for segment in (each for each in found if each["from"] <= each["to"]):
+        if merged and {**merged[-1], "from": 0, "to": 0} == {**segment, "from": 0, "to": 0}:
+            merged[-1]["to"] = segment["to"]
         else:
-            merged.append(piece)
+            merged.append(segment)
     return merged
 
 

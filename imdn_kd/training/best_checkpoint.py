@@ -33,7 +33,7 @@ class BestCheckpointTracker:
         options: of the run.
         folder: of the run; model files are written there by the main process alone.
         accelerator: the processes.
-        state: that is gone on from. A best value of it counts on if it was reached on the same data sets by the same
+        state: that is resumed from. A best value of it counts on if it was reached on the same data sets by the same
             protocol, and if the model file still holds those weights.
     """
 

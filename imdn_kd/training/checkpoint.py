@@ -26,21 +26,21 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class State:
-    """What is saved of a run after an update.
+    """What is saved of a run after an iteration.
 
-    Learning rates, patches and other random numbers are functions of the number of updates, so they are not part of it.
+    Learning rates, patches and other random numbers are functions of the iteration, so they are not part of it.
 
     Attributes:
-        step: updates done.
+        step: iterations done.
         options: the options of the run, resolved, as plain values.
         network: weights of the network.
         optimizer: state of the optimiser.
-        ema: running average of the weights, if there is one.
+        ema: EMA of the weights, if there is one.
         scaler: state of the loss scaling of fp16, if it is used.
         others: `weights` and `optimizer` of what learns beside the network, by name.
         best: for each metric, the best value and the step at which it was reached.
         validated: the last step at which validation was finished.
-        skipped: how many updates in a row were skipped, since their gradients were not finite.
+        skipped: how many iterations in a row were skipped, since their gradients were not finite.
         window: sums of the losses since the last line of the log, by name, and their number.
     """
 
@@ -58,7 +58,7 @@ class State:
 
 
 def state_path(folder: Path, step: int) -> Path:
-    """Where the state after an update belongs."""
+    """Where the state after an iteration belongs."""
     return folder / f"{step}{SUFFIX}"
 
 
@@ -90,9 +90,9 @@ def save_weights(folder: Path, step: int, params: Weights, params_ema: Weights |
 
     Args:
         folder: of all models of the run.
-        step: updates done.
+        step: iterations done.
         params: of the network.
-        params_ema: their running average, if there is one.
+        params_ema: their EMA, if there is one.
 
     Raises:
         InputError: it cannot be written.
@@ -107,7 +107,7 @@ def save_weights(folder: Path, step: int, params: Weights, params_ema: Weights |
 
 
 def abandon_newer_states(folder: Path, step: int) -> None:
-    """Rename the states after an update, from which a run does not go on: they are no longer the newest ones."""
+    """Rename the states after an iteration, from which a run does not go on: they are no longer the newest ones."""
     for number, path in _states(folder):
         if number > step:
             path.replace(path.with_name(f"{path.name}.abandoned"))
@@ -125,13 +125,18 @@ def load_state(path: Path) -> State:
             damaged = archive.testzip()
         content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise InputError(f"{path}: there is no such training state") from error
+        raise InputError(f"{path}: there is no such training state", code="state.not-found") from error
     except Exception as error:  # of whatever kind: zipfile and torch.load each have many
-        raise InputError(f"{path}: is damaged ({type(error).__name__}); go on from another state") from error
+        raise InputError(
+            f"{path}: is damaged ({type(error).__name__}); resume from another state", code="state.damaged"
+        ) from error
     if content is None:
-        raise InputError(f"{path}: is damaged ({damaged}); go on from another state")
+        raise InputError(f"{path}: is damaged ({damaged}); resume from another state", code="state.damaged")
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
-        raise InputError(f"{path}: is not a training state of imdn_kd; give one from training_states/ of a run of it")
+        raise InputError(
+            f"{path}: is not a training state of imdn_kd; give one from training_states/ of a run of it",
+            code="state.foreign",
+        )
     return State(**content)
 
 
@@ -148,7 +153,9 @@ def newest_state(folder: Path) -> State | None:
         except InputError as error:
             logger.warning("%s", error)
     if paths:
-        raise InputError(f"{folder}: none of its states can be read; train without --auto_resume to begin anew")
+        raise InputError(
+            f"{folder}: none of its states can be read; train without --auto_resume to begin anew", code="state.damaged"
+        )
     return None
 
 

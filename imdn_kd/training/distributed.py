@@ -42,7 +42,8 @@ def processes(launcher: Launcher) -> Iterator[None]:
             place = ":".join(os.environ.get(f"MASTER_{part}", "?") for part in ("ADDR", "PORT"))
             raise InputError(
                 f"cannot join {world_size()} processes at {place} ({_first_line(error)}); start all of them, "
-                "and set MASTER_PORT to a port that is free there"
+                "and set MASTER_PORT to a port that is free there",
+                code="launch.cannot-join",
             ) from error
     try:
         yield
@@ -67,7 +68,8 @@ def prepare_environment(launcher: Launcher) -> None:
     if launcher == "pytorch" and "RANK" not in os.environ:
         raise InputError(
             "--launcher pytorch needs processes started by torchrun, as in: "
-            "torchrun --nproc_per_node 4 -m imdn_kd train -opt FILE --launcher pytorch"
+            "torchrun --nproc_per_node 4 -m imdn_kd train -opt FILE --launcher pytorch",
+            code="launch.no-torchrun",
         )
     if launcher == "slurm":
         os.environ.update(_slurm())
@@ -76,7 +78,8 @@ def prepare_environment(launcher: Launcher) -> None:
         if os.environ.get(f"ACCELERATE_USE_{mode}", "false").lower() == "true":
             raise InputError(
                 f"accelerate is set up for {mode}, which splits networks too large for one GPU; these are small: "
-                f"leave out --use_{option}, and run accelerate config again if there is a configuration that has it"
+                f"leave out --use_{option}, and run accelerate config again if there is a configuration that has it",
+                code="launch.unsupported",
             )
 
 
@@ -104,7 +107,8 @@ def check_device(device: torch.device) -> None:
     if local >= there:
         raise InputError(
             f"there is no GPU for process {local + 1} on this machine, which has {there} that can be used; start as "
-            "many processes as there are GPUs, or set num_gpu: 0 to train on CPUs"
+            "many processes as there are GPUs, or set num_gpu: 0 to train on CPUs",
+            code="launch.no-gpu",
         )
 
 
@@ -132,15 +136,16 @@ def run_on_all_ranks(make: Callable[[], Made]) -> Made:
     """
     if world_size() == 1:
         return make()
-    problems: tuple[str, ...] | None = None
+    problems, code = None, ""
     try:
         made = make()
     except InputError as error:
-        problems = error.lines
+        problems, code = error.lines, error.code
     found = all_gather_object((socket.gethostname(), problems))
     if all(lines is None for _, lines in found):
         return made
-    raise InputError(*(_merged(found) if rank() == 0 else ()))
+    code = next(filter(None, all_gather_object(code)))
+    raise InputError(*(_merged(found) if rank() == 0 else ()), code=code)
 
 
 def assert_same_on_ranks(what: str, value: object, advice: str) -> None:
@@ -158,7 +163,7 @@ def assert_same_on_ranks(what: str, value: object, advice: str) -> None:
 
     def check() -> None:
         if value != mains:
-            raise InputError(f"{what} is not the same as in process 0; {advice}")
+            raise InputError(f"{what} is not the same as in process 0; {advice}", code="launch.ranks-differ")
 
     run_on_all_ranks(check)
 
@@ -185,7 +190,8 @@ def _slurm() -> dict[str, str]:
     except KeyError as error:
         raise InputError(
             f"--launcher slurm needs a Slurm step ({error.args[0]} is not set), as in: "
-            "srun --ntasks-per-node 4 imdn-kd train -opt FILE --launcher slurm"
+            "srun --ntasks-per-node 4 imdn-kd train -opt FILE --launcher slurm",
+            code="launch.no-slurm",
         ) from error
     # With --gpus-per-task, a task sees its own GPU alone, and as the first one.
     local = "0" if torch.cuda.device_count() == 1 else local
@@ -210,9 +216,15 @@ def _first_node(nodes: str) -> str:
     if not set(nodes) & set("[,"):
         return nodes
     if shutil.which("scontrol") is None:
-        raise InputError("--launcher slurm needs scontrol to find the first node; set MASTER_ADDR to its name")
+        raise InputError(
+            "--launcher slurm needs scontrol to find the first node; set MASTER_ADDR to its name",
+            code="launch.no-slurm",
+        )
     command = ["scontrol", "show", "hostnames", nodes]
     result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - no shell
     if result.returncode or not result.stdout.split():
-        raise InputError(f"scontrol does not know the nodes {nodes!r}; set MASTER_ADDR to the name of the first one")
+        raise InputError(
+            f"scontrol does not know the nodes {nodes!r}; set MASTER_ADDR to the name of the first one",
+            code="launch.no-slurm",
+        )
     return result.stdout.split()[0]

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 EarlierRun = Mapping[str, Any]
-"""Plain values: `updates`, `seed`, `stages`, `losses`, `objectives`, `optimizer`, `schedule`, `ema_decay`, `precision`
-(several where it changed), `teachers` (file names), `data` ({"name", "images", "sha256"}) and `start`; otherwise as in
-the record of a student, see `imdn_kd.release.card.card`."""
+"""Plain values: `updates` (iterations), `seed`, `stages`, `losses`, `objectives`, `optimizer`, `schedule`, `ema_decay`,
+`precision` (several where it changed), `teachers` (file names), `data` ({"name", "images", "sha256"}) and `start`;
+otherwise as in the record of a student, see `imdn_kd.release.card.card`."""
 
 FORMERLY = "formerly"
-"""In a record: the checksums of the student's file before its notes were corrected."""
+"""In a record: the checksums of the student's file before its card was rewritten."""
 
 _KEPT = ("seed", "stages", "losses", "objectives", "optimizer", "schedule", "ema_decay", "start")
 
@@ -39,12 +39,12 @@ def earlier_runs(first_weights: str | None, path: Path, student: Mapping[str, An
 
 
 def updates_of(history: Sequence[EarlierRun]) -> int:
-    """How many updates earlier runs made together."""
+    """How many iterations earlier runs made together."""
     return sum(run["updates"] for run in history)
 
 
 def run_updates(student: Mapping[str, Any]) -> int:
-    """How many updates the last run of a student made; older records have no other runs."""
+    """How many iterations the last run of a student made; older records have no other runs."""
     found: int = student.get("run_updates", student["updates"])
     return found
 

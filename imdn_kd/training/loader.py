@@ -1,4 +1,4 @@
-"""Training batches on their device, in the sizes that the option file asks for at each update."""
+"""Training batches on their device, in the sizes that the option file asks for at each iteration."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def cut_patches(options: TrainDataOptions, images: ImagePairs, stage: PatchStage
 
 
 class TrainLoader:
-    """The batches of all updates, of a process that trains alone; which ones depends on the options and the seed.
+    """The batches of all iterations, of a process that trains alone; which ones depends on the options and the seed.
 
     Args:
         options: what is cut from, in which sizes.
         images: opened.
         seed: of the patches.
-        accumulation: batches for an update.
+        accumulation: batches for an iteration.
 
     Raises:
         InputError: sizes that do not fit the images or the factor.
@@ -91,7 +91,7 @@ class TrainLoader:
         return other
 
     def updates(self, start: int, stop: int, device: torch.device) -> Iterator[list[Batch]]:
-        """Yield the batches of the updates `start` to `stop` - 1: for each, as many as are accumulated.
+        """Yield the batches of the iterations `start` to `stop` - 1: for each, as many as are accumulated.
 
         All planes are floats in [0, 1], N x C x h x w, channels last.
         """

@@ -11,15 +11,15 @@ from torch.func import functional_call
 
 
 def find_first_nonfinite(network: nn.Module, lq: Tensor, gt: Tensor, losses: Mapping[str, Tensor]) -> str:
-    """Say in one line what is the first thing that is not finite, in the order in which an update makes them.
+    """Say in one line what is the first thing that is not finite, in the order in which an iteration makes them.
 
     These are the batch, the weights, the outputs of the modules, the losses and the gradients. For the outputs the
     network runs again, in its mode and without gradients; its buffers, its hooks and the state of the random numbers
     stay as they are. Call it under the autocast of the training: half precision may be the cause.
 
     Args:
-        network: as it was in the update, not wrapped for several processes. The gradients of its parameters, if
-            there are any, are those of the update.
+        network: as it was in the iteration, not wrapped for several processes. The gradients of its parameters, if
+            there are any, are those of the iteration.
         lq: the input, N x C x H x W, on the device of the network.
         gt: the original.
         losses: the terms of the loss by name, scalars.

@@ -19,7 +19,7 @@ from imdn_kd.training.muon import Muon
 from imdn_kd.training.schedule import Factor
 
 UNFIT = {
-    "LBFGS": "it runs the network several times in an update",
+    "LBFGS": "it runs the network several times in an iteration",
     "SparseAdam": "it takes sparse gradients only",
 }
 """Optimisers of PyTorch that cannot train here, and why."""
@@ -33,7 +33,7 @@ class OptimState:
         optimizer: `type` and settings of an optimiser, see `optimizers`.
         lr_schedule: factor of its learning rate.
         accelerator: device, precision and processes.
-        state: of its optimiser, to go on from.
+        state: of its optimiser, to resume from.
         wrapped: whether processes exchange the gradients of this module while they are computed, as those of a module
             that is wrapped for it; otherwise they do before a step.
     """
@@ -62,7 +62,7 @@ class OptimState:
         return float(self.optimizer.param_groups[0]["lr"])
 
     def set_lr(self, step: int) -> None:
-        """Set the learning rate for an update."""
+        """Set the learning rate for an iteration."""
         set_lrs(self.optimizer, self._lr_schedule(step))
 
     def gradients(self) -> list[Tensor]:
@@ -108,7 +108,7 @@ def check_optimizer(type: str, keywords: Mapping[str, Any]) -> None:
     for key in keywords:
         if key not in accepted:
             hint = _hint(key, accepted, "it takes")
-            raise InputError(f"the optimiser {type!r} has no option {key!r}; {hint}")
+            raise InputError(f"the optimiser {type!r} has no option {key!r}; {hint}", code="optimizer.unknown-option")
     # `capturable` is for GPUs alone.
     _try(type, [torch.zeros(1)], {key: value for key, value in keywords.items() if key != "capturable"})
 
@@ -130,7 +130,7 @@ def make_optimizer(parameters: Iterable[Tensor], type: str, **keywords: Any) -> 
     check_optimizer(type, keywords)
     tensors = list(parameters)
     if not tensors:
-        raise InputError("the network has no parameters to train; choose another one")
+        raise InputError("the network has no parameters to train; choose another one", code="optimizer.no-parameters")
     if "fused" in _options_of(type) and keywords.keys().isdisjoint({"fused", "foreach"}):
         # Which devices and types have one differs between optimisers and between versions of PyTorch.
         with suppress(InputError):
@@ -176,9 +176,12 @@ def make_ema(network: nn.Module, decay: float, device: torch.device) -> Averaged
 def _options_of(name: str) -> list[str]:
     known = optimizers()
     if name in UNFIT:
-        raise InputError(f"the optimiser {name!r} cannot be used: {UNFIT[name]}; choose from {', '.join(known)}")
+        raise InputError(
+            f"the optimiser {name!r} cannot be used: {UNFIT[name]}; choose from {', '.join(known)}",
+            code="optimizer.unfit",
+        )
     if name not in known:
-        raise InputError(f"no optimiser is called {name!r}; {_hint(name, known, 'known')}")
+        raise InputError(f"no optimiser is called {name!r}; {_hint(name, known, 'known')}", code="optimizer.unknown")
     return [option for option in inspect.signature(known[name]).parameters if option != "params"]
 
 
@@ -206,7 +209,7 @@ def _tuple(values: list[Any]) -> tuple[Any, ...]:
 
 
 def _try(name: str, parameters: Sequence[Tensor], keywords: Mapping[str, Any]) -> None:
-    """Make one update of stand-ins: some values and devices are refused only then."""
+    """Make one iteration of stand-ins: some values and devices are refused only then."""
     kinds = {(parameter.device, parameter.dtype) for parameter in parameters}
     shapes = ((1, 1, 1, 1), (1,))
     stand_ins = [nn.Parameter(torch.zeros(s, device=device, dtype=dtype)) for device, dtype in kinds for s in shapes]
@@ -220,7 +223,8 @@ def _try(name: str, parameters: Sequence[Tensor], keywords: Mapping[str, Any]) -
         given = ", ".join(f"{key}: {value}" for key, value in keywords.items())
         reason = " ".join(str(error).split())
         raise InputError(
-            f"the optimiser {name!r} cannot be used with {given} ({reason}); correct the values"
+            f"the optimiser {name!r} cannot be used with {given} ({reason}); correct the values",
+            code="optimizer.bad-value",
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""From options to a trainer that is ready to run: checks first, then the folder, then the state to go on from."""
+"""From options to a trainer that is ready to run: checks first, then the folder, then the state to resume from."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ def prepare(
 
     Args:
         options: of the run.
-        root: folder of all runs; this one's is called by its name. One of that name that is not to be gone on with is
+        root: folder of all runs; this one's is called by its name. One of that name that is not to be resumed is
             kept under another name.
-        auto_resume: go on from the newest state in the folder, if there is one.
+        auto_resume: resume from the newest state in the folder, if there is one.
         deadline: see `Trainer`.
         on_step: see `Trainer`.
         on_teaching: see `fill_teacher_cache`.
@@ -102,7 +102,7 @@ def fill_teacher_cache(
         InputError: no cache is asked for, or the store cannot be written.
     """
     if setup.cache is None:
-        raise InputError("distill.cache: is not asked for; set it to true")
+        raise InputError("distill.cache: is not asked for; set it to true", code="train.cache-not-asked")
     logger.info("the teacher's results for %d images are computed, as %s", len(setup.loader.images), setup.cache.key)
     setup.cache.fill(_device(options), on_image)
     setup.loader = open_loader(options, (setup.cache.key,))
@@ -150,7 +150,8 @@ def _make_ready(
         return
     if launch.world_size() > 1:
         raise InputError(
-            "distill.cache: is not there yet; make it with one process first: imdn-kd cache-teacher -opt FILE"
+            "distill.cache: is not there yet; make it with one process first: imdn-kd cache-teacher -opt FILE",
+            code="train.cache-missing",
         )
 
     def on_image(done: int, total: int) -> None:
@@ -182,7 +183,8 @@ def _accelerator(options: TrainOptions) -> Accelerator:
     if accelerator.num_processes != launch.world_size():
         raise InputError(
             f"{launch.world_size()} processes were started, but not in a way that they can train together (LOCAL_RANK "
-            "is not set); start them with torchrun or accelerate launch"
+            "is not set); start them with torchrun or accelerate launch",
+            code="launch.not-joined",
         )
     return accelerator
 

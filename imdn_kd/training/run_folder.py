@@ -45,7 +45,7 @@ class RunFolder:
 
     @property
     def visualization(self) -> Path:
-        """Enlarged images, in a folder for each update at which they were made."""
+        """Enlarged images, in a folder for each iteration at which they were made."""
         return self.path / "visualization"
 
     @property
@@ -55,7 +55,7 @@ class RunFolder:
 
     @property
     def record(self) -> Path:
-        """Options, versions and data, for each time that the run was begun or gone on with."""
+        """Options, versions and data, for each time that the run was begun or resumed."""
         return self.path / "run.json"
 
     @property
@@ -83,17 +83,20 @@ class RunFolder:
             lock.acquire()
         except filelock.Timeout as error:
             raise InputError(
-                f"{self.path}: another run writes there; wait for its end, or give another name"
+                f"{self.path}: another run writes there; wait for its end, or give another name",
+                code="run.in-use",
             ) from error
         except OSError as error:
-            raise InputError(f"{self.path}: cannot write there ({error.strerror}); choose another --root") from error
+            raise InputError(
+                f"{self.path}: cannot write there ({error.strerror}); choose another --root", code="run.cannot-write"
+            ) from error
         return lock
 
     def begin(self, *, resumed: bool, step: int) -> Path | None:
         """Make the folder; a run that is there already is renamed, unless it is to be resumed.
 
         Args:
-            resumed: whether a run that is there is to be gone on with.
+            resumed: whether a run that is there is to be resumed.
             step: after which update; later states are set aside.
 
         Returns:
@@ -111,7 +114,9 @@ class RunFolder:
             remove_leftovers(self.path)
             abandon_newer_states(self.states, step)
         except OSError as error:
-            raise InputError(f"{self.path}: cannot write there ({error.strerror}); choose another --root") from error
+            raise InputError(
+                f"{self.path}: cannot write there ({error.strerror}); choose another --root", code="run.cannot-write"
+            ) from error
         return archived
 
     def archive(self) -> Path:
@@ -124,7 +129,9 @@ class RunFolder:
         try:
             return self._rename()
         except OSError as error:
-            raise InputError(f"{self.path}: cannot be renamed ({error.strerror}); choose another --root") from error
+            raise InputError(
+                f"{self.path}: cannot be renamed ({error.strerror}); choose another --root", code="run.cannot-write"
+            ) from error
         finally:
             lock.release()
 
@@ -145,7 +152,9 @@ class RunFolder:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, LookupError, TypeError) as error:
-            raise InputError(f"{self.record}: is damaged; restore it, or move the folder away") from error
+            raise InputError(
+                f"{self.record}: is damaged; restore it, or move the folder away", code="run.damaged"
+            ) from error
 
     def note(self, entry: Mapping[str, Any]) -> None:
         """Add an entry to the record, with the time, versions, machine and git state."""
@@ -159,7 +168,7 @@ class RunFolder:
 
 
 def beginning(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The entry of `run.json` of when the run was begun, the last time; None if it went on from a state of another."""
+    """The entry of `run.json` of when the run was begun, the last time; None if it resumed from a state of another."""
     return next((entry for entry in reversed(entries) if entry["step"] == 0), None)
 
 

@@ -24,7 +24,7 @@ PHASES = ("val", "test")
 class DatasetsOptions(Options):
     """`datasets`: `train`, and any number of data sets to measure on.
 
-    Those called `val`, `val_2`, `val_kodak`, ... are scored every `val.val_freq` updates; those called `test`,
+    Those called `val`, `val_2`, `val_kodak`, ... are scored every `val.val_freq` iterations; those called `test`,
     `test_1`, ... once, at the end, with the weights that were selected.
 
     Attributes:
@@ -83,10 +83,10 @@ class PathOptions(Options):
     """`path`.
 
     Attributes:
-        pretrain_network_g: file of the weights to start from; a run that is gone on with has its own.
+        pretrain_network_g: file of the weights to start from; a run that is resumed has its own.
         param_key_g: which of the weights in a checkpoint of BasicSR; by default the averaged ones if there are any.
         strict_load_g: refuse weights that do not fit; with false, what fits is taken and the rest is named.
-        resume_state: training state to go on from, where --auto_resume is not given or finds none.
+        resume_state: training state to resume from, where --auto_resume is not given or finds none.
         pretrain_model_g: older name of `pretrain_network_g`.
         strict_load: older name of `strict_load_g`.
     """
@@ -142,9 +142,9 @@ class MultiStepOptions(Options):
 
     Attributes:
         type: `MultiStepLR`, or `MultiStepRestartLR`, the same.
-        milestones: after how many updates.
+        milestones: after how many iterations.
         gamma: by how much.
-        restarts: after how many updates the rate goes back to the first one.
+        restarts: after how many iterations the rate goes back to the first one.
         restart_weights: times this, one for each restart.
     """
 
@@ -160,7 +160,7 @@ class CosineOptions(Options):
 
     Attributes:
         type: `CosineAnnealingRestartLR`.
-        periods: updates of each fall.
+        periods: iterations of each fall.
         restart_weights: part of the first rate where each begins.
         eta_min: rate where each ends.
     """
@@ -229,15 +229,15 @@ class TrainingOptions(Options):
     """`train`.
 
     Attributes:
-        total_iter: updates in all.
-        warmup_iter: updates in which the learning rate rises from 0; -1 is none.
+        total_iter: iterations in all.
+        warmup_iter: iterations in which the learning rate rises from 0; -1 is none.
         optim_g: the optimiser.
-        scheduler: the course of the learning rate; without it the rate is constant.
+        scheduler: the schedule of the learning rate; without it the rate is constant.
         optim_a: the optimiser of adapters, which bring features of the student to the width of the teacher's; its rate
             follows the same course. By default `optim_g`.
         optim_d: the optimiser of the critic, for `HolisticTerm`.
-        scheduler_d: the course of its learning rate; without it the rate is constant.
-        ema_decay: of the running average of the weights, which is what is validated and saved; 0 is none.
+        scheduler_d: the schedule of its learning rate; without it the rate is constant.
+        ema_decay: of the EMA of the weights, which is what is validated and saved; 0 is none.
         pixel_opt: loss between the pixels.
         fft_opt: loss between the spectra, in addition.
         reparam: train 3x3 convolutions as wider linear blocks (re-parameterisation); models are saved without them.
@@ -245,8 +245,8 @@ class TrainingOptions(Options):
         channels_last: memory layout of the network, faster in most cases.
         compile: compile the network (torch.compile): a minute or more at the start, then faster on GPUs.
         grad_clip: largest norm of the gradient; larger ones are scaled down. None is no limit.
-        accumulation: batches for an update, whose gradients are averaged.
-        max_skipped: updates are skipped where the gradient is not finite; so many in a row end the training.
+        accumulation: batches for an iteration, whose gradients are averaged.
+        max_skipped: iterations are skipped where the gradient is not finite; so many in a row end the training.
     """
 
     moved = foreign_keys.TRAIN
@@ -292,11 +292,11 @@ class ValidationOptions(ValOptions):
     """`val`.
 
     Attributes:
-        val_freq: updates from one validation to the next.
+        val_freq: iterations from one validation to the next.
         save_img: keep the results in `experiments/NAME/visualization`.
         metrics: how images are measured; without it, by the protocol of published tables.
         pbar: accepted for BasicSR's sake.
-        suffix: likewise; the update stands in the names of saved images.
+        suffix: likewise; the iteration stands in the names of saved images.
         select_on: name of the data set by whose figures the best weights are kept; or several, for their mean.
         select_on_benchmark: allow this to be one that results are reported on, which makes these look better than
             they are.
@@ -328,7 +328,7 @@ class WandbOptions(Options):
 
     Attributes:
         project: name of the project; without it, wandb is not used.
-        resume_id: the run to go on with.
+        resume_id: the run to resume.
     """
 
     harmless = foreign_keys.HARMLESS_WANDB
@@ -341,8 +341,8 @@ class LoggerOptions(Options):
     """`logger`.
 
     Attributes:
-        print_freq: updates from one line of the log to the next.
-        save_checkpoint_freq: updates from one checkpoint to the next.
+        print_freq: iterations from one line of the log to the next.
+        save_checkpoint_freq: iterations from one checkpoint to the next.
         keep_last: how many training states are kept, 0 for all; models are always kept.
         use_tb_logger: write curves for TensorBoard.
         wandb: Weights & Biases.

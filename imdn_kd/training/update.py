@@ -19,7 +19,7 @@ from imdn_kd.training.optim import OptimState
 
 @dataclass
 class StepResult:
-    """What has come of an update.
+    """What has come of an iteration.
 
     Attributes:
         losses: means over the batches, by name.
@@ -35,7 +35,7 @@ class StepResult:
 
 
 class TrainStep:
-    """Makes updates.
+    """Makes iterations.
 
     Args:
         distiller: gives the optimizer steps of an iteration and their losses.
@@ -58,21 +58,21 @@ class TrainStep:
         self._seed, self._grad_clip = seed, grad_clip
 
     def run(self, batches: Sequence[Batch], step: int, *, norms: bool = False) -> StepResult:
-        """Make one update.
+        """Make one iteration.
 
         Args:
             batches: one or more, whose gradients are averaged.
-            step: updates done.
+            step: iterations done.
             norms: whether the norms of the gradients of single losses are wanted.
         """
-        # Whatever is drawn inside networks and objectives depends on the update alone, as the patches do.
+        # Whatever is drawn inside networks and objectives depends on the iteration alone, as the patches do.
         torch.manual_seed(_seed_of(self._seed, step, self._accelerator.process_index))
         for optim in self._optims.values():
             optim.set_lr(step)
         update, contexts = StepResult(), list[StepContext]()
         for optim_step in self._distiller.optim_steps(step):
             for name in optim_step.trains:
-                # Now, since the gradients of an update that fails are looked at.
+                # Now, since the gradients of an iteration that fails are looked at.
                 self._optims[name].optimizer.zero_grad()
             if STUDENT in optim_step.trains:
                 contexts = self._student(optim_step, batches, update, norms=norms)

@@ -68,10 +68,15 @@ def next_student(name: str | None, *, recipes: Path, root: Path, folder: Path, o
         name, reason = _first(_line(recipes), recipes, root, folder)
     recipe = recipes / f"{name}.yml"
     if not recipe.is_file():
-        raise InputError(f"{name}: there is no such recipe ({recipe}); name one of {_names(recipes)}")
+        raise InputError(
+            f"{name}: there is no such recipe ({recipe}); name one of {_names(recipes)}", code="zoo.no-recipe"
+        )
     options = read_options(recipe, TrainOptions, overrides)
     if options.name != name:
-        raise InputError(f"{recipe}: its run is called {options.name}, but the student {name}; give both one name")
+        raise InputError(
+            f"{recipe}: its run is called {options.name}, but the student {name}; give both one name",
+            code="zoo.recipe-name",
+        )
     run, path = RunFolder(root / name), _file(folder, name)
     state, student = newest_state(run.states), _shipped(folder, name)
     found = Next(name, "", recipe, options, options)
@@ -102,7 +107,8 @@ def _check_selection(path: Path, student: Mapping[str, Any] | None, options: Tra
     if set(before) != set(now):
         raise InputError(
             f"{path}: was selected on {' and '.join(before)}, the recipe selects on {' and '.join(now) or 'nothing'}, "
-            "so that they cannot be compared; correct val.select_on, or move that file away"
+            "so that they cannot be compared; correct val.select_on, or move that file away",
+            code="zoo.not-comparable",
         )
 
 
@@ -137,17 +143,21 @@ def _line(recipes: Path) -> list[str]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise InputError(f"{path}: cannot read it ({reason}); name a student, or say where the recipes are") from error
+        raise InputError(
+            f"{path}: cannot read it ({reason}); name a student, or say where the recipes are", code="zoo.line"
+        ) from error
     names: list[str] = []
     for number, line in enumerate(lines, 1):
         name = line.partition("#")[0].strip()
         if name in names:
-            raise InputError(f"{path}, line {number}: {name} is there twice; keep one")
+            raise InputError(f"{path}, line {number}: {name} is there twice; keep one", code="zoo.line")
         if name and not (recipes / f"{name}.yml").is_file():
-            raise InputError(f"{path}, line {number}: there is no recipe {name}.yml; name one of {_names(recipes)}")
+            raise InputError(
+                f"{path}, line {number}: there is no recipe {name}.yml; name one of {_names(recipes)}", code="zoo.line"
+            )
         names += [name] if name else []
     if not names:
-        raise InputError(f"{path}: names no student; give names of recipes, one a line")
+        raise InputError(f"{path}: names no student; give names of recipes, one a line", code="zoo.line")
     return names
 
 

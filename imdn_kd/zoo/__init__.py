@@ -47,7 +47,9 @@ def students() -> list[Student]:
         return [Student(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
     except (OSError, ValueError, TypeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is damaged"
-        raise InputError(f"{path}: cannot read it ({reason}); install the package again") from error
+        raise InputError(
+            f"{path}: cannot read it ({reason}); install the package again", code="zoo.damaged-index"
+        ) from error
 
 
 def find(name: str) -> Student | None:
@@ -64,7 +66,9 @@ def locate(model: str | Path) -> Path:
     student = find(str(model))
     if student is None and not Path(model).exists():
         known = ", ".join(student.name for student in students()) or "none in this version"
-        raise InputError(f"{model}: no such model file, nor a student of the zoo (there: {known})")
+        raise InputError(
+            f"{model}: no such model file, nor a student of the zoo (there: {known})", code="zoo.not-found"
+        )
     return Path(model) if student is None else student.path
 
 
@@ -79,7 +83,9 @@ def defaults(*, fast: bool = False) -> dict[int, Student]:
         if student.fast or not fast:
             chosen.setdefault(student.scale, student)
     if not chosen:
-        raise InputError("no student ships with this version yet; name a model file (--model FILE)")
+        raise InputError(
+            "no student ships with this version yet; name a model file (--model FILE)", code="zoo.no-student"
+        )
     return chosen
 
 
@@ -92,12 +98,16 @@ def record(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the file cannot be read, or was made by something else.
     """
+    written = _metadata(path).get("training", "{}")
     try:
-        found = json.loads(_metadata(path).get("training", "{}"))
+        found = json.loads(written)
     except ValueError:
         found = None
     if not isinstance(found, dict) or not found.keys() >= _EXPECTED:
-        raise InputError(f"{path}: is no student of imdn-kd zoo publish; move it elsewhere, or publish it again")
+        raise InputError(
+            f"{path}: is no student of imdn-kd zoo publish; move it elsewhere, or publish it again",
+            code="zoo.not-a-student",
+        )
     return found
 
 
@@ -109,7 +119,9 @@ def card(path: Path) -> str:
     """
     text = _metadata(path).get("card")
     if not text:
-        raise InputError(f"{path}: has no model card; name a student, or a .safetensors file of imdn-kd train")
+        raise InputError(
+            f"{path}: has no model card; name a student, or a .safetensors file of imdn-kd train", code="zoo.no-card"
+        )
     return text
 
 
@@ -123,6 +135,10 @@ def _metadata(path: Path) -> dict[str, str]:
                 raise ValueError("its header is not whole")
             return dict(json.loads(file.read(length)).get("__metadata__", {}))
     except OSError as error:
-        raise InputError(f"{path}: cannot read it ({error.strerror}); give the path of a model file") from error
+        raise InputError(
+            f"{path}: cannot read it ({error.strerror}); give the path of a model file", code="model.cannot-read"
+        ) from error
     except (ValueError, TypeError, AttributeError, struct.error) as error:
-        raise InputError(f"{path}: is no safetensors file, or a damaged one; give one of imdn-kd train") from error
+        raise InputError(
+            f"{path}: is no safetensors file, or a damaged one; give one of imdn-kd train", code="model.damaged"
+        ) from error

@@ -115,9 +115,9 @@ def test_a_student_that_ships_is_trained_on_from_its_weights(place, capfd):
     assert record["pieces"][0]["from"] == 1
     text = zoo.card(shipped)
     order = [
-        f"- {record['updates']:,} updates in 2 runs, each from the published weights of the one before\n",
-        "- an earlier run: 500 updates, seed 3; batches of 4 patches of 32 px of 4 images of photos; ",
-        f"- the last run: {record['run_updates']:,} updates, seed 4\n",
+        f"- {record['updates']:,} iterations in 2 runs, each from the published weights of the one before\n",
+        "- an earlier run: 500 iterations, seed 3; batches of 4 patches of 32 px of 4 images of photos; ",
+        f"- the last run: {record['run_updates']:,} iterations, seed 4\n",
         f"- first weights: {NAME}.safetensors; SHA-256 `{began}`\n",
     ]
     assert sorted(order, key=text.index) == order

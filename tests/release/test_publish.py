@@ -160,22 +160,22 @@ def test_the_card_says_what_there_is_to_know(place):
         f"| tested | 2 | MATLAB bicubic | {record['bicubic']['tested']['psnr']:.3f} / ",
         f"| held_out (selected on) | 2 | MATLAB bicubic | {record['bicubic']['held_out']['psnr']:.3f} / ",
         f"{record['protocol'][0]}\n\nNetworks run in float32 on cpu.",
-        f"Trained on photos: 4 images; SHA-256 of the originals in the store `{record['data']['sha256']}`.",
+        f"Trained on photos: 4 images; SHA-256 of the images in the store `{record['data']['sha256']}`.",
         "\n\nPhotographs of *mine*.\n",
-        f"- teacher.safetensors, asked eight times for each image (self-ensemble); SHA-256 `{teacher}`",
-        "- 12 updates, seed 3\n- batches of 4 patches of 32 px\n",
-        "- Adam, betas [0.9, 0.99]; learning rate 0.002, to which it rises over 2 updates\n",
-        "- updates 1 to 8: the rate falls from 0.002 to 1e-06 along a cosine\n",
-        "- updates 9 to 12: the rate falls from 0.001 to 1e-06 along a cosine\n",
+        f"- teacher.safetensors, self-ensemble of eight; SHA-256 `{teacher}`",
+        "- 12 iterations, seed 3\n- batches of 4 patches of 32 px\n",
+        "- Adam, betas [0.9, 0.99]; learning rate 0.002, to which it rises over 2 iterations\n",
+        "- iterations 1 to 8: the rate decays from 0.002 to 1e-06 along a cosine\n",
+        "- iterations 9 to 12: the rate decays from 0.001 to 1e-06 along a cosine\n",
         "- `l_pix`: L1Loss; weight 1, throughout\n",
-        "- `l_kd`: L1Loss; weight 1, updates 5 to 12\n",
+        "- `l_kd`: L1Loss; weight 1, iterations 5 to 12\n",
         "- `l_cd`: ContrastiveLoss, space wavelet; weight 0.01, throughout\n",
-        "- running average of the weights with decay 0.9, which is what was kept\n- in fp32\n",
-        f"- weights after update {record['selection']['update']}: those of the highest PSNR on held_out, of 3 valid",
+        "- EMA of the weights with decay 0.9, which is what was kept\n- in fp32\n",
+        f"- weights after iteration {record['selection']['update']}: those of the highest PSNR on held_out, of 3 valid",
         "Stored in fp16, which costs nothing that could be seen: tested ",
         "\n\n    imdn-kd prepare folder PHOTOGRAPHS --scale 2 -o sample.store\n    imdn-kd train -opt tiny.yml\n",
         f"imdn-kd zoo publish -opt tiny.yml\n    imdn-kd benchmark --model {NAME} --data tested\n",
-        "Trained for low-resolution images made by MATLAB's bicubic by 2",
+        "Trained for LR images made by MATLAB's bicubic by 2",
     ):
         assert part in text, part
     assert len(teacher) == 64
@@ -220,8 +220,8 @@ def test_a_run_that_began_with_the_student_adds_to_its_updates(place):
     assert [(piece["from"], piece["to"]) for piece in record["pieces"]] == [(1, 4)]
     assert "l_kd" not in record["objectives"]  # it would have begun with update 5
     text = zoo.card(path)
-    assert "- 16 updates in 2 runs, each from the published weights of the one before\n- an earlier run: 12 " in text
-    assert "\n- the last run: 4 updates, seed 3\n" in text
+    assert "- 16 iterations in 2 runs, each from the published weights of the one before\n- an earlier run: 12 " in text
+    assert "\n- the last run: 4 iterations, seed 3\n" in text
 
 
 def test_a_student_whose_record_has_no_runs_before_is_compared_as_ever(place):
@@ -507,15 +507,17 @@ def test_other_recipes_are_described_too(place):
 
     for part in (
         "trained without a teacher",
-        "- 9,000 updates of 10,000 that were planned",
-        "- batches of 8 patches of 64 px from update 1 on\n- batches of 4 patches of 96 px from update 5,001 on\n",
+        "- 9,000 iterations of 10,000 that were planned",
+        "- batches of 8 patches of 64 px from iteration 1 on\n",
+        "- batches of 4 patches of 96 px from iteration 5,001 on\n",
         "- first weights: x2.safetensors; SHA-256 `ab12`\n",
-        "learning rate 0.002\n- the rate is multiplied by 0.5 after updates 4,000, 8,000\n- after update 5,000 it",
-        "taps [fusion, block.1 to block.2]; weight 1, updates 11 to 2,000, rising over 5, falling over the last 7\n",
+        "learning rate 0.002\n- the rate is multiplied by 0.5 after iterations 4,000, 8,000\n",
+        "- after iteration 5,000 it",
+        "taps [fusion, block.1 to block.2]; weight 1, iterations 11 to 2,000, rising over 5, falling over the last 7\n",
         "- in mixed precision, bf16\n",
         "imdn-kd prepare div2k --scale 2 -o datasets/DIV2K.store\n",
     ):
         assert part in text, part
     assert "## Teacher" not in text
-    assert "running average" not in text
+    assert "EMA" not in text
     assert "the rate" not in module.card({**other, "schedule": {"warmup_iter": 0, "total_iter": 9}})

@@ -196,7 +196,7 @@ def test_a_run_accounts_for_the_runs_before_it_also_after_it_was_published(place
     history = earlier_runs(began, first, zoo.record(first))
     start = {"file": first.name, "sha256": began}
     ship(place / "zoo", "first_x2", 120, run_updates=20, history=history, start=start)
-    leave(place, "first_x2", 20, 20, first_weights=began)
+    leave(place, "first_x2", 20, 20, first_weights=began, published=20)
 
     resumed = chosen(place, "first_x2")
     assert not resumed.outdated
@@ -271,14 +271,14 @@ def test_the_card_lists_the_runs_before_the_last_one(tmp_path):
     schedule = {"warmup_iter": 0, "total_iter": 1000}
     lines = [*card_module._recipe({**record, "schedule": schedule})]
 
-    assert lines[0] == "2,050 updates in 3 runs, each from the published weights of the one before"
+    assert lines[0] == "2,050 iterations in 3 runs, each from the published weights of the one before"
     assert lines[1] == (
-        "an earlier run: 1,000 updates, seed 3; batches of 4 patches of 32 px of 4 images of photos; Adam, learning "
+        "an earlier run: 1,000 iterations, seed 3; batches of 4 patches of 32 px of 4 images of photos; Adam, learning "
         "rate 0.002; losses 1 L1Loss; objectives 0.5 L1Loss (big.pth); EMA 0.9; fp32"
     )
-    assert lines[2].startswith("an earlier run: 50 updates, ")
-    assert lines[3] == "the last run: 1,000 updates, seed 3"
-    assert any(line.startswith("weights after update 1,000 of the last run: ") for line in lines)
+    assert lines[2].startswith("an earlier run: 50 iterations, ")
+    assert lines[3] == "the last run: 1,000 iterations, seed 3"
+    assert any(line.startswith("weights after iteration 1,000 of the last run: ") for line in lines)
     assert card_module._purpose(record).startswith("Enlarges photographs by 2: a small network, distilled from")
 
 

@@ -74,7 +74,7 @@ def check_trainable_modules(state: State, options: TrainOptions, modules: Mappin
     """One line for each module trained beside the network that cannot resume from a state.
 
     Args:
-        state: that is gone on from.
+        state: that is resumed from.
         options: of the run.
         modules: what is trained now beside the network, by name.
     """

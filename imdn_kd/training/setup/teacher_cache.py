@@ -69,7 +69,7 @@ class TeacherCache:
         return Store(self._store.path).has(self.key)
 
     def fill(self, device: torch.device, on_image: Callable[[int, int], None] = lambda done, total: None) -> None:
-        """Compute what is missing; can be interrupted and gone on with.
+        """Compute what is missing; can be interrupted and resumed.
 
         Args:
             device: where.
@@ -89,8 +89,10 @@ class TeacherCache:
         try:
             add_plane(self._store.path, self.key, make, description=self._description)
         except OSError as error:
-            advice = "see to it, and do the same again, which goes on from here"
-            raise InputError(f"{self._store.path}: cannot be written ({error.strerror}); {advice}") from error
+            advice = "see to it, and do the same again, which resumes from here"
+            raise InputError(
+                f"{self._store.path}: cannot be written ({error.strerror}); {advice}", code="store.cannot-write"
+            ) from error
         on_image(total, total)
 
 
@@ -130,7 +132,8 @@ def compare_teachers(
         if not psnr > other:
             raise InputError(
                 f"the teacher has {psnr:.2f} dB on {len(few.pairs)} images of {images.name}, {rival.name} {other:.2f}: "
-                "there is nothing to learn; check its weights, value_range and scale, or set distill.check_images: 0"
+                "there is nothing to learn; check its weights, value_range and scale, or set distill.check_images: 0",
+                code="teacher.no-better",
             )
     return psnr
 
@@ -140,7 +143,10 @@ def _enlarge(teachers: Sequence[Teacher], lr: RgbImage) -> RgbImage:
     sr = mean_of(teachers, [teacher(lq) for teacher in teachers])
     if not sr.isfinite().all():
         names = ", ".join(teacher.name for teacher in teachers)
-        raise InputError(f"{names}: gives values that are not finite; check weights, value_range and precision")
+        raise InputError(
+            f"{names}: gives values that are not finite; check weights, value_range and precision",
+            code="teacher.not-finite",
+        )
     sr = sr.clamp(0, 1).mul(255).round().byte()
     pixels: RgbImage = sr[0].permute(1, 2, 0).contiguous().cpu().numpy()
     return pixels

@@ -39,7 +39,7 @@ class TrainSetup:
         lr_schedules: of each trainable module, by name.
         val: data sets that are scored during training.
         test: data sets that are scored at the end.
-        state: what is gone on from; None to begin.
+        state: what is resumed from; None to begin.
         warnings: what the user should know of the options, a line each.
     """
 
@@ -61,7 +61,7 @@ def build_setup(options: TrainOptions, *, device: torch.device, root: Path, auto
         options: of the run.
         device: where it is to run.
         root: folder of all runs.
-        auto_resume: go on from the newest state of the run, if there is one.
+        auto_resume: resume from the newest state of the run, if there is one.
 
     Raises:
         InputError: with a line for everything that is wrong.

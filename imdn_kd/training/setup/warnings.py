@@ -72,7 +72,7 @@ def device_warnings(options: TrainOptions, device: torch.device) -> Iterator[str
 
 def _run(options: TrainOptions, processes: int) -> Iterator[str]:
     if "debug" in options.name:
-        yield "name: 'debug' in it has no effect; BasicSR would validate and save every 8 updates"
+        yield "name: 'debug' in it has no effect; BasicSR would validate and save every 8 iterations"
     if isinstance(options.num_gpu, int) and options.num_gpu > 1 and processes == 1:
         yield (
             f"num_gpu: {options.num_gpu} GPUs need as many processes, and batches are those of one GPU; start with "
@@ -115,7 +115,7 @@ def _data(data: TrainDataOptions) -> Iterator[str]:
     given = data.model_fields_set
     for key in ("dataset_enlarge_ratio", "use_shuffle"):
         if key in given:
-            yield f"datasets.train.{key}: no effect; there are no epochs, every update draws its patches at random"
+            yield f"datasets.train.{key}: no effect; there are no epochs, every iteration draws its patches at random"
     for key in ("prefetch_mode", "persistent_workers"):
         if getattr(data, key) is not None:
             yield f"datasets.train.{key}: no effect; threads cut patches ahead, for as long as the run lasts"
@@ -152,7 +152,7 @@ def _course(options: TrainOptions) -> Iterator[str]:
         elif covered > total:
             yield f"train.scheduler.periods: end at {covered}, after total_iter, {total}"
     if train.warmup_iter >= total:
-        yield f"train.warmup_iter: {train.warmup_iter} updates, so training ends while the rate still rises"
+        yield f"train.warmup_iter: {train.warmup_iter} iterations, so training ends while the rate still rises"
     for stage in options.datasets.train.stages():
         if stage.start >= total:
             yield f"datasets.train.gt_sizes: patches of {stage.gt_size} px would come at {stage.start}, after the end"
