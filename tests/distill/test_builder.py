@@ -354,21 +354,23 @@ def test_all_that_is_wrong_is_said_at_once(student, teacher):
 
 
 @pytest.mark.parametrize(
-    ("term", "line"),
+    ("term", "code"),
     [
-        ({"taps": []}, "taps: give a list of names"),
-        ({"taps": [{"a": "b", "c": "d"}]}, "taps: give a list of names"),
-        ({"taps": ["a", "b"], "tap_weights": [1]}, "tap_weights must be as many as taps"),
-        ({"taps": ["a"], "tap_weights": [-1]}, "tap_weights must be 0 or more"),
-        ({"start_iter": 5, "stop_iter": 5}, "stop_iter must be later than start_iter"),
-        ({"loss_weight": 0}, "loss_weight"),
-        ({"loss_weight": float("inf")}, "loss_weight: Input should be a finite number"),
-        ({"tap_weights": [float("nan")]}, "tap_weights"),
-        ({"loss_wieght": 1.0}, "no option is called 'loss_wieght'; did you mean 'loss_weight'"),
+        ({"taps": []}, "options.taps"),
+        ({"taps": [{"a": "b", "c": "d"}]}, "options.taps"),
+        ({"taps": ["a", "b"], "tap_weights": [1]}, "options.tap-weights"),
+        ({"taps": ["a"], "tap_weights": [-1]}, "options.tap-weights"),
+        ({"start_iter": 5, "stop_iter": 5}, "options.stop-iter"),
+        ({"loss_weight": 0}, "options.out-of-range"),
+        ({"loss_weight": float("inf")}, "options.out-of-range"),
+        ({"tap_weights": [float("nan")]}, "options.out-of-range"),
+        ({"loss_wieght": 1.0}, "options.unknown-key"),
+        ({"weight": 1.0}, "options.unknown-key"),
+        ({"name": "l"}, "options.unknown-key"),
     ],
 )
-def test_options_that_contradict_each_other_are_refused(term, line):
-    with pytest.raises(InputError, match=line) as caught:
+def test_options_that_contradict_each_other_are_refused(term, code):
+    with refused(code) as caught:
         check_options({"objectives": {"l": {"type": "PairwiseLoss", **term}}}, DistillOptions, "test")
     assert len(caught.value.lines) == 1
 
@@ -380,7 +382,7 @@ def test_any_word_is_a_name(name, student, teacher):
 
 @pytest.mark.parametrize("name", ["a.b", "a b", "", "1", "_x", "é", "d_score"])
 def test_names_that_cannot_be_logged_are_refused(name):
-    with pytest.raises(InputError, match=r"give a name of letters, digits and _|give another") as caught:
+    with refused("options.name") as caught:
         check_options({"objectives": {name: {"type": "L1Loss"}}}, DistillOptions, "test")
     assert len(caught.value.lines) == 1
 
