@@ -331,7 +331,7 @@ def test_adapters_and_critic_have_optimisers_and_rates_of_their_own(plugin, proj
             "hooks.unknown-feature",
             "distill: objectives.l_pair",
         ),
-        ({"network_t": {"weights": "no.pth"}}, "model.not-found", "network_t: no.pth"),
+        ({"network_t": {"weights": "no.pth"}}, "zoo.not-found", "network_t: no.pth"),
         ({"network_t": {"self_ensembel": True}}, "options.unknown-key", "network_t"),
         ({"network_t": [{"weight": 1.0}]}, "options.missing", "network_t.0: weights"),
         ({"network_g": {"upscale": 4}}, "model.scale-mismatch", "network_g"),
