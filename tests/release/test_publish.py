@@ -27,6 +27,7 @@ from imdn_kd.release.publish import publish
 from imdn_kd.training.history import run_updates, sha256
 from imdn_kd.training.schema import TrainOptions
 from tests.fake_set import picture
+from tests.refused import refused
 from tests.training.small_runs import content, flat, make_data, merged, small_options, train
 
 NAME = "tiny_x2"
@@ -415,7 +416,7 @@ def test_what_cannot_be_published_is_said(place, prepare, overrides, message):
 def test_a_run_without_selection_is_refused(place):
     whole = merged(changes(""), {"name": "unselected", "val": {"select_on": None}, "distill": None, "network_t": None})
     train(small_options(Path(), whole), place / "runs")
-    with pytest.raises(InputError, match="no weights were selected in this run"):
+    with refused("run.no-selection"):
         go(place, "name=unselected")
 
 

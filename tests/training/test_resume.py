@@ -16,6 +16,7 @@ from imdn_kd.errors import InputError
 from imdn_kd.inference.model_file import load_model
 from imdn_kd.training import best_checkpoint as module
 from imdn_kd.training.run import prepare
+from tests.refused import refused
 from tests.training.small_runs import flat, killed_at_random, metrics, small_options, state_file, train, with_validation
 
 UPDATES = 24
@@ -189,7 +190,7 @@ def test_a_best_value_of_other_photographs_does_not_count(data, tmp_path):
 def test_two_runs_do_not_share_a_folder(data, tmp_path):
     first = prepare(small_options(data), root=tmp_path)
     for resumed in (False, True):
-        with pytest.raises(InputError, match="another run writes there"):
+        with refused("run.in-use"):
             prepare(small_options(data), root=tmp_path, auto_resume=resumed)
     first.run()
     assert not list(tmp_path.glob("run_archived_*"))

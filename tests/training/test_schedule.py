@@ -240,7 +240,7 @@ def test_it_is_not_fused_where_the_device_refuses(monkeypatch):
     monkeypatch.setattr(torch.optim.Adam, "step", refuse)
 
     assert not make_optimizer(parameters(), "Adam", lr=1e-3).param_groups[0]["fused"]
-    with pytest.raises(InputError, match="no fused kernel"):
+    with refused("optimizer.bad-value"):
         make_optimizer(parameters(), "Adam", lr=1e-3, fused=True)
 
 
@@ -263,7 +263,7 @@ def test_making_one_leaves_weights_and_gradients_as_they_were():
 
 
 def test_a_network_without_parameters_is_refused():
-    with pytest.raises(InputError, match="no parameters"):
+    with refused("optimizer.no-parameters"):
         make_optimizer([], "Adam", lr=LR)
 
 
