@@ -1,4 +1,4 @@
-"""The weights that count: how good they are, which were the best, and the model files that hold them."""
+"""The best weights so far, by the scores of validation, and the model files that hold them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Best = dict[str, dict[str, float]]
 
 
 class BestCheckpointTracker:
-    """Holds weights in a network of its own, which no mixed precision or compilation has touched.
+    """Scores weights, and keeps the best ones; in a copy of the network without mixed precision or compilation.
 
     Args:
         network: copied.

@@ -1,4 +1,4 @@
-"""Checkpoints, in files that are whole or absent: training states, from which a run goes on, and bare weights."""
+"""Checkpoints, in files that are whole or absent: training states, from which a run resumes, and bare weights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class State:
-    """What is saved of a run after an iteration.
+    """A training state: all that is needed to resume a run from an iteration.
 
     Learning rates, patches and other random numbers are functions of the iteration, so they are not part of it.
 
@@ -37,7 +37,7 @@ class State:
         optimizer: state of the optimiser.
         ema: EMA of the weights, if there is one.
         scaler: state of the loss scaling of fp16, if it is used.
-        others: `weights` and `optimizer` of what learns beside the network, by name.
+        others: `weights` and `optimizer` of the other trainable modules, by name.
         best: for each metric, the best value and the step at which it was reached.
         validated: the last step at which validation was finished.
         skipped: how many iterations in a row were skipped, since their gradients were not finite.
@@ -107,7 +107,7 @@ def save_weights(folder: Path, step: int, params: Weights, params_ema: Weights |
 
 
 def abandon_newer_states(folder: Path, step: int) -> None:
-    """Rename the states after an iteration, from which a run does not go on: they are no longer the newest ones."""
+    """Rename the states after an iteration, which a run does not resume from: they are no longer the newest ones."""
     for number, path in _states(folder):
         if number > step:
             path.replace(path.with_name(f"{path.name}.abandoned"))

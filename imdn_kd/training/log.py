@@ -139,7 +139,7 @@ class LossAverager:
         return means
 
     def state(self, accelerator: Accelerator) -> dict[str, Any]:
-        """What a new averager needs to go on; every process must ask for it."""
+        """What a new averager needs to resume; every process must ask for it."""
         self._sums = dict(self._over_processes(accelerator))
         return {"sums": dict(self._sums), "count": self._count}
 

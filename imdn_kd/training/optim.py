@@ -1,4 +1,4 @@
-"""What is trained: optimisers by name, the state of one module's optimisation, and the EMA of the weights."""
+"""Optimisers by name, the optimizer state of one trainable module, and the EMA of the weights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ UNFIT = {
 
 
 class OptimState:
-    """Takes steps.
+    """One trainable module with its optimizer and learning rate schedule.
 
     Args:
         module: whose parameters are changed.

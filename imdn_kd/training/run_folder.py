@@ -40,7 +40,7 @@ class RunFolder:
 
     @property
     def states(self) -> Path:
-        """`ITER.state`: everything that training needs to go on."""
+        """`ITER.state`: everything that training needs to resume."""
         return self.path / "training_states"
 
     @property

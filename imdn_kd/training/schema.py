@@ -156,12 +156,12 @@ class MultiStepOptions(Options):
 
 
 class CosineOptions(Options):
-    """`train.scheduler`: the rate falls along a cosine, again and again.
+    """`train.scheduler`: cosine annealing with restarts (https://arxiv.org/abs/1608.03983).
 
     Attributes:
         type: `CosineAnnealingRestartLR`.
-        periods: iterations of each fall.
-        restart_weights: part of the first rate where each begins.
+        periods: iterations of each cosine.
+        restart_weights: factor of the rate in each.
         eta_min: rate where each ends.
     """
 
@@ -196,12 +196,12 @@ OPEN_END = 10**9
 
 
 class LossOptions(Options):
-    """`train.pixel_opt` and `train.fft_opt`: a loss between result and original, with its own options.
+    """`train.pixel_opt` and `train.fft_opt`: a loss between output and ground truth, with its own options.
 
     Attributes:
         type: `L1Loss`, `MSELoss`, `CharbonnierLoss` or `FFTLoss`.
         loss_weight: factor of the loss in the sum.
-        reduction: `mean`: other ones would make the step depend on the size of the batch.
+        reduction: only `mean`: with others the step would depend on the batch size.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -216,7 +216,9 @@ class LossOptions(Options):
 
 
 class ReparamOptions(Options):
-    """`train.reparam`: 3x3 convolutions are trained as wider linear blocks, and saved as the plain ones they amount to.
+    """`train.reparam`: 3x3 convolutions are trained as wider linear blocks, and saved plain.
+
+    Source: https://arxiv.org/abs/2103.09404.
 
     Attributes:
         width: hidden channels of a block per channel of its convolution.
@@ -232,21 +234,21 @@ class TrainingOptions(Options):
         total_iter: iterations in all.
         warmup_iter: iterations in which the learning rate rises from 0; -1 is none.
         optim_g: the optimiser.
-        scheduler: the schedule of the learning rate; without it the rate is constant.
+        scheduler: learning rate schedule; without it the rate is constant.
         optim_a: the optimiser of adapters, which bring features of the student to the width of the teacher's; its rate
-            follows the same course. By default `optim_g`.
+            follows the same schedule. By default `optim_g`.
         optim_d: the optimiser of the critic, for `HolisticTerm`.
-        scheduler_d: the schedule of its learning rate; without it the rate is constant.
-        ema_decay: of the EMA of the weights, which is what is validated and saved; 0 is none.
-        pixel_opt: loss between the pixels.
-        fft_opt: loss between the spectra, in addition.
+        scheduler_d: its learning rate schedule; without it the rate is constant.
+        ema_decay: decay of the EMA of the weights, which is validated and saved; 0: no EMA.
+        pixel_opt: pixel loss to the ground truth.
+        fft_opt: loss between the Fourier spectra, in addition.
         reparam: train 3x3 convolutions as wider linear blocks (re-parameterisation); models are saved without them.
         precision: `fp32`, or mixed precision with `bf16` or `fp16` (GPU only).
         channels_last: memory layout of the network, faster in most cases.
         compile: compile the network (torch.compile): a minute or more at the start, then faster on GPUs.
-        grad_clip: largest norm of the gradient; larger ones are scaled down. None is no limit.
-        accumulation: batches for an iteration, whose gradients are averaged.
-        max_skipped: iterations are skipped where the gradient is not finite; so many in a row end the training.
+        grad_clip: largest norm of the student's gradient; larger ones are scaled down. None is no limit.
+        accumulation: batches per iteration, whose gradients are averaged (gradient accumulation).
+        max_skipped: iterations with non-finite gradients are skipped; so many in a row end the run.
     """
 
     moved = foreign_keys.TRAIN

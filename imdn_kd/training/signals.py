@@ -1,4 +1,4 @@
-"""What ends a run early, as a wish that the loop looks at, so that it can save first: Ctrl-C, SIGTERM, a deadline."""
+"""What ends a run early, after it has saved: Ctrl-C, SIGTERM, or a deadline."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class TimeUpError(Exception):
 
 
 class Deadline:
-    """A moment by which work has to end.
+    """A moment by which a phase of training ends.
 
     Args:
         seconds: from now.

@@ -43,12 +43,12 @@ _DAMAGE = 1000  # among the numbers of signals
 
 
 class DivergedError(RuntimeError):
-    """Training cannot go on, since gradients are not finite any more; the message says where that begins."""
+    """Gradients are not finite any more; the message says where that begins."""
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a run ended.
+    """How a run ended, and what it results in.
 
     Attributes:
         step: iterations done.

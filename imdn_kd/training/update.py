@@ -19,7 +19,7 @@ from imdn_kd.training.optim import OptimState
 
 @dataclass
 class StepResult:
-    """What has come of an iteration.
+    """The losses of one iteration, and which modules were updated.
 
     Attributes:
         losses: means over the batches, by name.
@@ -35,7 +35,7 @@ class StepResult:
 
 
 class TrainStep:
-    """Makes iterations.
+    """One training iteration: losses, gradients and optimizer steps of all trainable modules.
 
     Args:
         distiller: gives the optimizer steps of an iteration and their losses.
