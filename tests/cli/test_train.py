@@ -6,15 +6,12 @@ import os
 import re
 import shlex
 import signal
-from functools import partial
 
 import pytest
 import yaml
 
-from imdn_kd.training import signals
-from imdn_kd.training.update import TrainStep
 from tests.cli.run import run, started
-from tests.training.small_runs import content, flat, make_data, merged, metrics, state_file, with_validation
+from tests.training.small_runs import content, fake_clock, flat, make_data, merged, metrics, state_file, with_validation
 
 
 @pytest.fixture(scope="module")
@@ -148,22 +145,8 @@ def test_weights_of_another_factor_are_taken_as_far_as_they_fit(file, data, tmp_
     assert entry["first_weights"] == hashlib.sha256(model.read_bytes()).hexdigest()
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    """An iteration takes a second, and nothing else any."""
-    now, make = [0.0], TrainStep.run
-
-    def slow(*args, **keywords):
-        now[0] += 1
-        return make(*args, **keywords)
-
-    monkeypatch.setattr(TrainStep, "run", slow)
-    monkeypatch.setattr(signals, "Deadline", partial(signals.Deadline, clock=lambda: now[0]))
-    return now
-
-
-@pytest.mark.usefixtures("clock")
-def test_segments_of_some_minutes_follow_one_another(file, tmp_path, capfd):
+def test_segments_of_some_minutes_follow_one_another(file, tmp_path, capfd, monkeypatch):
+    fake_clock(monkeypatch)
     words = ("train", "-opt", file, "--root", tmp_path, "--auto_resume", "--minutes", 0.5)
     for total in (29, 58):
         result = run(capfd, *words)
