@@ -10,7 +10,6 @@ import pytest
 
 from imdn_kd import zoo
 from imdn_kd.config.options import read_options
-from imdn_kd.errors import InputError
 from imdn_kd.inference.model_file import load_model, save_model
 from imdn_kd.release import card as card_module
 from imdn_kd.training.checkpoint import State, save_state
@@ -120,22 +119,23 @@ def test_a_run_that_is_not_resumed_does_not_come_first(place):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "place_in_file"),
     [
-        ("first_x2\nforth_x2\n", r"line.txt, line 2: there is no recipe forth_x2.yml; name one of first_x2, second_x2"),
-        ("first_x2\n\nsecond_x2\nfirst_x2 # again\n", r"line.txt, line 4: first_x2 is there twice; keep one"),
-        ("# nobody\n", r"line.txt: names no student"),
-        (None, r"line.txt: cannot read it \(No such file or directory\); name a student"),
+        ("first_x2\nforth_x2\n", "line.txt, line 2: "),
+        ("first_x2\n\nsecond_x2\nfirst_x2 # again\n", "line.txt, line 4: "),
+        ("# nobody\n", "line.txt: "),
+        (None, "line.txt: "),
     ],
 )
-def test_a_line_that_cannot_be_used_is_one_line(place, text, message):
+def test_a_line_that_cannot_be_used_is_one_line(place, text, place_in_file):
     if text is None:
         (place / "recipes" / "line.txt").unlink()
     else:
         line(place, text)
-    with pytest.raises(InputError, match=message) as caught:
+    with refused("zoo.line") as caught:
         chosen(place)
-    assert len(caught.value.lines) == 1
+    (told,) = caught.value.lines
+    assert place_in_file in told
     assert chosen(place, "third_x2").name == "third_x2"
 
 

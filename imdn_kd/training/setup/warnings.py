@@ -24,7 +24,7 @@ def config_warnings(options: TrainOptions, processes: int = 1) -> list[str]:
         _without_partner(options),
         _old_names(options),
         _data(options.datasets.train),
-        _course(options),
+        _schedule(options),
         _measuring(options),
     )
     return [*_run(options, processes), *(line for part in parts for line in part)]
@@ -138,7 +138,7 @@ def _data(data: TrainDataOptions) -> Iterator[str]:
         yield "datasets.train.gt_size and batch_size_per_gpu: no effect beside gt_sizes and mini_batch_sizes"
 
 
-def _course(options: TrainOptions) -> Iterator[str]:
+def _schedule(options: TrainOptions) -> Iterator[str]:
     train = options.train
     total = train.total_iter
     if isinstance(train.scheduler, MultiStepOptions):
