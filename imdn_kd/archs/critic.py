@@ -1,4 +1,4 @@
-"""The critic of holistic distillation, which learns to tell the teacher's results from the student's."""
+"""The critic of holistic distillation, which learns to tell teacher outputs from student outputs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from imdn_kd.errors import InputError
 
 
 class Critic(nn.Module):
-    """Scores images, each given the low-quality image that it was made from (SKD, Liu et al., CVPR 2019, section 3).
+    """Scores images, each given its LR image (SKD, Liu et al., CVPR 2019, https://arxiv.org/abs/1903.04197, section 3).
 
     Convolutions of 4x4 and stride 2 that double the width, self-attention after the last two, a mean over all pixels
     and one linear layer. There is no batch norm, nor anything else that mixes samples: the gradient penalty is one of
@@ -49,9 +49,9 @@ class Critic(nn.Module):
         """Return one score for each image, N, at least float32 even under autocast; higher means more like a teacher's.
 
         Args:
-            condition: N x num_in_ch x H x W in [0, 1], the low-quality image enlarged to the size of `image`, as by
+            condition: N x num_in_ch x H x W in [0, 1], the LR image enlarged to the size of `image`, as by
                 bicubic interpolation.
-            image: of the same shape, nominally in [0, 1]: a result of the teacher or of the student.
+            image: of the same shape, nominally in [0, 1]: an output of the teacher or of the student.
 
         Raises:
             InputError: the shapes differ or are not as described, or a side is less than `min_size`.

@@ -99,7 +99,7 @@ def zoom_out(lq: Tensor, scale: int, *, min_size: int = 1, size_multiple: int = 
         lq: N x C x H x W in [0, 1].
         scale: the factor, exactly: what is over at the right and at the bottom is cropped.
         min_size: smallest side in px that student and teacher take, at least 1.
-        size_multiple: sides of the result are multiples of this.
+        size_multiple: sides of the output are multiples of this.
 
     Returns:
         N x C x h x w in [0, 1]; the sides are those of `lq` divided by `scale`, rounded down to `size_multiple`.

@@ -17,7 +17,7 @@ from imdn_kd.registry import LOSSES
 SPACES = ("pixels", "wavelet")
 
 _CHUNK = 2**19
-"""Numbers of an image batch that are worked on at a time on CPUs, so that intermediate results stay in the cache."""
+"""Values of an image batch that are processed at a time on CPUs, so that intermediates stay in the cache."""
 
 
 @LOSSES.register

@@ -59,7 +59,7 @@ def local_pairs(student: Tensor, teacher: Tensor, distance: str, *, alpha: int, 
     """Mean over the samples and the ordered pairs of vectors that are at most `alpha` rows and columns apart.
 
     Args:
-        student: B x C x H x W, a vector at each place.
+        student: B x C x H x W, a vector at each position.
         teacher: B x D x H x W, without a gradient.
         distance: one of `DISTANCES`.
         alpha: 1 or more.
