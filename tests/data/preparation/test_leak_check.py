@@ -132,7 +132,7 @@ def test_torch_is_not_needed(folder):
     modules = ("sources.layouts", "sources.locations", "sources.download", "leak_check")
     code = (
         f"import sys, {', '.join(f'imdn_kd.data.preparation.{name}' for name in modules)}\n"
-        f"imdn_kd.data.preparation.leak_check.Benchmarks([{str(folder)!r}])\n"
+        f"imdn_kd.data.preparation.leak_check.BenchmarkIndex([{str(folder)!r}])\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
