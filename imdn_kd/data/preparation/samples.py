@@ -107,7 +107,7 @@ def _crop(image: RgbImage, multiple: int, label: str) -> RgbImage:
     height, width = (side // multiple * multiple for side in image.shape[:2])
     if not height or not width:
         raise InputError(
-            f"{label}: {image.shape[1]}x{image.shape[0]} px are too few for the scale; leave it out",
+            f"{label}: {image.shape[1]}x{image.shape[0]} px are too few for the scale; give a larger image",
             code="image.too-small",
         )
     return image[:height, :width]

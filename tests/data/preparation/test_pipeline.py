@@ -84,7 +84,7 @@ def test_report_and_manifest_say_what_happened(tmp_path):
     assert "transparent" in report.bad["glass"]
     assert "damaged or cut short" in report.bad["cut"]
     assert "not an image" in report.bad["text"]
-    assert "too few for the factor" in report.bad["thin"]
+    assert "too few for the scale" in report.bad["thin"]
     for name, reason in report.bad.items():
         assert f"{name}." in reason
         assert "\n" not in reason
@@ -189,7 +189,7 @@ def test_other_targets_are_never_written_into(tmp_path, form):
     folder = photos(tmp_path / "in", 1)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("keep")
-    with refused("prepare.output-foreign"):
+    with refused("prepare.output-exists"):
         make(folder, tmp_path / "out", PrepareSpec((Fraction(2),), (Bicubic(),), form=form))
     assert content(tmp_path / "out") == {"mine.txt": b"keep"}
 
@@ -253,7 +253,7 @@ def test_full_disk_keeps_what_is_done(tmp_path):
     result = subprocess.run(
         [sys.executable, "-c", _FULL, str(folder), str(tmp_path / "out")], capture_output=True, text=True, check=True
     )
-    assert re.search(r"out: cannot write it \(.*\); 2 of 6 images are done; make room .* go on\n$", result.stdout)
+    assert re.search(r"out: cannot write it \(.*\); 2 of 6 images are done; make room .* to resume\n$", result.stdout)
     assert not (tmp_path / "out").exists()
     assert make(folder, tmp_path / "out").images == 6
     make(folder, tmp_path / "undisturbed")
