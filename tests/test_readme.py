@@ -87,6 +87,7 @@ def test_there_are_examples():
     assert len(blocks("python")) >= 3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("command", commands())
 def test_commands(command, capfd):

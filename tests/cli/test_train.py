@@ -145,6 +145,7 @@ def test_weights_of_another_factor_are_taken_as_far_as_they_fit(file, data, tmp_
     assert entry["first_weights"] == hashlib.sha256(model.read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_segments_of_some_minutes_follow_one_another(file, tmp_path, capfd, monkeypatch):
     fake_clock(monkeypatch)
     words = ("train", "-opt", file, "--root", tmp_path, "--auto_resume", "--minutes", 0.5)

@@ -62,6 +62,7 @@ def files(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("clock")
 def test_the_students_of_a_line_are_trained_and_published_in_turn(place, capfd):
     notes = place / "notes.md"
@@ -87,6 +88,7 @@ def test_the_students_of_a_line_are_trained_and_published_in_turn(place, capfd):
     assert record["schedule"]["restart_weights"] == [0.25]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("clock")
 def test_a_student_that_ships_is_trained_on_from_its_weights(place, capfd):
     shipped = ship(place / "zoo", NAME, 500)
@@ -164,6 +166,7 @@ def change_selection(path):
     return model.training
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("clock")
 def test_a_run_that_was_not_published_is_published_and_nothing_else(place, capfd, monkeypatch):
     def stop(*args, **keywords):
@@ -203,6 +206,7 @@ def resume(place, shipped, stable, decay):
     main()
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("shipped", [False, True])

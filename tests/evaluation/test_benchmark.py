@@ -55,6 +55,7 @@ def official_score(model: str, data: str) -> SetScore:
     return benchmark([official_upsampler(model)], [source], explain=(model, data) == ("IMDN_x4", "Set5"))[0]
 
 
+@pytest.mark.slow
 @needs_shared
 @pytest.mark.parametrize(("model", "data"), MEASURED)
 def test_published_figures(model, data):
@@ -66,6 +67,7 @@ def test_published_figures(model, data):
     assert found.lr_source == (f"LRbicx{scale} (files)" if data == "Set5" else "MATLAB bicubic")
 
 
+@pytest.mark.slow
 @needs_shared
 def test_habits_move_the_figures_as_measured():
     """The figures by other code, to the digits given."""

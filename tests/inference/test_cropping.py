@@ -46,6 +46,7 @@ cheap_sizes = st.one_of(
 )
 
 
+@pytest.mark.slow
 @needs_shared
 @settings(max_examples=24, deadline=None)
 @given(
@@ -121,6 +122,7 @@ def paper_definition(network: nn.Module, image: Tensor, scale: int) -> Tensor:
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["imdn_as", "imdn_s", "imdn_rtc"])
 @settings(max_examples=4, deadline=None)
 @given(size=st.tuples(st.integers(60, 140), st.integers(60, 140)))
@@ -236,6 +238,7 @@ def test_no_scratch_file_is_left(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_planned_crops_keep_to_the_budget():
     network = small("imdn")
     budget = 24 * 2**20

@@ -163,6 +163,7 @@ def test_results_that_differ_in_shape_are_refused():
         gradient_penalty(Critic(num_in_ch=1), *(torch.rand(n, 1, 4, 4) for n in (2, 2, 1)))
 
 
+@pytest.mark.slow
 def test_training_brings_the_norm_of_each_gradient_to_one():
     critic = Critic(num_in_ch=1, num_feat=4, stages=2)
 
@@ -178,6 +179,7 @@ def test_training_brings_the_norm_of_each_gradient_to_one():
     assert ((after - 1).abs() < 0.25).all()
 
 
+@pytest.mark.slow
 def test_only_a_critic_that_sees_the_condition_tells_right_from_wrong_images():
     # Real and fake images are equally often bright; which is which depends on the condition alone.
     def draw(sees):
@@ -197,6 +199,7 @@ def test_only_a_critic_that_sees_the_condition_tells_right_from_wrong_images():
     assert blind.min() < 0.1
 
 
+@pytest.mark.slow
 def test_the_student_moves_to_the_teacher():
     # Images of one grey: the teacher's is brighter than the condition by 0.3, the student's darker by 0.2 at first.
     critic = Critic(num_in_ch=1, num_feat=4, stages=2)

@@ -77,6 +77,7 @@ def stop_at(step, number):
     return on_step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_ends_the_run(data, tmp_path, undisturbed, number):
     for step in (5, 16, 23):
@@ -90,6 +91,7 @@ def test_a_signal_saves_and_ends_the_run(data, tmp_path, undisturbed, number):
     assert_same(tmp_path, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_signal_during_validation_does_not_wait_for_its_end(data, tmp_path, undisturbed, monkeypatch):
     real = module.validate
 
@@ -138,6 +140,7 @@ def test_what_a_network_draws_is_the_same_after_a_resume(data, tmp_path, monkeyp
     assert flat(state_file(whole, 12)) == flat(state_file(parts, 12))
 
 
+@pytest.mark.slow
 def test_a_damaged_newest_state_falls_back_to_the_one_before(data, tmp_path, undisturbed, caplog):
     train(everything(data), tmp_path, on_step=stop_at(18, signal.SIGTERM))
     newest = tmp_path / "run" / "training_states" / "18.state"

@@ -139,6 +139,7 @@ def segment(options: TrainOptions, root: Path, deadline: Deadline, **keywords: A
     return train_segment(options, deadline, phase, root=root, auto_resume=True)
 
 
+@pytest.mark.slow
 def test_segments_follow_one_another_and_each_ends_in_time_at_the_lowest_rate(data, tmp_path, clock):
     done = 0
     for number in range(2):
@@ -155,6 +156,7 @@ def test_segments_follow_one_another_and_each_ends_in_time_at_the_lowest_rate(da
         done = total
 
 
+@pytest.mark.slow
 def test_a_decay_that_was_killed_resumes_to_the_same_end_and_ends_with_the_same_bytes(data, tmp_path, clock):
     segment(recipe(data), tmp_path / "whole", Deadline(30, clock))
     whole = metrics(tmp_path / "whole")
@@ -254,6 +256,7 @@ def test_a_deadline_counts_from_when_it_is_made():
     assert passed == [(False, False), (True, False), (True, False), (True, True)]
 
 
+@pytest.mark.processes
 def test_processes_begin_the_decay_together_and_the_slowest_says_how_long_it_is(data, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
     result = subprocess.run([*command, __name__, str(data), str(tmp_path)], capture_output=True, text=True, timeout=180)

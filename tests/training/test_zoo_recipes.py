@@ -80,6 +80,7 @@ def shrunk(options: TrainOptions) -> list[str]:
     return [word for change in changes for word in ("--set", change)]
 
 
+@pytest.mark.slow
 def test_trains_and_leaves_a_model(file, tmp_path, capfd):
     options = read_options(file, TrainOptions)
     changes = ("train.total_iter=2", "train.scheduler.periods=[2]", "train.scheduler.restart_weights=[1]")
@@ -91,6 +92,7 @@ def test_trains_and_leaves_a_model(file, tmp_path, capfd):
     assert (model.network.info.scale, model.training["updates"]) == (options.scale, 2)
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_documentation_train_a_piece_and_publish_it(workplace, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(workplace)
     commands = re.findall(r"^imdn-kd (.+ -opt options/zoo/(\w+)\.yml.*)$", (ROOT / "docs" / "zoo.md").read_text(), re.M)
