@@ -6,12 +6,26 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 from imdn_kd.errors import InputError
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+_importing: list[str] = []
+
+
+@contextmanager
+def importing(name: str) -> Iterator[None]:
+    """While this block runs, what is registered comes from the user's module of this name."""
+    _importing.append(name)
+    try:
+        yield
+    finally:
+        _importing.pop()
 
 
 class Registry(Generic[T]):
@@ -23,13 +37,16 @@ class Registry(Generic[T]):
             asked.
         outside: a module that knows further entries by `find(name)` (a builder or None), with their `names()` and with
             `advice()` on how to get at them, if any is needed; imported when a name is not in the table.
+        finish: a module whose `finish(built, spec)` completes what the user's builders make.
     """
 
-    def __init__(self, kind: str, home: str, outside: str | None = None) -> None:
+    def __init__(self, kind: str, home: str, outside: str | None = None, finish: str | None = None) -> None:
         self.kind = kind
         self._home = home
         self._outside = outside
+        self._finish = finish
         self._builders: dict[str, Callable[..., T]] = {}
+        self._sources: dict[str, str] = {}
 
     def register(self, builder: F) -> F:
         """Add `builder` under its own name (decorator). A name can be taken once."""
@@ -37,7 +54,13 @@ class Registry(Generic[T]):
         if name in self._builders:
             raise ValueError(f"the {self.kind} {name!r} is registered already")
         self._builders[name] = builder
+        if _importing:
+            self._sources[name] = _importing[-1]
         return builder
+
+    def source(self, name: str) -> str | None:
+        """The module of the user, as named in `imports` or `--import`, that registered a name; None for our own."""
+        return self._sources.get(name)
 
     def get(self, name: str) -> Callable[..., T]:
         """Return the builder called `name`; raises InputError with the nearest names where there is none."""
@@ -85,7 +108,13 @@ class Registry(Generic[T]):
                 code="registry.missing-option",
             )
         try:
-            return builder(**keywords)
+            built = builder(**keywords)
+            if self._finish is None or name not in self._sources:
+                return built
+            bound = inspect.signature(builder).bind(**keywords)
+            bound.apply_defaults()
+            finished: T = importlib.import_module(self._finish).finish(built, {"type": name, **bound.arguments})
+            return finished
         except InputError:
             raise
         except (TypeError, ValueError, RuntimeError) as error:
@@ -101,7 +130,9 @@ class Registry(Generic[T]):
         return iter(sorted(self._builders))
 
 
-ARCHS: Registry[Any] = Registry("network", "imdn_kd.archs", outside="imdn_kd.integrations.basicsr_networks")
+ARCHS: Registry[Any] = Registry(
+    "network", "imdn_kd.archs", outside="imdn_kd.integrations.basicsr_networks", finish="imdn_kd.archs.wrapping"
+)
 DATASETS: Registry[Any] = Registry("data set", "imdn_kd.data.datasets")
 LOSSES: Registry[Any] = Registry("loss", "imdn_kd.losses")
 LOSS_TERMS: Registry[Any] = Registry("loss term", "imdn_kd.distill.all_terms")

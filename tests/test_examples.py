@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from imdn_kd.archs import IMDN
@@ -43,3 +45,19 @@ def test_distil_in_your_own_loop(tmp_path, monkeypatch, capsys):
     assert all({"l_gt", "l_teacher", "l_feature"} <= set(line.split()) for line in iterations)
     assert "student.safetensors" in last
     assert load_model("student.safetensors").network.info.scale == 2
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+def test_distil_your_own_network(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    short = (EXAMPLES / "distil_your_own_network.yml").read_text().replace("total_iter: 200", "total_iter: 4")
+    for name in ("distil_your_own_network.py", "my_networks.py"):
+        (tmp_path / name).write_text((EXAMPLES / name).read_text())
+    (tmp_path / "distil_your_own_network.yml").write_text(short)
+
+    called = subprocess.run([sys.executable, "distil_your_own_network.py"], capture_output=True, text=True)
+
+    assert called.returncode == 0, called.stderr
+    assert "l_edge" in called.stderr
+    assert "| net_g_latest |" in called.stdout

@@ -72,6 +72,11 @@ def wrap(
     return adopt(copy.copy(module), spec or {"type": name}, info)
 
 
+def finish(built: Any, spec: Mapping[str, Any]) -> SRNetwork:  # noqa: ANN401 - whatever the user's builder makes
+    """What the registry does with a network of the user: `wrap` it, with the options it was built from."""
+    return wrap(built, spec=spec)
+
+
 def _measure(module: nn.Module, num_in_ch: int | None) -> ModelInfo:
     info = info_of(module, num_in_ch)
     return replace(info, **measure_dependence(module, info)._asdict())

@@ -45,6 +45,7 @@ def benchmark(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write a report: .md or .json.")
     ] = None,
+    imports: opt.Imports = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report as JSON, with a score for each image.")
     ] = False,
@@ -66,6 +67,7 @@ def benchmark(
     from imdn_kd.evaluation.tables import check_output
     from imdn_kd.inference.model_file import expect_network
 
+    opt.import_own(imports)
     check_output(output)
     models = list(model or [])
     sources = [DataSource(name) for name in (*(data or []), *(more_data or []))]

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from imdn_kd.cli import shared as opt
 from imdn_kd.cli.training import check_installed
 
 
@@ -17,6 +18,7 @@ def cache_teacher(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override an option of the file, e.g. distill.cache=true."),
     ] = None,
+    imports: opt.Imports = None,
 ) -> None:
     """Cache the teacher's outputs for all training images in their store, so that training does not run the teacher.
 
@@ -31,6 +33,7 @@ def cache_teacher(
     from imdn_kd.training import run
     from imdn_kd.training.schema import TrainOptions
 
+    opt.import_own(imports)
     content = read_options(options, TrainOptions, overrides or ())
     setup = run.check(content)
     try:

@@ -39,6 +39,7 @@ def profile(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write a report: .md or .json.")
     ] = None,
+    imports: opt.Imports = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Show what models cost: parameters, multi-adds, activations, time and memory.
@@ -52,6 +53,7 @@ def profile(
     from imdn_kd.evaluation.tables import check_output
     from imdn_kd.inference.model_file import load_model
 
+    opt.import_own(imports)
     check_output(output)
     if size and input_size:
         raise InputError("--size and --input-size exclude each other; give one of them")

@@ -32,6 +32,13 @@ class Precision(str, Enum):
     fp16 = "fp16"
 
 
+def import_own(names: list[str] | None) -> None:
+    """Import what `--import` names, as seen from the working folder; raises InputError."""
+    from imdn_kd.config.imports import import_user_code
+
+    import_user_code(names or [], Path(), "--import")
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """Read `WIDTHxHEIGHT` as (height, width); raises InputError."""
     match = re.fullmatch(r"(\d+)x(\d+)", text.strip().lower())
@@ -51,6 +58,12 @@ def parse_memory(text: str) -> int:
     return int(amount)
 
 
+Imports = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--import", metavar="FILE|MODULE", help="Your own file or module that registers networks or losses, my_nets.py."
+    ),
+]
 Model = Annotated[
     str | None, typer.Option("--model", "-m", help="Name of a student, or a model file (.safetensors, .pth).")
 ]

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from imdn_kd.cli import shared as opt
 from imdn_kd.cli.training import check_installed
 
 
@@ -16,6 +17,7 @@ def taps(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override an option of the file, e.g. network_t.weights=FILE."),
     ] = None,
+    imports: opt.Imports = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Show the features of student and teacher that loss terms can compare: names, modules, shapes and ranges.
@@ -29,5 +31,6 @@ def taps(
     from imdn_kd.training.schema import TrainOptions
     from imdn_kd.training.setup.open_inputs import open_networks
 
+    opt.import_own(imports)
     student, teachers = open_networks(read_options(options, TrainOptions, overrides or ()))
     report_features(student, teachers).show(as_json=as_json)

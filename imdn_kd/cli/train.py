@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from imdn_kd.cli import shared as opt
+
 
 class Launcher(str, Enum):
     """Values of `imdn_kd.training.distributed.Launcher`, repeated here since the command line must not import it."""
@@ -41,6 +43,7 @@ def train(
             "--auto_resume, one more such segment of the run, or the rest of one that was stopped.",
         ),
     ] = None,
+    imports: opt.Imports = None,
     check: Annotated[bool, typer.Option("--check", help="Say what is wrong or has no effect, and stop.")] = False,
 ) -> None:
     """Train a network as an option file says, in the words of BasicSR.
@@ -62,7 +65,10 @@ def train(
     from imdn_kd.training.timed import next_segment
 
     with launch.processes(launcher.value):
+        launch.run_on_all_ranks(lambda: opt.import_own(imports))
         content = launch.run_on_all_ranks(lambda: read_options(options, TrainOptions, overrides or ()))
+        if imports:  # recorded in the run
+            content = content.model_copy(update={"imports": [*(content.imports or []), *imports]})
         if check:
             if deadline is not None:
                 folder = RunFolder(root / content.name)

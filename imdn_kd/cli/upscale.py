@@ -40,6 +40,7 @@ def upscale(
     crop_size: opt.CropSize = None,
     memory: opt.Memory = None,
     scratch: opt.Scratch = None,
+    imports: opt.Imports = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a report as JSON.")] = False,
 ) -> None:
     """Enlarge images of any size and kind with a super-resolution model.
@@ -57,6 +58,7 @@ def upscale(
     from imdn_kd.inference.sizes import target_size
     from imdn_kd.inference.upscaler import Upscaler
 
+    opt.import_own(imports)
     exact = None if size is None else opt.parse_size(size)
     box = None if fit is None else opt.parse_size(fit)
     if (scale, exact, box) != (None, None, None):

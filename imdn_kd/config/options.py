@@ -21,12 +21,16 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from imdn_kd.config.imports import import_user_code
 from imdn_kd.config.layers import Layers, read_layers
 from imdn_kd.config.overrides import Override, apply_overrides, named_by, parse_overrides
 from imdn_kd.config.problems import UNKNOWN, ConfigError, config_errors
 from imdn_kd.errors import InputError, join_errors
 
 Schema = TypeVar("Schema", bound="Options")
+
+IMPORTS = "imports"
+"""The option that names modules of the user."""
 
 
 def _whole(value: object) -> object:
@@ -155,6 +159,7 @@ def read_options(path: Path | str, schema: type[Schema], overrides: Sequence[str
     errors = [*(error for _, error in sorted(in_file, key=lambda each: each[0])), *wrong]
     if options is None or errors:
         raise join_errors(errors)
+    _import_named(content, layers, applied)
     return options
 
 
@@ -180,6 +185,17 @@ def _read(path: Path, overrides: Sequence[str]) -> tuple[Layers, Any, list[Overr
         raise join_errors([error, *wrong]) from error
     content, applied, impossible = apply_overrides(given, layers.content)
     return layers, content, applied, [*wrong, *impossible]
+
+
+def _import_named(content: Any, layers: Layers, applied: Sequence[Override]) -> None:  # noqa: ANN401
+    """Import the user's modules under `imports`, as seen from the file that names them."""
+    names = content.get(IMPORTS) or []
+    number, line, depth = layers.find([IMPORTS])
+    if named_by(applied, [IMPORTS], depth) is not None:
+        import_user_code(names, Path(), f"--set {IMPORTS}")
+    elif names:
+        path, _ = layers.files[number]
+        import_user_code(names, path.parent, f"{path}, line {line}: {IMPORTS}")
 
 
 def _duplicate_keys(layers: Layers) -> Iterator[tuple[int, int, InputError]]:

@@ -128,6 +128,7 @@ class BenchmarkOptions(Options):
         val: metrics, and whether to save results.
         model_type: as in BasicSR.
         num_gpu: 0 for the CPU; otherwise one GPU if there is one.
+        imports: your own files (as seen from this file) or modules that register networks.
         manual_seed: accepted for compatibility with BasicSR; nothing is random here.
     """
 
@@ -139,6 +140,7 @@ class BenchmarkOptions(Options):
     val: ValOptions = ValOptions()
     model_type: Literal["SRModel"] = "SRModel"
     num_gpu: Integer | Literal["auto"] = "auto"
+    imports: list[str] | None = None
     manual_seed: Integer | None = None
 
     @model_validator(mode="after")

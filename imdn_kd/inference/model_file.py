@@ -70,6 +70,9 @@ def save_model(path: Path | str, model: ModelFile, *, dtype: torch.dtype | None 
         "training": json.dumps(model.training),
         "card": model.card,
     }
+    source = ARCHS.source(model.network.spec["type"])
+    if source is not None:
+        metadata["import"] = Path(source).name
     weights = {}
     for key, value in model.network.state_dict().items():
         stored = dtype if dtype is not None and value.is_floating_point() else value.dtype
@@ -128,17 +131,30 @@ def _described(path: Path, file: WeightFile) -> ModelFile:
     """By the architecture in the metadata."""
     try:
         spec = json.loads(file.metadata["architecture"])
+    except ValueError as error:
+        raise InputError(f"{path}: its metadata cannot be used ({one_line(error)}); save the model again") from error
+    _check_import(path, file.metadata.get("import"), spec)
+    try:
         network = ARCHS.build(spec)
         training = json.loads(file.metadata.get("training", "{}"))
         value_range = float(file.metadata.get("value_range", 1))
         if not 0 < value_range < math.inf:
             raise ValueError(f"value_range {value_range}")
     except InputError as error:
-        raise InputError(f"{path}: its metadata cannot be used: {error}") from error
+        raise InputError(f"{path}: its metadata cannot be used: {error}", code=error.code) from error
     except (ValueError, TypeError) as error:
         raise InputError(f"{path}: its metadata cannot be used ({one_line(error)}); save the model again") from error
     _fill(path, network, file.weights)
     return ModelFile(network, value_range, training, file.metadata.get("card", ""))
+
+
+def _check_import(path: Path, source: str | None, spec: Any) -> None:  # noqa: ANN401 - whatever JSON holds
+    """Refuse a network that the user's own code has to register first. A model file never says what code to run."""
+    kind = str(spec.get("type")) if isinstance(spec, dict) else ""
+    if source is not None and ARCHS.source(kind) is None:
+        named = " ".join(source.split())
+        message = f"{path}: its network {kind} is registered by the user's own code; give --import {named}"
+        raise InputError(message, code="model.needs-import")
 
 
 def _recognised(path: Path, file: WeightFile) -> ModelFile:

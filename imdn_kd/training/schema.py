@@ -389,6 +389,8 @@ class TrainOptions(Options):
         num_gpu: 0 for the CPU; otherwise a GPU for each process, if there are any.
         model_type: those of BasicSR that are trained with losses between pixels.
         find_unused_parameters: for networks of which a part has no gradient, when several processes train.
+        imports: your own files (`my_networks.py`, as seen from this file) or modules that register networks, losses and
+            loss terms; imported before anything is built.
         dist_params: accepted for BasicSR's sake.
     """
 
@@ -409,6 +411,7 @@ class TrainOptions(Options):
     num_gpu: Integer | Literal["auto"] = "auto"
     model_type: Literal["SRModel", "SwinIRModel"] = "SRModel"
     find_unused_parameters: bool = False
+    imports: list[str] | None = None
     dist_params: DistOptions = DistOptions()
 
     @model_validator(mode="before")

@@ -1,0 +1,78 @@
+"""A network and a loss from a file of the user: training, distillation, resuming, cropping, model files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from imdn_kd.archs import SRNetwork
+from imdn_kd.inference.model_file import load_model
+from imdn_kd.inference.upscaler import Upscaler
+from imdn_kd.registry import ARCHS, LOSSES
+from tests.cli.run import run
+from tests.fake_set import picture
+from tests.refused import refused
+from tests.training.small_runs import make_data
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+FILE = EXAMPLES / "distil_your_own_network.yml"
+CROPS = (("exact", 32), ("whole", None))
+MODEL = Path("own_network/models/net_g_latest.safetensors")
+
+
+def forget() -> None:
+    """As if nothing of the user's had been imported."""
+    for registry in (ARCHS, LOSSES):
+        for name in list(registry._sources):
+            del registry._builders[name], registry._sources[name]
+    sys.modules.pop("my_networks", None)
+
+
+@pytest.fixture(autouse=True)
+def clean() -> Iterator[None]:
+    """Leave no registered network to other tests."""
+    forget()
+    path = list(sys.path)
+    yield
+    forget()
+    sys.path[:] = path
+
+
+@pytest.mark.slow
+def test_trains_distils_resumes_and_is_cropped_exactly(tmp_path, capfd):
+    make_data(tmp_path)
+    words = ["train", "-opt", FILE, "--set", f"datasets.train.dataroot={tmp_path / 'sample.store'}"]
+    words += ["--set", "logger.save_checkpoint_freq=2"]
+
+    def train(folder: str, iterations: int, *more: str) -> dict[str, torch.Tensor]:
+        result = run(capfd, *words, "--root", tmp_path / folder, "--set", f"train.total_iter={iterations}", *more)
+        assert result.code == 0, result.err
+        return load_model(tmp_path / folder / MODEL).network.state_dict()
+
+    whole = train("whole", 4)
+    train("parts", 2)
+    resumed = train("parts", 4, "--auto_resume")
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+    state = next((tmp_path / "parts").rglob("4.state"))
+    assert torch.load(state, weights_only=False)["options"]["imports"] == ["my_networks.py"]
+
+    image = picture((60, 70))
+    exact, once = (Upscaler(tmp_path / "whole" / MODEL, crop=crop, crop_size=size) for crop, size in CROPS)
+    assert np.array_equal(exact(image), once(image))
+
+    forget()
+    with refused("model.needs-import") as caught:
+        load_model(tmp_path / "whole" / MODEL)
+    (line,) = caught.value.lines
+    assert line.endswith("give --import my_networks.py")
+    model = tmp_path / "whole" / MODEL
+    assert run(capfd, "profile", "--model", model, "--runs", 0).code == 2
+    shown = run(capfd, "profile", "--model", model, "--runs", 0, "--import", EXAMPLES / "my_networks.py")
+    assert (shown.code, shown.err) == (0, "")
+    assert isinstance(load_model(model).network, SRNetwork)
