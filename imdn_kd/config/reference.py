@@ -14,10 +14,10 @@ Node = Mapping[str, Any]
 
 # Kinds in plain words: one of them, and several.
 _WORDS = {
-    "integer": ("whole number", "whole numbers"),
+    "integer": ("integer", "integers"),
     "number": ("number", "numbers"),
-    "string": ("text", "texts"),
-    "boolean": ("yes/no", "yes/no"),
+    "string": ("string", "strings"),
+    "boolean": ("true/false", "true/false"),
     "null": ("`~`", "`~`"),
 }
 
@@ -107,10 +107,10 @@ class _Reference:
             return f"{'lists' if many else 'list'} of {self._items(node, path)}"
         if kind == "object":
             inside = node.get("additionalProperties", True)
-            section = "sections" if many else "section"
+            mapping = "mappings" if many else "mapping"
             if inside is True or not inside:
-                return f"{section} with any keys"
-            return f"{section} of {self._kind(inside, _join(path, 'NAME'), many=True)} by any key"
+                return f"{mapping} with any keys"
+            return f"{mapping} of names to {self._kind(inside, _join(path, 'NAME'), many=True)}"
         return _WORDS[kind][many] + _limits(node) if kind in _WORDS else "anything"
 
     def _items(self, node: Node, path: str) -> str:
@@ -161,10 +161,18 @@ def _values(node: Node) -> Sequence[Any]:
 def _limits(node: Node) -> str:
     low, high = node.get("minimum"), node.get("maximum")
     above, below = node.get("exclusiveMinimum"), node.get("exclusiveMaximum")
-    words = [(low, "from"), (above, "above"), (high, "to" if above is None else "up to")]
-    words.append((below, "below" if low is None and above is None else "and below"))
-    limits = "".join(f" {word} {limit:g}" for limit, word in words if limit is not None)
-    return " that is not empty" if node.get("minLength") == 1 else limits
+    if node.get("minLength") == 1:
+        return " that is not empty"
+    lowest, highest = (low if above is None else above), (high if below is None else below)
+    if lowest is not None and highest is not None:
+        return f" in {'(' if low is None else '['}{_number(lowest)}, {_number(highest)}{')' if high is None else ']'}"
+    signs = ((">=", low), (">", above), ("<=", high), ("<", below))
+    return "".join(f" {sign} {_number(limit)}" for sign, limit in signs if limit is not None)
+
+
+def _number(limit: float) -> str:
+    power = int(limit).bit_length() - 1
+    return f"2^{power}" if limit > 10**9 and limit == 2**power else f"{limit:g}"
 
 
 def _value(value: Any) -> str:  # noqa: ANN401 - whatever JSON holds

@@ -638,16 +638,16 @@ A run | of the tests.
 
 | key | kind | default | meaning |
 |---|---|---|---|
-| `name` | text that is not empty | required | of the run. |
-| `scale` | whole number from 2 | required | the factor. |
-| `steps` | whole number from 1 or `all` | `all` | how many. |
+| `name` | string that is not empty | required | of the run. |
+| `scale` | integer >= 2 | required | the factor. |
+| `steps` | integer >= 1 or `all` | `all` | how many. |
 | `optim` | section [`sgd`](#optim-sgd) or [`adam`](#optim-adam) | `~` | the optimiser. |
 | `stages` | list of sections [`sgd`](#optim-sgd) | `[]` | optimisers that follow each other. |
-| `limits` | section of whole numbers by any key | `{}` | from `low` to `high`. |
+| `limits` | mapping of names to integers | `{}` | from `low` to `high`. |
 | `network` | section [`network`](#network) | `{"type": "imdn"}` | by name. |
 | `mode` | one of `fast`, `slow`, or list of sections [`sgd`](#optim-sgd) or [`adam`](#optim-adam) | `fast` | \
 `fast`, or where to stop. |
-| `share` | number from 0 and below 1 | `~` | of the whole. |
+| `share` | number in [0, 1) | `~` | of the whole. |
 | `lambda` | number | `1.0` | a key that Python keeps for itself. |
 
 ## `optim`: `sgd`
@@ -657,7 +657,7 @@ Plain descent.
 | key | kind | default | meaning |
 |---|---|---|---|
 | `type` | `sgd` | required | Plain descent. |
-| `lr` | number above 0 | required | learning rate, per update. |
+| `lr` | number > 0 | required | learning rate, per update. |
 
 ## `optim`: `adam`
 
@@ -675,7 +675,7 @@ A network; its own options go along.
 
 | key | kind | default | meaning |
 |---|---|---|---|
-| `type` | text | required | its name. |
+| `type` | string | required | its name. |
 | any other | anything |  | handed on as it is. |
 """
 
