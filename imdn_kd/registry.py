@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
@@ -35,12 +35,12 @@ class Registry(Generic[T]):
         kind: what the entries are, for messages ("network").
         home: the package whose import fills the table; imported on first use, so that a registry costs nothing until
             asked.
-        outside: a module that knows further entries by `find(name)` (a builder or None), with their `names()` and with
+        outside: modules that know further entries by `find(name)` (a builder or None), with their `names()` and with
             `advice()` on how to get at them, if any is needed; imported when a name is not in the table.
         finish: a module whose `finish(built, spec)` completes what the user's builders make.
     """
 
-    def __init__(self, kind: str, home: str, outside: str | None = None, finish: str | None = None) -> None:
+    def __init__(self, kind: str, home: str, outside: Sequence[str] = (), finish: str | None = None) -> None:
         self.kind = kind
         self._home = home
         self._outside = outside
@@ -67,17 +67,18 @@ class Registry(Generic[T]):
         importlib.import_module(self._home)
         if name in self._builders:
             return self._builders[name]
-        known, advice = list(self), ""
-        if self._outside is not None:
-            outside = importlib.import_module(self._outside)
+        known, advice = list(self), []
+        for module in self._outside:
+            outside = importlib.import_module(module)
             found: Callable[..., T] | None = outside.find(name)
             if found is not None:
                 return found
-            known, advice = [*known, *outside.names()], outside.advice()
+            known += outside.names()
+            advice.append(outside.advice())
         alike = [other for other in known if other.casefold() == name.casefold()]
         near = alike or difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-        line = "; ".join(filter(None, (f"no {self.kind} is called {name!r}", hint, advice)))
+        line = "; ".join(filter(None, (f"no {self.kind} is called {name!r}", hint, *advice)))
         raise InputError(line, code="registry.unknown-name")
 
     def build(self, spec: Mapping[str, Any]) -> T:
@@ -131,7 +132,10 @@ class Registry(Generic[T]):
 
 
 ARCHS: Registry[Any] = Registry(
-    "network", "imdn_kd.archs", outside="imdn_kd.integrations.basicsr_networks", finish="imdn_kd.archs.wrapping"
+    "network",
+    "imdn_kd.archs",
+    outside=("imdn_kd.integrations.spandrel", "imdn_kd.integrations.basicsr_networks"),
+    finish="imdn_kd.archs.wrapping",
 )
 DATASETS: Registry[Any] = Registry("data set", "imdn_kd.data.datasets")
 LOSSES: Registry[Any] = Registry("loss", "imdn_kd.losses")

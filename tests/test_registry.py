@@ -29,7 +29,7 @@ def places(monkeypatch):
     outside.advice = lambda: ""
     monkeypatch.setitem(sys.modules, "a_home", ModuleType("a_home"))
     monkeypatch.setitem(sys.modules, "a_module_outside", outside)
-    registry = Registry("thing", "a_home", outside="a_module_outside")
+    registry = Registry("thing", "a_home", outside=["a_module_outside"])
 
     @registry.register
     def ours(*, size, colour="red"):

@@ -70,7 +70,8 @@ class IMDB(nn.Module):
         self.kept = _share(num_feat, distillation_rate)
         if not 0 < self.kept < num_feat:
             raise InputError(
-                f"distillation_rate {distillation_rate} keeps {self.kept} of {num_feat} channels; keep some, not all"
+                f"distillation_rate {distillation_rate} keeps {self.kept} of {num_feat} channels; keep some, not all",
+                code="network.invalid-option",
             )
         self.passed = num_feat - self.kept
         self.c1 = _conv3x3(num_feat, num_feat)
@@ -301,7 +302,8 @@ class _SixWayBlock(nn.Module):
         passed = num_feat - kept
         if not 0 < 3 * kept < passed + kept:
             raise InputError(
-                f"distillation_rate {distillation_rate} keeps {kept} of {num_feat} channels; use less than 1/3"
+                f"distillation_rate {distillation_rate} keeps {kept} of {num_feat} channels; use less than 1/3",
+                code="network.invalid-option",
             )
         self.kept = kept
         self.c1 = _conv3x3(num_feat, num_feat, bias=False)
@@ -404,7 +406,7 @@ def _conv3x3(channels_in: int, channels_out: int, *, bias: bool = True) -> nn.Co
 
 def _pixel_shuffle_tail(num_feat: int, channels: int, factor: int) -> nn.Sequential:
     if factor < 1:
-        raise InputError(f"upscale {factor} is not possible; give 1 or more")
+        raise InputError(f"upscale {factor} is not possible; give 1 or more", code="network.invalid-option")
     return nn.Sequential(_conv3x3(num_feat, channels * factor**2), nn.PixelShuffle(factor))
 
 

@@ -52,7 +52,8 @@ class Plain(SRNetwork):
         super().__init__()
         if min(upscale, num_block, num_feat) < 1:
             raise InputError(
-                f"upscale {upscale}, num_block {num_block} and num_feat {num_feat} are not possible; give 1 or more"
+                f"upscale {upscale}, num_block {num_block} and num_feat {num_feat} are not possible; give 1 or more",
+                code="network.invalid-option",
             )
         self.num_in_ch, self.num_block, self.upscale = num_in_ch, num_block, upscale
         self.head = nn.Sequential(ZeroSumConv2d(num_in_ch, num_feat), nn.ReLU(inplace=True))

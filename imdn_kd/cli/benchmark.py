@@ -29,6 +29,7 @@ def benchmark(
             "--data", "-d", help="Folder of images, or a data set in --root; several may follow: --data Set5 Set14."
         ),
     ] = None,
+    arch: opt.Arch = None,
     scale: Annotated[
         int | None, typer.Option("--scale", "-s", min=2, help="Factor; by default that of each model.")
     ] = None,
@@ -65,31 +66,40 @@ def benchmark(
     from imdn_kd.evaluation.report import report_scores
     from imdn_kd.evaluation.schema import BenchmarkOptions
     from imdn_kd.evaluation.tables import check_output
-    from imdn_kd.inference.model_file import expect_network
+    from imdn_kd.inference.weights import read_weight_file
+    from imdn_kd.zoo import locate
 
     opt.import_own(imports)
     check_output(output)
     models = list(model or [])
     sources = [DataSource(name) for name in (*(data or []), *(more_data or []))]
     protocol = Protocol()
+    spec, key = None if arch is None else opt.parse_arch(arch), None
     if options is not None:
         file = read_options(options, BenchmarkOptions)
         protocol = file.protocol()
-        for name in file.val.ignored():
-            print(f"imdn-kd: val.metrics.{name} is not measured; there are PSNR and SSIM", file=sys.stderr)
+        for note in file.notes():
+            print(f"imdn-kd: {note}", file=sys.stderr)
         sources = sources or [dataset.source() for dataset in file.datasets.values()]
         scale = scale or file.scale
-        if not models and file.path.pretrain_network_g:
-            models = [file.path.pretrain_network_g]
-            if file.network_g:
-                expect_network(models[0], file.network_g)
+        if not models and file.path.model:
+            models, key = [file.path.model], file.path.param_key_g
+            spec = spec or file.network_g
+            if file.network_g and key is None and read_weight_file(locate(models[0])).wrapper == "params_ema":
+                print("imdn-kd: path.param_key_g: not given; params_ema is measured, BasicSR: params", file=sys.stderr)
         if device is None and file.num_gpu == 0:
             device = "cpu"
-        if save is None and file.val.save_img:
+        if save is None and (file.val.save_img or file.save_img):
             save = Path("experiments") / file.name / "visualization"
 
     upsamplers = library.open_upsamplers(
-        models, scale=scale, device=device or "auto", precision=precision.value, self_ensemble=self_ensemble
+        models,
+        scale=scale,
+        arch=spec,
+        key=key,
+        device=device or "auto",
+        precision=precision.value,
+        self_ensemble=self_ensemble,
     )
     tasks = library.plan_tasks(upsamplers, sources, root=root)
     if save is not None:

@@ -18,7 +18,14 @@ def profile(
         ),
     ] = None,
     arch: Annotated[
-        list[str] | None, typer.Option("--arch", "-a", help="Architecture without weights, as imdn_s.")
+        list[str] | None,
+        typer.Option(
+            "--arch", "-a", metavar="TYPE", help="Network without weights: imdn_s, or 'EDSR: {num_feat: 64}'."
+        ),
+    ] = None,
+    options: Annotated[
+        Path | None,
+        typer.Option("-opt", "--options", metavar="FILE", help="Add the network of a BasicSR option file."),
     ] = None,
     scale: Annotated[
         int | None, typer.Option("--scale", "-s", min=1, help="Factor of the architectures; else their usual one.")
@@ -56,14 +63,16 @@ def profile(
     opt.import_own(imports)
     check_output(output)
     if size and input_size:
-        raise InputError("--size and --input-size exclude each other; give one of them")
+        raise InputError("--size and --input-size exclude each other; give one of them", code="cli.exclusive-options")
     names = model or []
     stems = [Path(name).stem if Path(name).is_file() else name for name in names]
     networks = {
         stem if stems.count(stem) == 1 else name: load_model(name).network
         for name, stem in zip(names, stems, strict=True)
     }
-    networks.update({name: library.build_arch(name, scale) for name in arch or []})
+    networks.update({text: library.build_arch(opt.parse_arch(text), scale) for text in arch or []})
+    if options is not None:
+        networks[options.stem] = library.build_arch(opt.read_network(options).spec, scale)
     sizes = [opt.parse_size(text) for text in size or ["1280x720"]]
     cases = len(networks) * (1 if input_size else len(sizes))
     with FileProgress(total=cases * (runs + 2) if runs else 0) as progress:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -43,7 +43,7 @@ def parse_size(text: str) -> tuple[int, int]:
     """Read `WIDTHxHEIGHT` as (height, width); raises InputError."""
     match = re.fullmatch(r"(\d+)x(\d+)", text.strip().lower())
     if match is None:
-        raise InputError(f"{text!r} is not a size; write WIDTHxHEIGHT in px, as in 3840x2160")
+        raise InputError(f"{text!r} is not a size; write WIDTHxHEIGHT in px, as in 3840x2160", code="cli.size")
     return int(match[2]), int(match[1])
 
 
@@ -51,11 +51,51 @@ def parse_memory(text: str) -> int:
     """Read `2GiB`, `500MB` or a number of bytes; raises InputError."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?", text.strip().lower())
     if match is None or match[2] not in _UNITS:
-        raise InputError(f"{text!r} is not an amount of memory; write a number with a unit, as in 2GiB or 500MB")
+        raise InputError(
+            f"{text!r} is not an amount of memory; write a number with a unit, as in 2GiB or 500MB", code="cli.memory"
+        )
     amount = float(match[1]) * _UNITS[match[2]]
     if amount > 2**63:
-        raise InputError(f"{text[:20]!r}... is more memory than any machine has; write as much as may be used")
+        raise InputError(
+            f"{text[:20]!r}... is more memory than any machine has; write as much as may be used", code="cli.memory"
+        )
     return int(amount)
+
+
+def parse_arch(text: str) -> dict[str, Any]:
+    """Read `EDSR`, or `EDSR: {num_feat: 64}`, as `{"type": "EDSR", "num_feat": 64}`; raises InputError."""
+    from imdn_kd.config.yaml import Document
+
+    content = Document(text, lambda _: f"--arch {text!r}").content
+    content = {content: {}} if isinstance(content, str) else content
+    if isinstance(content, dict) and len(content) == 1:
+        ((name, options),) = content.items()
+        if isinstance(name, str) and isinstance(options, dict):
+            return {"type": name, **options}
+    raise InputError(
+        f"--arch {text!r}: write the type of a network, as imdn or EDSR, or with options: 'EDSR: {{num_feat: 64}}'",
+        code="cli.arch",
+    )
+
+
+class NetworkOptions(NamedTuple):
+    """What a BasicSR option file says of its network; see `read_network`."""
+
+    spec: dict[str, Any]
+    weights: str | None
+    key: str | None
+
+
+def read_network(path: Path) -> NetworkOptions:
+    """Read `network_g` and its weights from any option file, for training or testing; raises InputError."""
+    from imdn_kd.config.options import merged_options
+
+    content = merged_options(path)
+    spec, paths = content.get("network_g"), content.get("path") or {}
+    if not isinstance(spec, dict) or not isinstance(paths, dict):
+        raise InputError(f"{path}: has no network_g; give an option file with one", code="options.no-network")
+    weights = paths.get("pretrain_network_g") or paths.get("pretrain_model_g")
+    return NetworkOptions(spec, None if weights is None else str(weights), paths.get("param_key_g"))
 
 
 Imports = Annotated[
@@ -65,11 +105,21 @@ Imports = Annotated[
     ),
 ]
 Model = Annotated[
-    str | None, typer.Option("--model", "-m", help="Name of a student, or a model file (.safetensors, .pth).")
+    str | None,
+    typer.Option("--model", "-m", help="Name of a student, a model file, or any checkpoint that spandrel knows."),
+]
+Arch = Annotated[
+    str | None,
+    typer.Option(
+        "--arch",
+        "-a",
+        metavar="TYPE",
+        help="Network of model files that do not say it: EDSR, or with options: 'EDSR: {num_feat: 64}'.",
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 PrecisionOption = Annotated[
-    Precision, typer.Option("--precision", help="Of the arithmetic; auto is bf16 on GPUs, else fp32.")
+    Precision, typer.Option("--precision", help="Compute precision (auto: bf16 on GPUs, fp32 on CPUs).")
 ]
 CropOption = Annotated[Crop, typer.Option("--crop", help="How images that are large for the memory are cut.")]
 CropSize = Annotated[
@@ -80,7 +130,7 @@ Memory = Annotated[
     typer.Option(
         parser=parse_memory,
         metavar="BYTES",
-        help="What may be taken, images aside, as in 2GiB; by default half of what is free.",
+        help="Memory budget for feature maps, e.g. 2GiB (default: half of free memory).",
     ),
 ]
 Scratch = Annotated[Path | None, typer.Option(help="Folder for features that do not fit into memory.")]

@@ -14,6 +14,11 @@ def upscale(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Image files, folders, glob patterns.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder, or a file if there is one input.")],
     model: opt.Model = None,
+    arch: opt.Arch = None,
+    options: Annotated[
+        Path | None,
+        typer.Option("-opt", "--options", metavar="FILE", help="Take network and weights from a BasicSR option file."),
+    ] = None,
     scale: Annotated[float | None, typer.Option("--scale", "-s", help="Factor, any number from 1.")] = None,
     size: Annotated[
         str | None,
@@ -47,25 +52,34 @@ def upscale(
 
     A file that cannot be enlarged is reported at the end and does not stop the rest; the exit code is then 1.
     """
-    import dataclasses
     import json
     import sys
     from collections import Counter
 
     from imdn_kd.cli.progress import FileProgress
+    from imdn_kd.errors import InputError
     from imdn_kd.image.io import Picture
     from imdn_kd.inference.batch import as_report, plan_jobs, run_jobs
+    from imdn_kd.inference.model_file import load_model
     from imdn_kd.inference.sizes import target_size
     from imdn_kd.inference.upscaler import Upscaler
 
     opt.import_own(imports)
-    exact = None if size is None else opt.parse_size(size)
-    box = None if fit is None else opt.parse_size(fit)
+    exact = None if size is None else opt.parse_size(size)[::-1]
+    box = None if fit is None else opt.parse_size(fit)[::-1]
     if (scale, exact, box) != (None, None, None):
         target_size((1, 1), scale=scale, size=exact, fit=box)  # refuses what no image could get, before the work
     jobs = plan_jobs(inputs, output, recursive=recursive, suffix=format and f".{format.lower().lstrip('.')}")
+    spec, key = None if arch is None else opt.parse_arch(arch), None
+    if options is not None:
+        file = opt.read_network(options)
+        spec = spec or file.spec
+        if model is None:
+            model, key = file.weights, file.key
+    if spec is not None and model is None:
+        raise InputError("a network without weights cannot enlarge; give its file (--model)", code="cli.no-weights")
     upscaler = Upscaler(
-        model,
+        None if model is None else load_model(model, spec, key=key),
         device=device,
         precision=precision.value,
         crop=crop.value,
@@ -80,8 +94,7 @@ def upscale(
     with FileProgress(total=len(jobs)) as progress:
 
         def enlarge(picture: Picture) -> Picture:
-            pixels = upscaler(picture.pixels, scale, size=exact, fit=box, on_progress=progress.part)
-            return dataclasses.replace(picture, pixels=pixels)
+            return upscaler(picture, scale, size=exact, fit=box, on_progress=progress.part)
 
         try:
             for result in run_jobs(jobs, enlarge, skip_existing=skip_existing, overwrite=overwrite, quality=quality):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from imdn_kd import zoo
 from imdn_kd.data.benchmark_sets import ImagePair, ImageSet, find_set
@@ -20,6 +21,7 @@ from imdn_kd.image.io import Picture, write_image
 from imdn_kd.image.resize import imresize
 from imdn_kd.image.rgb import RgbImage
 from imdn_kd.inference.device import Precision
+from imdn_kd.inference.model_file import load_model
 from imdn_kd.inference.upscaler import Upscaler
 
 BICUBIC = "bicubic"
@@ -142,6 +144,8 @@ def open_upsamplers(
     models: Sequence[str | Path] = (),
     *,
     scale: int | None = None,
+    arch: Mapping[str, Any] | None = None,
+    key: str | None = None,
     device: str = "auto",
     precision: Precision = "fp32",
     self_ensemble: bool = False,
@@ -153,6 +157,8 @@ def open_upsamplers(
             none for the best student of each scale, or of `scale`.
         scale: the factor; by default that of each network. A network made for another factor is brought to it as in
             `Upscaler`, which its name then says.
+        arch: the network of model files that do not say it; see `load_model`.
+        key: which set of weights of a checkpoint; see `load_model`.
         device: see `Upscaler`.
         precision: see `Upscaler`; published figures are fp32.
         self_ensemble: see `Upscaler`.
@@ -167,7 +173,9 @@ def open_upsamplers(
     for model, stem in zip(chosen, stems, strict=True):
         if model == BICUBIC:
             continue
-        upscaler = Upscaler(model, device=device, precision=precision, self_ensemble=self_ensemble)
+        spec = None if zoo.find(model) and len(chosen) > 1 else arch
+        file = load_model(model, spec, key=key)
+        upscaler = Upscaler(file, device=device, precision=precision, self_ensemble=self_ensemble)
         name = stem if counts[stem] == 1 else model
         if scale is not None and upscaler.scale not in (1, scale):
             name += f" (x{upscaler.scale} network)"

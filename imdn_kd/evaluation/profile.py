@@ -96,14 +96,15 @@ class Profile:
     timing: Timing | None
 
 
-def build_arch(name: str, scale: int | None = None) -> SRNetwork:
-    """Build a network of the registry with random weights, for the factor or for its default one.
+def build_arch(spec: Mapping[str, Any], scale: int | None = None) -> SRNetwork:
+    """Build a network of the registry (`{"type": name, **options}`) with random weights, for a scale or its default.
 
     Raises:
         InputError: no such network, or it cannot have that factor.
     """
+    name = spec["type"]
     takes_scale = "upscale" in inspect.signature(ARCHS.get(name)).parameters
-    network: SRNetwork = ARCHS.build({"type": name, **({"upscale": scale} if scale and takes_scale else {})})
+    network: SRNetwork = ARCHS.build({**({"upscale": scale} if scale and takes_scale else {}), **spec})
     if scale is not None and network.info.scale not in (1, scale):
         raise InputError(
             f"{name} enlarges by {network.info.scale}, not by {scale}; leave the scale out", code="profile.scale"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -28,16 +30,26 @@ class DatasetOptions(Options):
         dataroot_lq: folder of the LR images; without it they are looked for beside the HR images, or made.
         filename_tmpl: name of the LR image of HR image `{}`, less the suffix.
         io_backend: `disk`.
-        color: `y` in option files of networks that work on Y; the network itself says how many channels it takes.
+        color: as in BasicSR: `y` in option files of networks that work on Y; the network itself says how many channels
+            it takes.
     """
 
     name: str
-    type: Literal["PairedImageDataset"] = "PairedImageDataset"
+    type: Literal["PairedImageDataset", "SingleImageDataset"] = "PairedImageDataset"
     dataroot_gt: UserPath | None = None
     dataroot_lq: UserPath | None = None
     filename_tmpl: str | None = None
     io_backend: IoBackend = IoBackend()
-    color: Literal["y"] | None = None
+    color: Literal["y", "n"] | None = None
+
+    @field_validator("type")
+    @classmethod
+    def _has_hr_images(cls, name: str) -> str:
+        if name == "SingleImageDataset":
+            raise PydanticCustomError(
+                "no_hr", "SingleImageDataset has no HR images to measure against; enlarge its images by imdn-kd upscale"
+            )
+        return name
 
     @field_validator("name")
     @classmethod
@@ -56,25 +68,36 @@ class PathOptions(Options):
     """`path`.
 
     Attributes:
-        pretrain_network_g: model file or name of a student; without it the best student of the scale.
+        pretrain_network_g: any model file, or name of a student (default: the best student of the scale).
+        param_key_g: which set of weights of a BasicSR checkpoint (default: the EMA weights, if there are any).
         strict_load_g: weights always have to fit.
+        pretrain_model_g: older name of `pretrain_network_g`.
     """
 
+    harmless: ClassVar[Mapping[str, str]] = {"strict_load": "no effect; weights always have to fit"}
+
     pretrain_network_g: UserPath | None = None
-    strict_load_g: Literal[True] = True
+    param_key_g: Literal["params", "params_ema"] | None = None
+    strict_load_g: bool = True
+    pretrain_model_g: UserPath | None = None
+
+    @property
+    def model(self) -> str | None:
+        """The model to measure, if one is named."""
+        return self.pretrain_network_g or self.pretrain_model_g
 
 
 class MetricOptions(Options):
     """`val.metrics.psnr` and `val.metrics.ssim`.
 
     Attributes:
-        type: the function of BasicSR. NIQE is not measured.
+        type: the function of BasicSR. NIQE, LPIPS and FID are not measured.
         crop_border: pixels cut from each border.
         test_y_channel: measure Y, not RGB.
         better: which direction is better; accepted for compatibility with BasicSR.
     """
 
-    type: Literal["calculate_psnr", "calculate_ssim", "calculate_niqe"]
+    type: Literal["calculate_psnr", "calculate_ssim", "calculate_niqe", "calculate_lpips", "calculate_fid"]
     crop_border: Integer = Field(ge=0)
     test_y_channel: bool = False
     better: Literal["higher", "lower"] = "higher"
@@ -109,10 +132,20 @@ class ValOptions(Options):
 
     def ignored(self) -> list[str]:
         """Names of the metrics that are not measured."""
-        return [name for name, metric in self.metrics.items() if metric.type == "calculate_niqe"]
+        return [name for name, metric in self.metrics.items() if metric not in self._measured()]
 
     def _measured(self) -> list[MetricOptions]:
-        return [metric for metric in self.metrics.values() if metric.type != "calculate_niqe"]
+        return [metric for metric in self.metrics.values() if metric.type in ("calculate_psnr", "calculate_ssim")]
+
+
+class BenchmarkValOptions(ValOptions):
+    """`val`."""
+
+    harmless: ClassVar[Mapping[str, str]] = {
+        "suffix": "no effect; saved images are named IMAGE_MODEL.png",
+        "pbar": "no effect",
+        "use_pbar": "no effect",
+    }
 
 
 class BenchmarkOptions(Options):
@@ -122,30 +155,38 @@ class BenchmarkOptions(Options):
         name: name of the run.
         scale: upscaling factor.
         datasets: the data sets by any key, as `test_1`.
-        network_g: the network that the model file is expected to hold, as `{"type": "imdn", "upscale": 4}`; an error if
-            it holds another.
+        network_g: the network of the model file, as `{"type": "EDSR", "num_feat": 64}`: needed for checkpoints of
+            BasicSR; an error where the file says that it is another.
         path: the model.
         val: metrics, and whether to save results.
-        model_type: as in BasicSR.
+        model_type: as in BasicSR; of a GAN, the generator is measured.
         num_gpu: 0 for the CPU; otherwise one GPU if there is one.
         imports: your own files (as seen from this file) or modules that register networks.
         manual_seed: accepted for compatibility with BasicSR; nothing is random here.
+        crop_border: older place of `val.metrics`; by default `scale` pixels.
+        save_img: older place of `val.save_img`.
     """
+
+    harmless: ClassVar[Mapping[str, str]] = {"suffix": BenchmarkValOptions.harmless["suffix"]}
 
     name: str
     scale: Integer = Field(ge=2)
     datasets: dict[str, DatasetOptions] = Field(min_length=1)
     network_g: dict[str, Any] | None = None
     path: PathOptions = PathOptions()
-    val: ValOptions = ValOptions()
-    model_type: Literal["SRModel"] = "SRModel"
+    val: BenchmarkValOptions = BenchmarkValOptions()
+    model_type: Literal["SRModel", "SwinIRModel", "SRGANModel", "ESRGANModel", "RealESRGANModel", "RealESRNetModel"] = (
+        "SRModel"
+    )
     num_gpu: Integer | Literal["auto"] = "auto"
     imports: list[str] | None = None
     manual_seed: Integer | None = None
+    crop_border: Integer | None = Field(None, ge=0)
+    save_img: bool = False
 
     @model_validator(mode="after")
     def _has_weights(self) -> BenchmarkOptions:
-        if self.network_g and not self.path.pretrain_network_g:
+        if self.network_g and not self.path.model:
             raise PydanticCustomError(
                 "no_weights", "network_g has no weights; give path.pretrain_network_g, or leave network_g out"
             )
@@ -153,4 +194,17 @@ class BenchmarkOptions(Options):
 
     def protocol(self) -> Protocol:
         """The protocol of the file."""
-        return self.val.protocol(self.scale)
+        protocol = self.val.protocol(self.scale)
+        return protocol if self.crop_border in (None, self.scale) else replace(protocol, shave=self.crop_border)
+
+    def notes(self) -> Iterator[str]:
+        """A line for everything that has another meaning here than in BasicSR, or none."""
+        yield from self.ignored_keys()
+        if self.model_type != "SRModel":
+            yield f"model_type: {self.model_type} is measured as SRModel: network_g alone, on whole images"
+        if not self.path.strict_load_g:
+            yield "path.strict_load_g: no effect; weights always have to fit"
+        if self.num_gpu not in (0, 1, "auto"):
+            yield f"num_gpu: {self.num_gpu} GPUs are asked for; one is used"
+        for name in self.val.ignored():
+            yield f"val.metrics.{name} is not measured; there are PSNR and SSIM"

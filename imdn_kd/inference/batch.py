@@ -61,7 +61,10 @@ def plan_jobs(
             one output, or an unknown suffix.
     """
     if suffix is not None and suffix not in WRITABLE:
-        raise InputError(f"images cannot be written as {suffix!r}; choose one of {', '.join(sorted(WRITABLE))}")
+        raise InputError(
+            f"images cannot be written as {suffix!r}; choose one of {', '.join(sorted(WRITABLE))}",
+            code="image.unwritable-format",
+        )
     # Results of an earlier run may lie below one of the inputs.
     done = [] if output.is_file() else [output.resolve()]
     sources = [
@@ -70,24 +73,36 @@ def plan_jobs(
         if not (recursive and any(folder in pair[0].resolve().parents for folder in done))
     ]
     if not sources:
-        raise InputError(f"no image found in {', '.join(inputs)}; give image files or folders that hold some")
+        raise InputError(
+            f"no image found in {', '.join(inputs)}; give image files or folders that hold some", code="input.no-images"
+        )
     if len(sources) == 1 and is_image_name(output) and not output.is_dir():
         if output.suffix.lower() not in WRITABLE or (suffix and suffix != output.suffix.lower()):
             kinds = suffix or ", ".join(sorted(WRITABLE))
-            raise InputError(f"{output}: would not be written as {kinds}; change its suffix")
+            raise InputError(
+                f"{output}: would not be written as {kinds}; change its suffix", code="image.unwritable-format"
+            )
         jobs = [FileJob(sources[0][0], output)]
     else:
         if output.exists() and not output.is_dir():
-            raise InputError(f"{output}: is a file, and not an image; give a folder, or the name of an image")
+            raise InputError(
+                f"{output}: is a file, and not an image; give a folder, or the name of an image",
+                code="output.not-a-folder",
+            )
         jobs = [FileJob(source, output / _with_suffix(relative, suffix)) for source, relative in sources]
     inputs_used = {source.resolve() for source, _ in sources}
     taken: dict[Path, Path] = {}
     for job in jobs:
         if job.target.resolve() in inputs_used:
-            raise InputError(f"{job.target}: the output would replace an input; choose another output folder")
+            raise InputError(
+                f"{job.target}: the output would replace an input; choose another output folder", code="output.is-input"
+            )
         other = taken.setdefault(job.target, job.source)
         if other != job.source:
-            raise InputError(f"{job.source} and {other} would both become {job.target}; enlarge them in two runs")
+            raise InputError(
+                f"{job.source} and {other} would both become {job.target}; enlarge them in two runs",
+                code="output.collision",
+            )
     return jobs
 
 
@@ -148,7 +163,7 @@ def _expand(text: str) -> list[Path]:
     path = Path(text)
     if path.exists() or not glob.has_magic(text):
         if not path.exists():
-            raise InputError(f"{text}: no such file or folder")
+            raise InputError(f"{text}: no such file or folder", code="input.not-found")
         return [path]
     matches = [Path(match) for match in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207 - absolute patterns too
     return [match for match in matches if match.is_dir() or is_image_name(match)]
@@ -163,5 +178,8 @@ def _with_suffix(path: Path, suffix: str | None) -> Path:
 def _check_target(job: FileJob, *, overwrite: bool) -> None:
     """Refuse before the work what could not be written after it."""
     if job.target.exists() and not overwrite:
-        raise InputError(f"{job.target}: exists already; use --overwrite, --skip-existing or another output folder")
+        raise InputError(
+            f"{job.target}: exists already; use --overwrite, --skip-existing or another output folder",
+            code="output.exists",
+        )
     check_folder(job.target)

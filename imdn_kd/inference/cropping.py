@@ -84,13 +84,19 @@ class AdaptiveCropping(nn.Module):
     ) -> None:
         super().__init__()
         if mode not in get_args(CropMode):
-            raise InputError(f"crop mode {mode!r} is unknown; choose one of {', '.join(get_args(CropMode))}")
+            raise InputError(
+                f"crop mode {mode!r} is unknown; choose one of {', '.join(get_args(CropMode))}",
+                code="inference.crop-mode",
+            )
         if crop_size is not None and crop_size < 1:
-            raise InputError(f"crop_size {crop_size} is not possible; give at least 1 px")
+            raise InputError(f"crop_size {crop_size} is not possible; give at least 1 px", code="inference.crop-size")
         if memory is not None and memory < 1:
-            raise InputError(f"memory {memory} is not possible; give a number of bytes")
+            raise InputError(f"memory {memory} is not possible; give a number of bytes", code="inference.memory")
         if info is None and not isinstance(network, SRNetwork):
-            raise InputError(f"{type(network).__name__} does not say its scale and receptive field; give `info`")
+            raise InputError(
+                f"{type(network).__name__} does not say its scale and receptive field; give `info`",
+                code="model.no-info",
+            )
         self.network = network
         self.info: ModelInfo = info or network.info  # type: ignore[assignment]
         self.mode = mode
@@ -106,10 +112,14 @@ class AdaptiveCropping(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Enlarge images N x C x H x W, in the dtype and on the device of the network, to N x C x sH x sW."""
         if image.dim() != 4 or 0 in image.shape:
-            raise InputError(f"an image batch is N x C x H x W with no side 0, got {tuple(image.shape)}")
+            raise InputError(
+                f"an image batch is N x C x H x W with no side 0, got {tuple(image.shape)}", code="image.shape"
+            )
         n, c, h, w = image.shape
         if c != self.info.num_in_ch:
-            raise InputError(f"the network takes images of {self.info.num_in_ch} channels, got {c}")
+            raise InputError(
+                f"the network takes images of {self.info.num_in_ch} channels, got {c}", code="image.channels-mismatch"
+            )
         sr = image.new_empty((n, c, self.info.scale * h, self.info.scale * w))
         for k in range(n):
             self.run(TensorBuffer(image[k : k + 1]), TensorBuffer(sr[k : k + 1]))
@@ -215,13 +225,19 @@ class AdaptiveCropping(nn.Module):
         name = type(self.network).__name__
         if self.info.receptive_radius is None:
             if self.mode == "local":
-                raise InputError(f"the receptive field of {name} is unknown; use crop mode 'exact', 'paper' or 'whole'")
+                raise InputError(
+                    f"the receptive field of {name} is unknown; use crop mode 'exact', 'paper' or 'whole'",
+                    code="inference.no-exact-crops",
+                )
             return []
         if self.mode == "exact":
             if isinstance(self.network, SRNetwork):
                 return self.network.segments()
             if self.info.global_pool_modules:
-                raise InputError(f"{name} pools globally and declares no segments; use crop mode 'local' or 'whole'")
+                raise InputError(
+                    f"{name} pools globally and declares no segments; use crop mode 'local' or 'whole'",
+                    code="inference.no-exact-crops",
+                )
         return one_segment(self.network, self.info.receptive_radius)
 
     def _measure(self) -> tuple[list[SegmentCost], float]:

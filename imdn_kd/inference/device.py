@@ -27,7 +27,9 @@ def choose_device(device: str | torch.device) -> torch.device:
         chosen = torch.device(device)
         torch.zeros(1, device=chosen).cpu()
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {device!r} cannot be used here; use 'cpu' or 'auto'") from error
+        raise InputError(
+            f"device {device!r} cannot be used here; use 'cpu' or 'auto'", code="inference.device"
+        ) from error
     return chosen
 
 
@@ -38,9 +40,12 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
         InputError: no such precision, or the device cannot compute in it.
     """
     if precision not in get_args(Precision):
-        raise InputError(f"precision {precision!r} is unknown; choose one of {', '.join(get_args(Precision))}")
+        raise InputError(
+            f"precision {precision!r} is unknown; choose one of {', '.join(get_args(Precision))}",
+            code="inference.precision",
+        )
     if precision == "auto":
         precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     if precision == "fp16" and device.type == "cpu":
-        raise InputError("precision 'fp16' needs a GPU; use 'bf16' or 'fp32' on the CPU")
+        raise InputError("precision 'fp16' needs a GPU; use 'bf16' or 'fp32' on the CPU", code="inference.precision")
     return _DTYPES[precision]

@@ -1,11 +1,12 @@
 """Model files: weights that say which network they belong to.
 
-Our own are safetensors whose metadata hold the architecture. `.pth` files of BasicSR (`params`, `params_ema`) and of
-the official IMDN release are recognised by their keys and shapes.
+Our own are safetensors whose metadata hold the architecture. Checkpoints of the official IMDN release, of BasicSR
+(`params`, `params_ema`) and of the kinds that spandrel knows are told by their keys and shapes.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import struct
@@ -19,18 +20,19 @@ from safetensors.torch import save
 from torch import Tensor
 
 from imdn_kd import zoo
+from imdn_kd.archs.adopted import AdoptedNetwork
 from imdn_kd.archs.base import SRNetwork
 from imdn_kd.archs.detect import detect
 from imdn_kd.errors import InputError
-from imdn_kd.inference.weights import WeightFile, check_finite, misfits, one_line, read_weight_file
+from imdn_kd.inference.weights import WeightFile, check_finite, load_weights, misfits, one_line, read_weight_file
 from imdn_kd.registry import ARCHS
 from imdn_kd.utils.files import atomic_path
 
 FORMAT = "imdn_kd.1"
 
 
-class UnknownModelError(InputError):
-    """Weights that do not say of what network they are."""
+FILES_OUTSIDE = "imdn_kd.integrations.spandrel"
+"""Loads what is not of this toolkit; imported by name when such a file comes."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,15 @@ def save_model(path: Path | str, model: ModelFile, *, dtype: torch.dtype | None 
     Raises:
         InputError: the file cannot be written.
     """
+    if isinstance(model.network, AdoptedNetwork):
+        try:
+            ARCHS.get(model.network.spec["type"])
+        except InputError as error:
+            raise InputError(
+                f"{path}: {model.network.spec['type']} is not a registered network, so no model file could be loaded "
+                "again; register it with `imports:`, or save its state_dict with torch.save",
+                code="model.not-registered",
+            ) from error
     metadata = {
         "format": FORMAT,
         "architecture": json.dumps(model.network.spec),
@@ -82,38 +93,43 @@ def save_model(path: Path | str, model: ModelFile, *, dtype: torch.dtype | None 
         temporary.write_bytes(_with_sorted_header(save(weights, metadata)))
 
 
-def load_model(model: Path | str) -> ModelFile:
-    """Load a model file, or a student of the zoo by its name.
+def load_model(model: Path | str, spec: Mapping[str, Any] | None = None, *, key: str | None = None) -> ModelFile:
+    """Load a model file, any checkpoint that spandrel knows, or a student of the zoo by its name.
 
     Args:
-        model: path of the file, whose kind is told by its content, not by its name; or the name.
+        model: path of the file, whose kind is told by its content, not by its name; or the name. Only tensors and plain
+            values are read, never code.
+        spec: `{"type": ..., **keywords}` as for the registry, for weights that do not say of what network they are, as
+            BasicSR's. Weights that do are refused if they are of another network.
+        key: which of the sets of weights of a BasicSR checkpoint; by default `params_ema`, if it is there, or `params`.
 
     Raises:
-        InputError: no such file or student, not a model, a damaged file, or weights that do not say what network they
-            are of.
+        InputError: no such file or student, not a model, a damaged file, or weights of an unknown or another network.
     """
     path = zoo.locate(model)
-    file = read_weight_file(path)
-    return _described(path, file) if "architecture" in file.metadata else _recognised(path, file)
+    wanted: SRNetwork | None = None if spec is None else ARCHS.build(spec)
+    file = read_weight_file(path, key)
+    if "architecture" in file.metadata:
+        found = _described(path, file)
+    elif (detected := detect(file.weights)) is not None:
+        found = _detected(path, file, detected)
+    elif wanted is not None:
+        load_weights(wanted, path, key=key)
+        return ModelFile(wanted.eval())
+    else:
+        return ModelFile(importlib.import_module(FILES_OUTSIDE).load_spandrel(path, key))
+    if wanted is not None:
+        _check_spec(path, found.network.spec, wanted.spec)
+    return found
 
 
-def expect_network(model: str | Path, spec: Mapping[str, Any]) -> None:
-    """Make sure that a model is of a network.
-
-    Args:
-        model: see `load_model`.
-        spec: `{"type": ..., **keywords}` as for the registry; what it leaves out has its default.
-
-    Raises:
-        InputError: it is of another network, or one of the two cannot be built.
-    """
-    wanted = ARCHS.build(spec).spec
-    found = load_model(model).network.spec
+def _check_spec(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     for key in sorted(wanted.keys() | found.keys(), key=lambda key: (key != "type", key)):
         if wanted.get(key) != found.get(key):
             raise InputError(
-                f"{model}: holds a network of {key} {found.get(key)}, but network_g is one of {key} {wanted.get(key)}; "
-                "correct network_g or leave it out"
+                f"{path}: holds a network of {key} {found.get(key)}, but {key} {wanted.get(key)} was asked for; "
+                "correct the network or leave it out",
+                code="model.other-network",
             )
 
 
@@ -132,7 +148,9 @@ def _described(path: Path, file: WeightFile) -> ModelFile:
     try:
         spec = json.loads(file.metadata["architecture"])
     except ValueError as error:
-        raise InputError(f"{path}: its metadata cannot be used ({one_line(error)}); save the model again") from error
+        raise InputError(
+            f"{path}: its metadata cannot be used ({one_line(error)}); save the model again", code="model.bad-metadata"
+        ) from error
     _check_import(path, file.metadata.get("import"), spec)
     try:
         network = ARCHS.build(spec)
@@ -143,7 +161,9 @@ def _described(path: Path, file: WeightFile) -> ModelFile:
     except InputError as error:
         raise InputError(f"{path}: its metadata cannot be used: {error}", code=error.code) from error
     except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: its metadata cannot be used ({one_line(error)}); save the model again") from error
+        raise InputError(
+            f"{path}: its metadata cannot be used ({one_line(error)}); save the model again", code="model.bad-metadata"
+        ) from error
     _fill(path, network, file.weights)
     return ModelFile(network, value_range, training, file.metadata.get("card", ""))
 
@@ -157,22 +177,14 @@ def _check_import(path: Path, source: str | None, spec: Any) -> None:  # noqa: A
         raise InputError(message, code="model.needs-import")
 
 
-def _recognised(path: Path, file: WeightFile) -> ModelFile:
+def _detected(path: Path, file: WeightFile, spec: Mapping[str, Any]) -> ModelFile:
     """By the names and shapes of the weights."""
-    spec = detect(file.weights)
-    if spec is None:
-        found = ", ".join(list(file.weights)[:3])
-        raise UnknownModelError(
-            f"{path}: not a network of imdn_kd; found {len(file.weights)} tensors, the first: {found}; for a "
-            "network of another kind name it as network_g in an option file"
-        )
     try:
         network: SRNetwork = ARCHS.build(spec)
     except InputError as error:
-        raise InputError(f"{path}: looks like {spec['type']}, but {error}") from error
+        raise InputError(f"{path}: looks like {spec['type']}, but {error}", code="model.misfit") from error
     _fill(path, network, file.weights)
-    # The released IMDN_RTE was trained on values in 0..255 (its head biases are about 7), unlike the rest of the
-    # family.
+    # The released IMDN_RTE was trained on values in 0..255 (its head biases are about 7), unlike the others.
     raw_rte = spec["type"] == "IMDN_RTE" and file.wrapper is None
     return ModelFile(network, value_range=255.0 if raw_rte else 1.0)
 
@@ -180,7 +192,7 @@ def _recognised(path: Path, file: WeightFile) -> ModelFile:
 def _fill(path: Path, network: SRNetwork, weights: dict[str, Tensor]) -> None:
     problem = next(misfits(network.state_dict(), weights), None)
     if problem is not None:
-        raise InputError(f"{path}: looks like {network.spec['type']}, but {problem}")
+        raise InputError(f"{path}: looks like {network.spec['type']}, but {problem}", code="model.misfit")
     check_finite(path, weights)
     network.load_state_dict(weights)
     network.eval()

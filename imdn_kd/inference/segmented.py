@@ -161,7 +161,9 @@ class SegmentedRun:
                 statistics = self._run_segment(index, statistics)
                 self._forget(index)
         except OSError as error:
-            raise InputError(f"{self._scratch}: cannot keep features there ({error.strerror}); {_ADVICE}") from error
+            raise InputError(
+                f"{self._scratch}: cannot keep features there ({error.strerror}); {_ADVICE}", code="inference.scratch"
+            ) from error
 
     def _run_segment(self, index: int, statistics: Statistics | None) -> Statistics | None:
         segment, side = self._segments[index], self._crop_size
@@ -179,7 +181,8 @@ class SegmentedRun:
             smallest = round_up(SMALLEST_INNER, self._multiple)
             if all(max(tile.inner.height, tile.inner.width) <= smallest for tile in tiles):
                 raise InputError(
-                    f"out of memory even with crops of {largest} px; free some memory, or use a smaller network"
+                    f"out of memory even with crops of {largest} px; free some memory, or use a smaller network",
+                    code="inference.out-of-memory",
                 )
             area, side = largest // 2, None
             log.warning("out of memory with crops of %d px; trying again with %d px", largest, area)
@@ -266,11 +269,14 @@ class SegmentedRun:
             self._scratch.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(self._scratch).free
         except OSError as error:
-            raise InputError(f"{self._scratch}: cannot keep features there ({error.strerror}); {_ADVICE}") from error
+            raise InputError(
+                f"{self._scratch}: cannot keep features there ({error.strerror}); {_ADVICE}", code="inference.scratch"
+            ) from error
         if free < needed:
             raise InputError(
                 f"{self._scratch}: the features of this image need {needed / 1e9:.1f} GB, "
-                f"{free / 1e9:.1f} GB are free; {_ADVICE}"
+                f"{free / 1e9:.1f} GB are free; {_ADVICE}",
+                code="inference.scratch",
             )
 
 

@@ -25,16 +25,18 @@ def target_size(source: Size, *, scale: float | None = None, size: Size | None =
     """
     given = [name for name, value in (("scale", scale), ("size", size), ("fit", fit)) if value is not None]
     if len(given) != 1:
-        raise InputError(f"give one of scale, size and fit; got {' and '.join(given) or 'none'}")
+        raise InputError(
+            f"give one of scale, size and fit; got {' and '.join(given) or 'none'}", code="size.impossible"
+        )
     height, width = source
     if scale is not None:
         if not (math.isfinite(scale) and scale >= 1):
-            raise InputError(f"scale {scale} is not possible; give a factor of 1 or more")
+            raise InputError(f"scale {scale} is not possible; give a factor of 1 or more", code="size.impossible")
         # 100 * 2.7 is a little more than 270 in floating point.
         return math.ceil(height * scale - 1e-6), math.ceil(width * scale - 1e-6)
     wanted = size or fit
     if wanted is None or min(wanted) < 1:
-        raise InputError(f"size {wanted} is not possible; both sides must be 1 px or more")
+        raise InputError(f"size {wanted} is not possible; both sides must be 1 px or more", code="size.impossible")
     if size is not None:
         return size
     factor = min(wanted[0] / height, wanted[1] / width)

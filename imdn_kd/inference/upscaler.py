@@ -1,26 +1,28 @@
-"""The one public way to run a model: images of any kind and size in, larger images of the same kind out."""
+"""`Upscaler`, which runs a model: images of any kind and size in, larger images of the same kind out."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from imdn_kd import zoo
-from imdn_kd.archs.base import ModelInfo, SRNetwork
+from imdn_kd.archs.base import ModelInfo
+from imdn_kd.archs.wrapping import wrap
 from imdn_kd.errors import InputError
 from imdn_kd.image.alpha import bleed_alpha
-from imdn_kd.image.reader import MAX_PIXELS, pixels_of
+from imdn_kd.image.picture import Picture
+from imdn_kd.image.reader import MAX_PIXELS, pixels_of, read_image
 from imdn_kd.image.resize import imresize
 from imdn_kd.inference.buffers import PixelBuffer
 from imdn_kd.inference.cropping import AdaptiveCropping, CropMode
@@ -31,7 +33,7 @@ from imdn_kd.inference.sizes import Size, plan_passes, target_size
 
 ImageArray = npt.NDArray[Any]
 Progress = Callable[[float], None]
-AnyImage = TypeVar("AnyImage", Image.Image, ImageArray, Tensor)
+AnyImage = TypeVar("AnyImage", Picture, Image.Image, ImageArray, Tensor)
 
 _LUMA = np.array([65.481, 128.553, 24.966], dtype=np.float32) / np.float32(219)
 """Weights of Y (ITU-R BT.601): a grey result has the Y of the colours that a network made of a grey image."""
@@ -41,7 +43,9 @@ class Upscaler:
     """Enlarges images with a super-resolution network.
 
     Args:
-        model: a student of the zoo by name, a model file, a network, or None for the best student for the factor asked.
+        model: a student of the zoo by name; a model file, or any checkpoint that spandrel knows; a network, or any
+            `nn.Module` that enlarges images (see `wrap`); or None for the best student for the scale asked.
+        arch: the network of a file that does not say it: `{"type": "EDSR", "num_feat": 64, ...}`; see `load_model`.
         device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, `mps`.
         precision: `fp32`, `bf16`, `fp16` (GPU only), or `auto`: bf16 on GPUs that have it, otherwise fp32.
         crop: how images that are large for the memory are cut; see `AdaptiveCropping`.
@@ -49,7 +53,7 @@ class Upscaler:
         memory: bytes that the process may take besides images; see `AdaptiveCropping`.
         scratch: folder for features that do not fit into memory.
         self_ensemble: average the results for the eight flips and turns of the image, at eight times the work
-            (Timofte et al., "Seven ways to improve example-based single image super resolution", CVPR 2016).
+            (Timofte et al., CVPR 2016, https://arxiv.org/abs/1511.02228).
         fast: with model None, take the fastest student rather than the best.
 
     Raises:
@@ -58,8 +62,9 @@ class Upscaler:
 
     def __init__(
         self,
-        model: str | Path | SRNetwork | ModelFile | None = None,
+        model: str | Path | nn.Module | ModelFile | None = None,
         *,
+        arch: Mapping[str, Any] | None = None,
         device: str | torch.device = "auto",
         precision: Precision = "auto",
         crop: CropMode = "exact",
@@ -88,7 +93,7 @@ class Upscaler:
             self._scales = sorted(students)
             self._runner: Callable[[int], _Runner] = of_zoo
         else:
-            runner = prepare(_open(model))
+            runner = prepare(_open(model, arch))
             self._scales = [runner.info.scale]
             self._runner = lambda _: runner
 
@@ -97,15 +102,37 @@ class Upscaler:
         """The factor that is used if none is asked for: that of the network, the largest if there are several."""
         return max(self._scales)
 
+    @overload
+    def __call__(
+        self,
+        image: str | Path,
+        scale: float | None = None,
+        *,
+        size: tuple[int, int] | None = None,
+        fit: tuple[int, int] | None = None,
+        on_progress: Progress | None = None,
+    ) -> Picture: ...
+
+    @overload
     def __call__(
         self,
         image: AnyImage,
         scale: float | None = None,
         *,
-        size: Size | None = None,
-        fit: Size | None = None,
+        size: tuple[int, int] | None = None,
+        fit: tuple[int, int] | None = None,
         on_progress: Progress | None = None,
-    ) -> AnyImage:
+    ) -> AnyImage: ...
+
+    def __call__(
+        self,
+        image: str | Path | Picture | Image.Image | ImageArray | Tensor,
+        scale: float | None = None,
+        *,
+        size: tuple[int, int] | None = None,
+        fit: tuple[int, int] | None = None,
+        on_progress: Progress | None = None,
+    ) -> Picture | Image.Image | ImageArray | Tensor:
         """Enlarge `image`.
 
         The nearest network at or above the factor is run (several one after the other if none is large enough), and the
@@ -113,16 +140,18 @@ class Upscaler:
         enlarged beforehand; the others are not run where the target is not larger than the image.
 
         Args:
-            image: a PIL image; an array H x W, H x W x 2 (grey and alpha), H x W x 3 or H x W x 4 of uint8, uint16
-                (full range of the type) or float32 (nominally 0 to 1); or a tensor C x H x W or N x C x H x W of uint8
-                or floating point. Alpha is enlarged by itself.
+            image: the path of an image file, or a `Picture` read from one; a PIL image; an array H x W, H x W x 2 (grey
+                and alpha), H x W x 3 or H x W x 4 of uint8, uint16 (full range of the type) or float32 (nominally 0 to
+                1); or a tensor C x H x W or N x C x H x W of uint8 or floating point. Alpha is enlarged by itself.
             scale: any factor from 1 up; by default the factor of the network.
-            size: (height, width) of the result, instead of `scale`.
-            fit: (height, width) that the result must fit into, instead of `scale`.
+            size: of the result, instead of `scale`: (width, height) for paths, pictures and PIL images, as in PIL and
+                on the command line; (height, width) for arrays and tensors, as in their shapes.
+            fit: largest size of a result that keeps its aspect ratio, instead of `scale`; in the same order as `size`.
             on_progress: called with the finished part, in (0, 1], while the network runs.
 
         Returns:
-            The result, of the kind and type of `image`. Integers are clamped and rounded, floats are not clamped. PIL
+            The result, of the kind and type of `image`; a `Picture` for a path, with the profile and EXIF of the file
+            (`imdn_kd.image.io.write_image` writes it). Integers are clamped and rounded, floats are not clamped. PIL
             images of other modes than L, LA, RGB, RGBA and I;16 come back in the nearest of these.
 
         Raises:
@@ -130,6 +159,10 @@ class Upscaler:
         """
         if scale is None and size is None and fit is None:
             scale = self.scale
+        if isinstance(image, (str, Path)):
+            image = read_image(Path(image))
+        if isinstance(image, (Picture, Image.Image)):
+            size, fit = size and (size[1], size[0]), fit and (fit[1], fit[0])
 
         def enlarge(pixels: ImageArray) -> ImageArray:
             target = target_size(pixels.shape[:2], scale=scale, size=size, fit=fit)
@@ -139,10 +172,14 @@ class Upscaler:
                 if is_out_of_memory(error):
                     raise InputError(
                         f"not enough memory to enlarge {pixels.shape[1]}x{pixels.shape[0]} px to "
-                        f"{target[1]}x{target[0]} px; ask for a smaller size, or use crop mode 'exact' with less memory"
+                        f"{target[1]}x{target[0]} px; ask for a smaller size, or use crop mode 'exact' with less "
+                        "memory",
+                        code="inference.out-of-memory",
                     ) from error
                 raise
 
+        if isinstance(image, Picture):
+            return replace(image, pixels=enlarge(image.pixels))
         if isinstance(image, Image.Image):
             return Image.fromarray(enlarge(pixels_of(image)))
         if isinstance(image, Tensor):
@@ -171,7 +208,8 @@ class Upscaler:
         if max(target[0] * target[1], growth**2 * pixels.shape[0] * pixels.shape[1]) > MAX_PIXELS:
             raise InputError(
                 f"{target[1]}x{target[0]} px from {pixels.shape[1]}x{pixels.shape[0]} px would take a picture of more "
-                f"than {MAX_PIXELS} px; ask for a smaller size"
+                f"than {MAX_PIXELS} px; ask for a smaller size",
+                code="size.too-large",
             )
         if self._scales == [1]:
             runners = [self._runner(1)]
@@ -224,7 +262,9 @@ class _Runner:
         if (given, wanted) == (3, 1):
             planes = (self._run(pixels[..., k : k + 1], dtype, _part_of(on_progress, k, 3)) for k in range(3))
             return np.concatenate(list(planes), 2)
-        raise InputError(f"the network takes images of {wanted} channels, this one has {given}")
+        raise InputError(
+            f"the network takes images of {wanted} channels, this one has {given}", code="image.channels-mismatch"
+        )
 
     def _run(self, pixels: ImageArray, dtype: np.dtype[Any], on_progress: Progress | None) -> ImageArray:
         height, width, channels = pixels.shape
@@ -234,26 +274,32 @@ class _Runner:
         return result
 
 
-def _open(model: str | Path | SRNetwork | ModelFile) -> ModelFile:
+def _open(model: str | Path | nn.Module | ModelFile, arch: Mapping[str, Any] | None) -> ModelFile:
     if isinstance(model, ModelFile):
         return model
-    if isinstance(model, SRNetwork):
-        return ModelFile(model)
-    return load_model(model)
+    if isinstance(model, nn.Module):
+        return ModelFile(wrap(model))
+    return load_model(model, arch)
 
 
 def _check_pixels(pixels: ImageArray) -> None:
     shape_fits = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (1, 2, 3, 4))
     if not shape_fits or pixels.size == 0:
-        raise InputError(f"an image is H x W or H x W x 1 to 4, not empty; got an array of shape {pixels.shape}")
+        raise InputError(
+            f"an image is H x W or H x W x 1 to 4, not empty; got an array of shape {pixels.shape}", code="image.shape"
+        )
     if pixels.dtype not in (np.uint8, np.uint16, np.float32):
-        raise InputError(f"pixels of type {pixels.dtype} cannot be used; convert them to uint8, uint16 or float32")
+        raise InputError(
+            f"pixels of type {pixels.dtype} cannot be used; convert them to uint8, uint16 or float32",
+            code="image.dtype",
+        )
 
 
 def _map_tensor(enlarge: Callable[[ImageArray], ImageArray], image: Tensor) -> Tensor:
     if image.dim() not in (3, 4) or 0 in image.shape or (image.dtype != torch.uint8 and not image.is_floating_point()):
         raise InputError(
-            f"a tensor image is C x H x W or N x C x H x W of uint8 or floats; got {image.dtype} {tuple(image.shape)}"
+            f"a tensor image is C x H x W or N x C x H x W of uint8 or floats; got {image.dtype} {tuple(image.shape)}",
+            code="image.shape",
         )
     batch = image if image.dim() == 4 else image[None]
     arrays = batch.detach().permute(0, 2, 3, 1).cpu()

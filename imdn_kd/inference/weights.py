@@ -58,22 +58,32 @@ def read_weight_file(path: Path, key: str | None = None) -> WeightFile:
         with path.open("rb") as file:
             head = file.read(16)
     except OSError as error:
-        raise InputError(f"{path}: cannot read it ({error.strerror}); give the path of a model file") from error
+        raise InputError(
+            f"{path}: cannot read it ({error.strerror}); give the path of a model file", code="model.unreadable"
+        ) from error
     if head[8:9] == b"{":
         weights, metadata = _read_safetensors(path)
         if key is not None:
-            raise InputError(f"{path}: a safetensors file has one set of weights and no key {key!r}; leave the key out")
+            raise InputError(
+                f"{path}: a safetensors file has one set of weights and no key {key!r}; leave the key out",
+                code="model.no-such-key",
+            )
         return WeightFile(_without_prefix(weights), metadata, None)
     content = _read_pth(path)
     if not isinstance(content, Mapping):
-        raise InputError(f"{path}: holds a {type(content).__name__} where a dictionary of weights was expected")
+        raise InputError(
+            f"{path}: holds a {type(content).__name__} where a dictionary of weights was expected",
+            code="model.no-weights",
+        )
     found = ", ".join(str(key) for key in list(content)[:4]) or "nothing"
     if key is not None and key not in content:
-        raise InputError(f"{path}: has no key {key!r}, but: {found}; correct the key or leave it out")
+        raise InputError(
+            f"{path}: has no key {key!r}, but: {found}; correct the key or leave it out", code="model.no-such-key"
+        )
     wrapper = key or next((key for key in WRAPPERS if key in content), None)
     held = content[wrapper] if wrapper else content
     if not isinstance(held, Mapping) or not all(isinstance(value, Tensor) for value in held.values()):
-        raise InputError(f"{path}: holds no weights, but: {found}")
+        raise InputError(f"{path}: holds no weights, but: {found}", code="model.no-weights")
     return WeightFile(_without_prefix(held), {}, wrapper)
 
 
@@ -100,10 +110,14 @@ def load_weights(network: nn.Module, path: Path | str, *, key: str | None = None
     name = type(network).__name__
     problems = list(misfits(own, weights))
     if strict and problems:
-        raise MisfitError(f"{path}: does not fit {name}: {problems[0]}; give weights of this network")
+        raise MisfitError(
+            f"{path}: does not fit {name}: {problems[0]}; give weights of this network", code="model.misfit"
+        )
     fitting = {key: weights[key] for key, value in own.items() if key in weights and weights[key].shape == value.shape}
     if not fitting:
-        raise InputError(f"{path}: no tensor in it fits {name}; give weights of this network or one like it")
+        raise InputError(
+            f"{path}: no tensor in it fits {name}; give weights of this network or one like it", code="model.misfit"
+        )
     check_finite(path, fitting)
     network.load_state_dict(fitting, strict=False)
     return problems
@@ -126,7 +140,8 @@ def check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
     for key, value in weights.items():
         if not value.isfinite().all():
             raise InputError(
-                f"{path}: {key} has values that are not finite; the file is damaged or the training diverged"
+                f"{path}: {key} has values that are not finite; the file is damaged or the training diverged",
+                code="model.not-finite",
             )
 
 
@@ -143,7 +158,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             metadata = file.metadata() or {}
             return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118 - not a mapping
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: a damaged safetensors file ({one_line(error)}); fetch or save it again") from error
+        raise InputError(
+            f"{path}: a damaged safetensors file ({one_line(error)}); fetch or save it again", code="model.damaged"
+        ) from error
 
 
 def _read_pth(path: Path) -> object:
@@ -153,11 +170,16 @@ def _read_pth(path: Path) -> object:
             content: object = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load has no error type of its own: EOFError, RuntimeError, KeyError, ...
         if not isinstance(error, pickle.UnpicklingError):
-            raise InputError(f"{path}: not a model file, or a damaged one ({one_line(error)})") from error
+            raise InputError(
+                f"{path}: not a model file, or a damaged one ({one_line(error)})", code="model.not-a-model-file"
+            ) from error
         if "GLOBAL" not in str(error):
-            raise InputError(f"{path}: not a model file; give a .safetensors or .pth file") from error
+            raise InputError(
+                f"{path}: not a model file; give a .safetensors or .pth file", code="model.not-a-model-file"
+            ) from error
         raise InputError(
-            f"{path}: holds Python objects, which are not loaded since they could run code; save the state_dict alone"
+            f"{path}: holds Python objects, which are not loaded since they could run code; save the state_dict alone",
+            code="model.holds-code",
         ) from error
     return content
 

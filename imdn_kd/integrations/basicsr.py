@@ -55,7 +55,9 @@ def _network(name: str) -> Callable[..., nn.Module]:
 def _loss(name: str) -> Callable[..., nn.Module]:
     def build(*, loss_weight: float = 1.0, reduction: str = "mean", **options: Any) -> nn.Module:  # noqa: ANN401
         if reduction != "mean":
-            raise InputError(f"reduction of {name} is {reduction!r}, but there is 'mean' alone; leave it out")
+            raise InputError(
+                f"reduction of {name} is {reduction!r}, but there is 'mean' alone; leave it out", code="loss.reduction"
+            )
         return WeightedLoss(LOSSES.build({**options, "type": name}), loss_weight)
 
     return build

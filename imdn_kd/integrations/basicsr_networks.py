@@ -56,7 +56,10 @@ def import_basicsr(name: str) -> ModuleType:
         InputError: BasicSR is not installed, or does not work.
     """
     if importlib.util.find_spec("basicsr") is None:
-        raise InputError("networks of BasicSR need `pip install 'imdn_kd[train]'` (and Python below 3.13)")
+        raise InputError(
+            "networks of BasicSR need `pip install 'imdn_kd[train]'` (and Python below 3.13)",
+            code="model.needs-basicsr",
+        )
     try:
         # BasicSR uses names of SciPy and distutils that are deprecated, which its users cannot change.
         with warnings.catch_warnings():
@@ -68,7 +71,8 @@ def import_basicsr(name: str) -> ModuleType:
             return importlib.import_module(name)
     except Exception as error:  # of a release as old: ImportError, AttributeError (NumPy), OSError (OpenCV), ...
         raise InputError(
-            f"networks of BasicSR cannot be used: importing it fails ({_one_line(error)}); install what it lacks"
+            f"networks of BasicSR cannot be used: importing it fails ({_one_line(error)}); install what it lacks",
+            code="model.needs-basicsr",
         ) from error
 
 
@@ -88,7 +92,8 @@ def find(name: str) -> type[SRNetwork] | None:
     if key in _OTHER_WORK:
         raise InputError(
             f"{name} of BasicSR {_OTHER_WORK[key]} and is no super-resolution network of single images; "
-            f"choose one of {', '.join(names())}"
+            f"choose one of {', '.join(names())}",
+            code="model.not-super-resolution",
         )
     return _adapt(key, registry[key])
 
@@ -150,7 +155,9 @@ def _adapt(name: str, theirs: type[nn.Module]) -> type[SRNetwork]:
         except Exception as error:  # BasicSR checks little: AttributeError, AssertionError, UnboundLocalError, ...
             given = ", ".join(f"{key}: {value}" for key, value in keywords.items())
             raise InputError(
-                f"the network {name!r} of BasicSR cannot be built with {given} ({_one_line(error)}); correct the values"
+                f"the network {name!r} of BasicSR cannot be built with {given} ({_one_line(error)}); correct "
+                "the values",
+                code="registry.invalid-value",
             ) from error
         _ = self.info  # what is no super-resolution network is refused now
 
@@ -165,7 +172,10 @@ def _blank(name: str) -> SRNetwork:
     """An instance of a network without its contents, for copies and pickles."""
     network_class = find(name)
     if network_class is None:
-        raise InputError(f"no network of BasicSR is called {name!r}; {advice() or 'import what registers it'}")
+        raise InputError(
+            f"no network of BasicSR is called {name!r}; {advice() or 'import what registers it'}",
+            code="registry.unknown-name",
+        )
     network: SRNetwork = network_class.__new__(network_class)
     return network
 

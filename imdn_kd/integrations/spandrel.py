@@ -8,10 +8,12 @@ from __future__ import annotations
 import copy
 import importlib
 import importlib.util
+import inspect
 import json
 import math
+import pkgutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +25,7 @@ from torch import Tensor, nn
 
 from imdn_kd.archs.adopted import adopt
 from imdn_kd.archs.base import ModelInfo, SRNetwork
-from imdn_kd.archs.probing import measure_info
+from imdn_kd.archs.probing import info_of, measure_info
 from imdn_kd.errors import InputError
 from imdn_kd.inference.weights import check_finite, read_weights
 
@@ -40,14 +42,17 @@ def load_spandrel(path: Path | str, key: str | None = None) -> SRNetwork:
 
     Returns:
         The network, fp32, on the CPU, in eval mode: of spandrel's class, with its modules and their names, that states
-        its info besides. `spec` has class and options, but no registry builds from it.
+        its info besides. `spec` has `spandrel/CLASS` and its options, from which the registry builds it again.
 
     Raises:
         InputError: no such file, spandrel is not installed or does not know what is in the file, or it is no network
             that makes one larger image of one image, with as many channels.
     """
     path = Path(path)
-    spandrel = _import_spandrel()
+    try:
+        spandrel = _import_spandrel()
+    except InputError as error:
+        raise InputError(f"{path}: not a network of imdn_kd; {error}", code=error.code) from error
     weights = read_weights(path, key)
     check_finite(path, weights)
     weights = _with_buffers_of_dat(path, weights)
@@ -56,29 +61,92 @@ def load_spandrel(path: Path | str, key: str | None = None) -> SRNetwork:
             descriptor = spandrel.MAIN_REGISTRY.load(weights)
     except spandrel.UnsupportedModelError as error:
         raise InputError(
-            f"{path}: spandrel does not know this network (the first tensors: {', '.join(list(weights)[:3])}); if it "
-            "is one of imdn_kd or BasicSR, give its `type` and options"
+            f"{path}: neither imdn_kd nor spandrel knows this network (the first tensors: "
+            f"{', '.join(list(weights)[:3])}); if it is one of BasicSR, give its type and options (--arch, `type:`)",
+            code="model.unknown",
         ) from error
     except Exception as error:  # of some architecture: KeyError, AssertionError, RuntimeError, ...
         raise InputError(
-            f"{path}: spandrel cannot make a network of it ({_shortened(error)}); it is incomplete, damaged or unusual"
+            f"{path}: spandrel cannot make a network of it ({_shortened(error)}); it is incomplete, damaged or unusual",
+            code="model.misfit",
         ) from error
     name = descriptor.architecture.name
     if descriptor.purpose != "SR":
         raise InputError(
-            f"{path}: a network of the kind {name} for {descriptor.purpose.lower()}, not one that enlarges images"
+            f"{path}: a network of the kind {name} for {descriptor.purpose.lower()}, not one that enlarges images",
+            code="model.not-super-resolution",
         )
     if descriptor.input_channels != descriptor.output_channels:
         raise InputError(
             f"{path}: a network of the kind {name} that makes {descriptor.output_channels} channels of "
-            f"{descriptor.input_channels}; give one that keeps their number"
+            f"{descriptor.input_channels}; give one that keeps their number",
+            code="model.not-super-resolution",
         )
     info = _info(path, descriptor)
     if not _is_called_plainly(descriptor, info):
         raise InputError(
-            f"{path}: a network of the kind {name}, which does more than turn an image into a larger one; give another"
+            f"{path}: a network of the kind {name}, which does more than turn an image into a larger one; give another",
+            code="model.not-super-resolution",
         )
     return _adopt(descriptor.model.eval(), info)
+
+
+def find(name: str) -> Callable[..., SRNetwork] | None:
+    """Return what builds the network called `spandrel/CLASS` from its options, with random weights; None if none does.
+
+    Raises:
+        InputError: spandrel is not installed, or does not work.
+    """
+    theirs = _architecture(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else None
+    if theirs is None:
+        return None
+
+    def build(**options: Any) -> SRNetwork:  # noqa: ANN401 - plain values
+        try:
+            with _as_in_2022():
+                network = theirs(**options)
+        except Exception as error:  # of some architecture: AssertionError, KeyError, ...
+            given = ", ".join(f"{key}: {value}" for key, value in options.items())
+            raise InputError(
+                f"the network {name!r} cannot be built with {given or 'its defaults'} ({_shortened(error)}); correct "
+                "the values",
+                code="registry.invalid-value",
+            ) from error
+        return _adopt(network, info_of(network))
+
+    build.__signature__ = inspect.signature(theirs)  # type: ignore[attr-defined]
+    return build
+
+
+def names() -> list[str]:
+    """`spandrel/NAME` for every package of architectures, sorted; empty where spandrel cannot be imported."""
+    return [] if advice() else sorted(f"{PREFIX}{name}" for name in _packages())
+
+
+def advice() -> str:
+    """What to do so that `find` finds something; empty where it does."""
+    try:
+        _import_spandrel()
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def _architecture(name: str) -> type[nn.Module] | None:
+    """The class of that name; only what spandrel itself publishes, since model files too can ask for it."""
+    _import_spandrel()
+    packages = _packages()
+    for package in sorted(packages, key=lambda package: package != name):
+        module = importlib.import_module(f"spandrel.architectures.{package}")
+        found = getattr(module, name, None) if name in module.__all__ else None
+        if isinstance(found, type) and issubclass(found, nn.Module):
+            return found
+    return None
+
+
+def _packages() -> list[str]:
+    architectures = importlib.import_module("spandrel.architectures")
+    return [found.name for found in pkgutil.iter_modules(architectures.__path__) if not found.name.startswith("_")]
 
 
 def _adopt(network: nn.Module, info: ModelInfo) -> SRNetwork:
@@ -92,7 +160,7 @@ def _info(path: Path, descriptor: Any) -> ModelInfo:  # noqa: ANN401 - spandrel 
     try:
         measured = measure_info(descriptor.model.eval(), descriptor.input_channels)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(f"{path}: {error}", code=error.code) from error
     asked = descriptor.size_requirements
     multiple = math.lcm(measured.size_multiple, asked.multiple_of)
     return replace(
@@ -125,7 +193,10 @@ def _with_buffers_of_dat(path: Path, weights: dict[str, Tensor]) -> dict[str, Te
         return weights
     blocks = {tuple(key.split(".")[1:4:2]) for key in weights if key.startswith("layers.") and ".blocks." in key}
     if blocks != {("0", str(k)) for k in range(18)} or len(weights["norm.weight"]) != 60:
-        raise InputError(f"{path}: a DAT without its buffers, which tell the size of its windows; give the whole file")
+        raise InputError(
+            f"{path}: a DAT without its buffers, which tell the size of its windows; give the whole file",
+            code="model.misfit",
+        )
     architecture = importlib.import_module("spandrel.architectures.DAT")
     with _as_in_2022():
         light = architecture.DAT(embed_dim=60, depth=[18], num_heads=[6], split_size=[8, 32])
@@ -134,12 +205,15 @@ def _with_buffers_of_dat(path: Path, weights: dict[str, Tensor]) -> dict[str, Te
 
 def _import_spandrel() -> ModuleType:
     if importlib.util.find_spec("spandrel") is None:
-        raise InputError("networks that spandrel recognises need `pip install 'imdn_kd[train]'`")
+        raise InputError(
+            "networks that spandrel recognises need `pip install 'imdn_kd[train]'`", code="model.needs-spandrel"
+        )
     try:
         return importlib.import_module("spandrel")
     except Exception as error:  # of what it stands on: ImportError, OSError, ...
         raise InputError(
-            f"spandrel cannot be used: importing it fails ({_shortened(error)}); install what it lacks"
+            f"spandrel cannot be used: importing it fails ({_shortened(error)}); install what it lacks",
+            code="model.needs-spandrel",
         ) from error
 
 

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from imdn_kd.archs.base import SRNetwork
 from imdn_kd.distill.schema import TeacherOptions
 from imdn_kd.distill.teacher import STUDENT_MISMATCH, Teacher
 from imdn_kd.errors import InputError
 from imdn_kd.inference.device import Precision, choose_dtype
-from imdn_kd.inference.model_file import ModelFile, UnknownModelError, load_model
-from imdn_kd.inference.weights import load_weights
-from imdn_kd.integrations.spandrel import load_spandrel
-from imdn_kd.registry import ARCHS
+from imdn_kd.inference.model_file import load_model
 
 
 def open_teacher(
@@ -35,7 +31,7 @@ def open_teacher(
     Raises:
         InputError: no such file or network, one that cannot be used, or one of another scale.
     """
-    model = _open(options)
+    model = load_model(options.weights, options.spec(), key=options.param_key)
     name, info = options.weights, model.network.info
     if info.scale != scale:
         raise InputError(
@@ -55,15 +51,3 @@ def open_teacher(
         precision=choose_dtype(options.precision or precision, device or torch.device("cpu")),
         weight=options.weight,
     )
-
-
-def _open(options: TeacherOptions) -> ModelFile:
-    path, spec = options.weights, options.spec()
-    if spec is not None:
-        network: SRNetwork = ARCHS.build(spec)
-        load_weights(network, path, key=options.param_key, strict=True)
-        return ModelFile(network)
-    try:
-        return load_model(path)
-    except UnknownModelError:
-        return ModelFile(load_spandrel(path))

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 
 from imdn_kd.archs import CCA, IMDB, IMDN, IMDN_RTE, SRNetwork
 from imdn_kd.archs.imdn import map_statistics
-from imdn_kd.errors import InputError
 from imdn_kd.registry import ARCHS
 from tests.official import FILES, official, official_weights
 from tests.reference import imdn as reference
+from tests.refused import refused
 from tests.shared_data import needs_shared
 
 PARAMETERS = {  # published, or counted in the official files
@@ -151,23 +151,24 @@ def test_a_block_may_keep_any_share_of_its_channels():
 
 
 @pytest.mark.parametrize(
-    "make",
+    ("make", "code"),
     [
-        lambda: IMDB(64, 0.0),
-        lambda: IMDB(64, 1.0),
-        lambda: IMDN_RTE(distillation_rate=0.5),
-        lambda: IMDN(upscale=0),
-        lambda: ARCHS.build({"type": "imdm"}),
-        lambda: ARCHS.build({"upscale": 2}),
-        lambda: ARCHS.build({"type": "imdn", "upscal": 2}),
+        (lambda: IMDB(64, 0.0), "network.invalid-option"),
+        (lambda: IMDB(64, 1.0), "network.invalid-option"),
+        (lambda: IMDN_RTE(distillation_rate=0.5), "network.invalid-option"),
+        (lambda: IMDN(upscale=0), "network.invalid-option"),
+        (lambda: ARCHS.build({"type": "imdm"}), "registry.unknown-name"),
+        (lambda: ARCHS.build({"upscale": 2}), "registry.no-type"),
+        (lambda: ARCHS.build({"type": "imdn", "upscal": 2}), "registry.unknown-option"),
     ],
 )
-def test_impossible_options_are_one_line(make):
-    with pytest.raises(InputError) as caught:
+def test_impossible_options_are_one_line(make, code):
+    with refused(code) as caught:
         make()
     assert "\n" not in str(caught.value)
 
 
 def test_a_misspelt_name_gets_a_suggestion():
-    with pytest.raises(InputError, match="did you mean 'imdn'"):
+    with refused("registry.unknown-name") as caught:
         ARCHS.build({"type": "imdm"})
+    assert "did you mean 'imdn'" in str(caught.value)

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from imdn_kd import Upscaler, zoo
 from imdn_kd.archs import Plain
-from imdn_kd.errors import InputError
 from imdn_kd.inference.model_file import load_model
 from imdn_kd.registry import ARCHS
 from tests.reference.plain import plain as reference
+from tests.refused import refused
 
 VARIANTS = ("plain_t", "plain_s", "plain_m", "plain_l")
 
@@ -111,5 +111,5 @@ def test_its_weights_alone_say_what_network_they_are_of(tmp_path):
 
 @pytest.mark.parametrize("options", [{"upscale": 0}, {"num_block": 0}, {"num_feat": 0}])
 def test_what_cannot_be_built_is_one_line(options):
-    with pytest.raises(InputError, match="are not possible; give 1 or more"):
+    with refused("network.invalid-option"):
         Plain(**options)

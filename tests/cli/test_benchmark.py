@@ -6,13 +6,17 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from imdn_kd import zoo
 from imdn_kd.archs.imdn import IMDN_RTC, imdn
 from imdn_kd.inference.model_file import ModelFile, save_model
+from imdn_kd.registry import ARCHS
+from tests.basicsr_compat import needs_basicsr
 from tests.cli.run import run as run_command
 from tests.fake_set import make_set
+from tests.shared_data import SHARED, needs_shared
 
 OPTION_FILES = sorted((Path(__file__).parents[2] / "options" / "test").glob("*.yml"))
 
@@ -100,6 +104,124 @@ def test_niqe_is_said_not_to_be_measured(run, model, tmp_path):
 
     assert code == 0
     assert errors == "imdn-kd: val.metrics.niqe is not measured; there are PSNR and SSIM\n"
+
+
+EDSR = {
+    "type": "EDSR",
+    "num_in_ch": 3,
+    "num_out_ch": 3,
+    "num_feat": 4,
+    "num_block": 1,
+    "upscale": 2,
+    "img_range": 255.0,
+}
+RRDBNET = {"type": "RRDBNet", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_block": 1, "num_grow_ch": 4}
+SWINIR = {
+    "type": "SwinIR",
+    "upscale": 2,
+    "in_chans": 3,
+    "img_size": 8,
+    "window_size": 4,
+    "depths": [1],
+    "num_heads": [1],
+}
+SET = {"name": "Set5", "type": "PairedImageDataset", "dataroot_gt": "datasets/Set5", "io_backend": {"type": "disk"}}
+PSNR = {"type": "calculate_psnr", "crop_border": 2, "test_y_channel": False, "better": "higher"}
+SUFFIX = "suffix: no effect; saved images are named IMAGE_MODEL.png"
+
+# Written after the keys of BasicSR's option files for testing, of several years.
+SHAPES = {
+    "edsr": (
+        {"network_g": EDSR, "val": {"save_img": True, "suffix": None, "metrics": {"psnr": PSNR}}},
+        {"strict_load_g": True},
+        ["path.param_key_g: not given; params_ema is measured, BasicSR: params", f"val.{SUFFIX}"],
+    ),
+    "key": (
+        {"network_g": EDSR, "val": {"metrics": {"psnr": PSNR}}},
+        {"param_key_g": "params", "strict_load_g": False},
+        ["path.strict_load_g: no effect; weights always have to fit"],
+    ),
+    "gan": (
+        {"network_g": {**RRDBNET, "scale": 2}, "model_type": "ESRGANModel", "num_gpu": 2},
+        {"strict_load": True, "param_key_g": "params"},
+        [
+            "path.strict_load: no effect; weights always have to fit",
+            "model_type: ESRGANModel is measured as SRModel: network_g alone, on whole images",
+            "num_gpu: 2 GPUs are asked for; one is used",
+        ],
+    ),
+    "old": (
+        {"network_g": EDSR, "suffix": None, "crop_border": 4, "save_img": True},
+        {"param_key_g": "params_ema"},
+        [SUFFIX],
+    ),
+    "swinir": (
+        {
+            "network_g": {**SWINIR, "embed_dim": 4, "mlp_ratio": 2, "upsampler": "pixelshuffledirect"},
+            "model_type": "SwinIRModel",
+            "val": {"metrics": {"psnr": PSNR, "lpips": {**PSNR, "type": "calculate_lpips"}}},
+        },
+        {"param_key_g": "params"},
+        [
+            "model_type: SwinIRModel is measured as SRModel: network_g alone, on whole images",
+            "val.metrics.lpips is not measured; there are PSNR and SSIM",
+        ],
+    ),
+}
+
+
+@needs_basicsr
+@pytest.mark.parametrize("shape", SHAPES)
+def test_option_files_of_basicsr_are_accepted_and_differences_told(run, tmp_path, shape):
+    content, path, notes = SHAPES[shape]
+    make_set(tmp_path / "datasets" / "Set5")
+    weights = ARCHS.build(content["network_g"]).state_dict()
+    torch.save({"params": weights, "params_ema": weights}, tmp_path / "net_g.pth")
+    place = "pretrain_model_g" if shape == "gan" else "pretrain_network_g"
+    common = {"name": "run", "scale": 2, "num_gpu": 0, "manual_seed": 0, "model_type": "SRModel"}
+    options = {**common, "datasets": {"test_1": SET}, **content, "path": {place: "net_g.pth", **path}}
+    (tmp_path / "test.yml").write_text(yaml.safe_dump(options))
+    code, output, errors = run("-opt", "test.yml", "--device", "cpu")
+    assert code == 0, errors
+    assert sorted(errors.splitlines()) == sorted(f"imdn-kd: {note}" for note in notes)
+    assert rows(output)[0][:3] == ["net_g", "x2", "Set5"]
+    assert ("RGB" in output) == ("val" in content)
+    assert ("4 px" in output) == (shape == "old")
+    assert (tmp_path / "experiments" / "run" / "visualization").is_dir() == (shape in ("edsr", "old"))
+
+
+def test_option_files_without_hr_images_or_for_video_are_refused(run, tmp_path):
+    base = {"name": "run", "scale": 2, "datasets": {"test": {**SET, "type": "SingleImageDataset"}}}
+    (tmp_path / "a.yml").write_text(yaml.safe_dump(base))
+    code, _, errors = run("-opt", "a.yml")
+    assert code == 2
+    assert "imdn-kd upscale" in errors
+    (tmp_path / "b.yml").write_text(yaml.safe_dump({**base, "model_type": "VideoRecurrentModel"}))
+    assert run("-opt", "b.yml").code == 2
+
+
+@needs_basicsr
+def test_a_checkpoint_of_basicsr_is_measured_by_its_arch(run, tmp_path):
+    make_set(tmp_path / "mine")
+    torch.save({"params": ARCHS.build(EDSR).state_dict()}, tmp_path / "edsr.pth")
+    arch = "EDSR: {num_in_ch: 3, num_out_ch: 3, num_feat: 4, num_block: 1, upscale: 2}"
+    code, output, errors = run("-m", "edsr.pth", "-m", "bicubic", "--arch", arch, "mine", "--device", "cpu")
+    assert (code, errors) == (0, "")
+    assert [row[0] for row in rows(output)] == ["bicubic", "edsr"]
+    code, _, errors = run("-m", "edsr.pth", "mine")
+    assert code == 2
+    assert "--arch" in errors
+    assert run("-m", "edsr.pth", "--arch", "[EDSR]", "mine").code == 2
+
+
+@needs_shared
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "psnr"), [("DCTLSA_x4.pt", 32.523)])
+def test_teachers_have_their_figures_on_set5(run, name, psnr):
+    pytest.importorskip("spandrel")
+    code, output, _ = run("-m", SHARED / "weights" / "teachers" / name, SHARED / "benchmark" / "Set5", "--json")
+    assert code == 0
+    assert json.loads(output)["scores"][0]["psnr"] == pytest.approx(psnr, abs=0.002)
 
 
 def test_options_on_the_command_line_go_first(run, model, tmp_path):

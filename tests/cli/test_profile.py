@@ -5,9 +5,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import yaml
 
 from imdn_kd.archs.imdn import IMDN_RTC
 from imdn_kd.inference.model_file import ModelFile, save_model
+from tests.basicsr_compat import needs_basicsr
 from tests.cli.run import run as run_command
 
 
@@ -23,6 +25,19 @@ def test_table_of_the_paper(run):
     code, output, errors = run("--arch", "imdn", "--scale", "4", "--runs", "0")
     assert (code, errors) == (0, "")
     assert "| imdn | x4 | 1280x720 | 715,176 | 40.89 | 107.8 |" in output
+
+
+@needs_basicsr
+def test_networks_of_basicsr_by_type_and_by_option_file(run, tmp_path):
+    spec = {"num_in_ch": 3, "num_out_ch": 3, "num_feat": 64, "num_block": 16, "upscale": 4}
+    (tmp_path / "edsr_m.yml").write_text(yaml.safe_dump({"network_g": {"type": "EDSR", **spec}}))
+    code, output, errors = run("--arch", f"EDSR: {json.dumps(spec)}", "-opt", "edsr_m.yml", "--runs", "0", "--json")
+    assert (code, errors) == (0, "")
+    # EDSR-M x4: 1.5 million parameters, 114 G multi-adds (Lim et al., CVPR Workshops 2017).
+    counts = [profile["counts"] for profile in json.loads(output)["profiles"]]
+    assert counts[0] == counts[1]
+    assert counts[0]["parameters"] == 1_517_571
+    assert counts[0]["multi_adds"] / 1e9 == pytest.approx(114.2, abs=0.3)
 
 
 def test_models_and_architectures(run):

@@ -5,13 +5,17 @@ import time
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from imdn_kd import zoo
 from imdn_kd.archs import IMDN_RTC
 from imdn_kd.inference.model_file import ModelFile, save_model
 from imdn_kd.inference.upscaler import Upscaler
+from imdn_kd.registry import ARCHS
+from tests.basicsr_compat import needs_basicsr
 from tests.cli.run import run, started
+from tests.shared_data import SHARED, needs_shared
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +51,37 @@ def test_one_file_to_a_file_is_what_the_upscaler_gives(capfd, model, tmp_path):
     assert result == (0, "1 done\n", "")
     with Image.open(source) as before, Image.open(tmp_path / "b.png") as after:
         assert np.array_equal(np.asarray(after), np.asarray(Upscaler(model)(before)))
+
+
+@needs_basicsr
+def test_a_checkpoint_of_basicsr_enlarges(capfd, tmp_path):
+    spec = {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_block": 1, "upscale": 2}
+    network = ARCHS.build(spec)
+    torch.save({"params": network.state_dict()}, tmp_path / "edsr.pth")
+    source = photo(tmp_path / "a.png")
+    arch = "EDSR: {num_in_ch: 3, num_out_ch: 3, num_feat: 4, num_block: 1, upscale: 2}"
+    one = run(capfd, "upscale", source, "-o", tmp_path / "one.png", "-m", tmp_path / "edsr.pth", "--arch", arch)
+    options = {"name": "run", "network_g": spec, "path": {"pretrain_network_g": str(tmp_path / "edsr.pth")}}
+    (tmp_path / "train.yml").write_text(yaml.safe_dump(options))
+    two = run(capfd, "upscale", source, "-o", tmp_path / "two.png", "-opt", tmp_path / "train.yml")
+    assert one == two == (0, "1 done\n", "")
+    with Image.open(source) as before:
+        expected = np.asarray(Upscaler(network, precision="fp32")(before))
+    for name in ("one.png", "two.png"):
+        with Image.open(tmp_path / name) as after:
+            assert np.array_equal(np.asarray(after), expected)
+    assert run(capfd, "upscale", source, "-o", tmp_path / "b.png", "--arch", arch).code == 2
+
+
+@needs_shared
+@pytest.mark.parametrize("name", ["realesr-general-x4v3.pth", "DAT_light_x2_params.pth"])
+def test_a_checkpoint_of_spandrel_enlarges(capfd, tmp_path, name):
+    pytest.importorskip("spandrel")
+    source = photo(tmp_path / "a.png")
+    model = SHARED / "weights" / "teachers" / name
+    assert run(capfd, "upscale", source, "-o", tmp_path / "b.png", "-m", model) == (0, "1 done\n", "")
+    scale = 4 if "x4" in name else 2
+    assert size_of(tmp_path / "b.png") == (12 * scale, 10 * scale)
 
 
 def test_folders_keep_their_structure(capfd, model, tmp_path):

@@ -9,9 +9,11 @@ from torch import Tensor
 from imdn_kd import zoo
 from imdn_kd.archs import IMDN, IMDN_RTC, ModelInfo, SRNetwork
 from imdn_kd.errors import InputError
+from imdn_kd.image.io import Picture, write_image
 from imdn_kd.image.resize import imresize
 from imdn_kd.inference.model_file import ModelFile, save_model
 from imdn_kd.inference.upscaler import Upscaler
+from tests.refused import refused
 
 
 class Repeat(SRNetwork):
@@ -135,6 +137,42 @@ def test_what_is_not_enlarged_needs_no_network():
     upscaler = Upscaler(Repeat())
     np.testing.assert_array_equal(upscaler(pixels, 1), pixels)
     np.testing.assert_allclose(upscaler(pixels, size=(5, 9)), imresize(pixels, size=(5, 9)), atol=1)
+
+
+def test_size_is_in_the_order_of_the_image_kind(tmp_path):
+    """(width, height) where images have a width, (height, width) where they have a shape."""
+    pixels, upscaler = random_pixels(6, 9, 3), Upscaler(Repeat())
+    write_image(tmp_path / "photo.png", Picture(pixels))
+    for wanted in ("size", "fit"):
+        target = {wanted: (17, 11)}
+        image = upscaler(Image.fromarray(pixels), **target)
+        picture = upscaler(Picture(pixels), **target)
+        assert image.size == (picture.width, picture.height) == ((17, 11) if wanted == "size" else (16, 11))
+        np.testing.assert_array_equal(upscaler(str(tmp_path / "photo.png"), **target).pixels, picture.pixels)
+        np.testing.assert_array_equal(np.asarray(image), picture.pixels)
+        turned = {wanted: (11, 17)}
+        np.testing.assert_array_equal(upscaler(pixels, **turned), picture.pixels)
+        tensor = upscaler(torch.from_numpy(pixels).permute(2, 0, 1), **turned)
+        np.testing.assert_array_equal(tensor.permute(1, 2, 0), picture.pixels)
+
+
+def test_a_path_gives_a_picture_with_what_the_file_says(tmp_path):
+    pixels = random_pixels(4, 5, 3)
+    write_image(tmp_path / "photo.png", Picture(pixels, dpi=(300.0, 300.0)))
+    large = Upscaler(Repeat())(tmp_path / "photo.png")
+    np.testing.assert_array_equal(large.pixels, repeat(pixels))
+    assert large.dpi == pytest.approx((300, 300), abs=0.02)
+    with pytest.raises(InputError) as caught:
+        Upscaler(Repeat())(tmp_path / "none.png")
+    assert "none.png" in str(caught.value)
+
+
+def test_any_module_that_enlarges_is_a_model():
+    module = torch.nn.Upsample(scale_factor=2)
+    pixels = random_pixels(5, 6, 3)
+    np.testing.assert_array_equal(Upscaler(module)(pixels), repeat(pixels))
+    with refused("model.not-super-resolution"):
+        Upscaler(torch.nn.Conv2d(3, 4, 1))
 
 
 def test_a_network_of_factor_1_gets_the_enlarged_image():
@@ -303,7 +341,7 @@ def test_no_memory_for_the_result_is_one_line():
         def forward(self, image: Tensor) -> Tensor:
             raise MemoryError
 
-    with pytest.raises(InputError, match="not enough memory to enlarge 4x4 px to 8x8 px"):
+    with refused("inference.out-of-memory"):
         Upscaler(Huge(), crop="whole")(random_pixels(4, 4, 3))
 
 
@@ -318,5 +356,5 @@ def test_no_memory_for_the_result_is_one_line():
     ],
 )
 def test_gigantic_results_are_refused_before_the_work(scale, wanted):
-    with pytest.raises(InputError, match="ask for a smaller size"):
+    with refused("size.too-large"):
         Upscaler(Repeat(scale=scale))(random_pixels(3, 3, 3), **wanted)

@@ -3,19 +3,19 @@ import torch
 from safetensors.torch import save_file
 
 from imdn_kd.archs import IMDN, IMDN_RTC
-from imdn_kd.errors import InputError
 from imdn_kd.inference.model_file import ModelFile, save_model
 from imdn_kd.inference.weights import load_weights, read_weights
 from imdn_kd.registry import ARCHS
 from tests.basicsr_compat import import_basicsr
+from tests.refused import refused
 
 
 def equal(found, expected):
     return list(found) == list(expected) and all(torch.equal(found[key], expected[key]) for key in expected)
 
 
-def fails(call, path, *words):
-    with pytest.raises(InputError) as caught:
+def fails(call, path, code, *words):
+    with refused(code) as caught:
         call()
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
@@ -50,14 +50,24 @@ def test_the_key_chooses_among_the_weights_of_a_checkpoint(tmp_path):
         assert equal(read_weights(path, key), weights)
     torch.save({"params": sets["params"]}, path)
     assert equal(read_weights(path), sets["params"])
-    fails(lambda: read_weights(path, "params_ema"), path, "no key 'params_ema', but: params")
+    fails(lambda: read_weights(path, "params_ema"), path, "model.no-such-key", "no key 'params_ema', but: params")
 
 
 def test_a_key_that_is_not_there_is_one_line(tmp_path):
     torch.save({"a": torch.rand(2)}, tmp_path / "plain.pth")
-    fails(lambda: read_weights(tmp_path / "plain.pth", "params"), tmp_path / "plain.pth", "no key 'params', but: a")
+    fails(
+        lambda: read_weights(tmp_path / "plain.pth", "params"),
+        tmp_path / "plain.pth",
+        "model.no-such-key",
+        "no key 'params', but: a",
+    )
     save_file({"a": torch.rand(2)}, tmp_path / "w.safetensors")
-    fails(lambda: read_weights(tmp_path / "w.safetensors", "params"), tmp_path / "w.safetensors", "leave the key out")
+    fails(
+        lambda: read_weights(tmp_path / "w.safetensors", "params"),
+        tmp_path / "w.safetensors",
+        "model.no-such-key",
+        "leave the key out",
+    )
     torch.save({"iter": 3}, tmp_path / "state.pth")
     fails(lambda: read_weights(tmp_path / "state.pth", "iter"), tmp_path / "state.pth", "holds no weights, but: iter")
 

@@ -13,9 +13,11 @@ from torch import nn
 
 from imdn_kd.archs.base import SRNetwork
 from imdn_kd.errors import InputError
+from imdn_kd.inference.model_file import ModelFile, load_model, save_model
 from imdn_kd.inference.upscaler import Upscaler
 from imdn_kd.integrations import spandrel as ours
 from imdn_kd.integrations.spandrel import load_spandrel
+from imdn_kd.registry import ARCHS
 from tests.shared_data import SHARED, needs_shared, set5_pairs
 
 INSTALLED = importlib.util.find_spec("spandrel") is not None
@@ -173,7 +175,7 @@ def damaged(path):
 @pytest.mark.parametrize(
     ("write", "words"),
     [
-        (lambda path: torch.save({"a.weight": torch.ones(2)}, path), "does not know this network (the first tensors: "),
+        (lambda path: torch.save({"a.weight": torch.ones(2)}, path), "knows this network (the first tensors: "),
         (lambda path: torch.save({"model": 3}, path), "holds no weights"),
         (lambda path: path.write_text("hello"), "not a model file"),
         (lambda path: None, "cannot read it"),
@@ -220,6 +222,50 @@ def test_networks_that_make_something_else_of_an_image_are_refused(tmp_path, mon
     words = "file.pth: SAFMN cannot be used for the super-resolution of single images"
     torch.save(theirs("SAFMN").state_dict(), tmp_path / "file.pth")
     assert words in message_of(lambda: load_spandrel(tmp_path / "file.pth"))
+
+
+@needs_spandrel
+@pytest.mark.parametrize("name", ["SPAN", "SAFMN", "Compact"])
+def test_its_networks_are_built_by_type(name, tmp_path):
+    network = ARCHS.build({"type": f"spandrel/{name}", **NETWORKS[name]})
+    image = picture(16, 16)
+    assert type(network).__bases__[1] is type(theirs(name))
+    assert network(image).shape[2] == network.info.scale * 16
+    network.eval()
+    save_model(tmp_path / "a.safetensors", ModelFile(network))
+    again = load_model(tmp_path / "a.safetensors").network
+    with torch.no_grad():
+        assert torch.equal(again(image), network(image))
+    assert again.spec == network.spec
+
+
+@needs_spandrel
+def test_a_checkpoint_of_spandrel_is_a_model_like_any_other(tmp_path):
+    network = loaded("SAFMN", tmp_path)
+    found = load_model(tmp_path / "SAFMN.pth").network
+    assert (type(found), found.spec) == (type(network), network.spec)
+    save_model(tmp_path / "a.safetensors", ModelFile(network))
+    assert load_model(tmp_path / "a.safetensors").network.spec == network.spec
+
+
+@needs_spandrel
+@pytest.mark.parametrize(
+    ("spec", "code"),
+    [
+        ({"type": "spandrel/SPAM"}, "registry.unknown-name"),
+        ({"type": "spandrel/../os"}, "registry.unknown-name"),
+        ({"type": "spandrel/SPANArch"}, "registry.unknown-name"),
+        ({"type": "spandrel/SPAN", "num_in_ch": 3, "num_out_ch": 3, "depth": 2}, "registry.unknown-option"),
+        ({"type": "spandrel/SPAN"}, "registry.missing-option"),
+        ({"type": "spandrel/SAFMN", "dim": "wide"}, "registry.invalid-value"),
+        ({"type": "spandrel/DnCNN"}, "model.not-super-resolution"),
+    ],
+)
+def test_what_cannot_be_built_by_type_is_refused(spec, code):
+    with pytest.raises(InputError) as caught:
+        ARCHS.build(spec)
+    if code != "model.not-super-resolution":  # a denoiser enlarges by 1
+        assert caught.value.code == code
 
 
 def test_without_spandrel_there_is_one_line(monkeypatch, tmp_path):
