@@ -26,7 +26,7 @@ class AdoptedNetwork(SRNetwork):
         return [] if self._info.global_pool_modules else super().segments()
 
     def forward(self, image: Tensor) -> Tensor:
-        """Enlarge images N x C x H x W."""
+        """Upscale images N x C x H x W."""
         image = image.clone()  # some change their input in place, as spandrel's RCAN
         if image.dtype not in (torch.bfloat16, torch.float16):
             sr: Tensor = super().forward(image)

@@ -78,7 +78,7 @@ class Critic(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Adds to every pixel what it takes from all pixels (SAGAN, Zhang et al., ICML 2019, section 3).
+    """Self-attention over all pixels (SAGAN, Zhang et al., ICML 2019, https://arxiv.org/abs/1805.08318, section 3).
 
     out = gamma * o + x, where o is the mean of the values of all pixels, weighted by the softmax over the keys of
     <query, key>, without the 1 / sqrt(d) of transformers. `gamma` is learnt and 0 at first.

@@ -1,6 +1,7 @@
 """The IMDN family.
 
-Hui et al., "Lightweight Image Super-Resolution with Information Multi-distillation Network", ACM Multimedia 2019.
+Hui et al., "Lightweight Image Super-Resolution with Information Multi-distillation Network", ACM Multimedia 2019,
+https://arxiv.org/abs/1909.11856.
 Module names follow the official checkpoints, so these load strictly.
 """
 
@@ -125,7 +126,7 @@ class _IMDNBody(SRNetwork):
         return [self.get_submodule(f"IMDB{k}") for k in range(1, self.num_block + 1)]  # type: ignore[misc]
 
     def forward(self, image: Tensor) -> Tensor:
-        """Enlarge images N x C x H x W, sides multiples of `info.size_multiple`."""
+        """Upscale images N x C x H x W, sides multiples of `info.size_multiple`."""
         head = x = self.fea_conv(image)
         outputs = [x := block(x) for block in self.blocks]
         return self._tail(head, outputs)
@@ -165,13 +166,13 @@ class _IMDNBody(SRNetwork):
 
 @ARCHS.register
 class IMDN(_IMDNBody):
-    """IMDN: enlarges by `upscale`; with upscale 1 a restoration network.
+    """IMDN: upscales by `upscale`; with upscale 1 a restoration network.
 
     Args:
         num_in_ch: channels of the image.
         num_feat: channels of the features (64 in the paper).
         num_block: number of blocks (6 in the paper).
-        upscale: factor, 1 or more.
+        upscale: scale, 1 or more.
         distillation_rate: share of the channels kept at each split.
     """
 
@@ -205,7 +206,7 @@ class IMDN(_IMDNBody):
 
 @ARCHS.register
 class IMDN_AS(_IMDNBody):  # noqa: N801 - the name of the paper
-    """IMDN for any scale factor: the input is the image already enlarged to the wanted size.
+    """IMDN for any scale: the input is the image already upscaled to the wanted size.
 
     Two convolutions of stride 2 bring it down to a quarter, the body works there, and an x4 tail brings it back.
     Arguments as in IMDN.
@@ -286,7 +287,7 @@ class IMDN_RTC(SRNetwork):  # noqa: N801 - the name of the authors
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """Enlarge images N x C x H x W."""
+        """Upscale images N x C x H x W."""
         sr: Tensor = self.model(image)
         return sr
 
@@ -330,7 +331,7 @@ class IMDN_RTE(SRNetwork):  # noqa: N801 - the name of the authors
     """The IMDN of the competition "AI in RTE" 2020, which works at half the size of the input: x2 with a tail of x4.
 
     No global pooling. The released weights were trained for images with noise, on values in 0..255. Arguments as in
-    IMDN; the factor is 2.
+    IMDN; the scale is 2.
     """
 
     def __init__(
@@ -356,7 +357,7 @@ class IMDN_RTE(SRNetwork):  # noqa: N801 - the name of the authors
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """Enlarge images N x C x H x W by 2, sides even."""
+        """Upscale images N x C x H x W by 2, sides even."""
         head = x = self.fea_conv(image)
         for k in range(1, self.num_block + 1):
             x = self.get_submodule(f"block{k}")(x)
@@ -384,7 +385,7 @@ def imdn_l(*, upscale: int = 4, num_in_ch: int = 3) -> IMDN:
 
 @ARCHS.register
 def imdn_as(*, num_in_ch: int = 3) -> IMDN_AS:
-    """Any scale factor from one model."""
+    """Any scale from one model."""
     return IMDN_AS(num_in_ch=num_in_ch)
 
 

@@ -45,7 +45,7 @@ class Plain(SRNetwork):
         num_in_ch: channels of the image.
         num_feat: channels of the features.
         num_block: convolutions between head and tail.
-        upscale: factor, 1 or more.
+        upscale: scale, 1 or more.
     """
 
     def __init__(self, *, num_in_ch: int = 3, num_feat: int = 32, num_block: int = 6, upscale: int = 4) -> None:
@@ -70,7 +70,7 @@ class Plain(SRNetwork):
         return ModelInfo(scale=self.upscale, receptive_radius=self.num_block + 2, num_in_ch=self.num_in_ch)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Enlarge images N x C x H x W."""
+        """Upscale images N x C x H x W."""
         detail = self.tail(self.body(self.head(image))).unflatten(1, (self.num_in_ch, self.upscale**2))
         sr: Tensor = self.shuffle((detail + image.unsqueeze(2)).flatten(1, 2))
         return sr

@@ -1,4 +1,4 @@
-"""`wrap`: any module that enlarges images as a network of the toolkit."""
+"""`wrap`: any module that upscales images as a network of the toolkit."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def wrap(
     num_in_ch: int | None = None,
     spec: Mapping[str, Any] | None = None,
 ) -> SRNetwork:
-    """Make a student, a teacher or an upscaler of any module that enlarges images.
+    """Make a student, a teacher or an upscaler of any module that upscales images.
 
     Size multiple, smallest size, receptive field and global pooling are measured by running a copy, in a second or so.
     The result states them as `info`; `print(network.info)` is one readable line, which is logged too. Where the
@@ -39,7 +39,7 @@ def wrap(
 
     Args:
         module: from images N x C x H x W in [0, 1] to N x C x sH x sW, in eval mode without randomness.
-        scale: the factor s that is expected; by default the one that is measured.
+        scale: s, as expected (default: as measured).
         num_in_ch: C; by default 3, or what the first convolution takes.
         spec: `{"type": name, **keywords}` by which the registry builds the network again; without it, it cannot be
             saved as a model file.
@@ -54,7 +54,7 @@ def wrap(
     """
     if not isinstance(module, nn.Module) or isinstance(module, torch.jit.ScriptModule):
         raise InputError(
-            f"a {type(module).__name__} cannot be wrapped; give a torch.nn.Module that enlarges images, not scripted",
+            f"a {type(module).__name__} cannot be wrapped; give a torch.nn.Module that upscales images, not scripted",
             code="model.not-a-module",
         )
     name = type(module).__name__

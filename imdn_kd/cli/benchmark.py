@@ -53,7 +53,7 @@ def benchmark(
 ) -> None:
     """Score models on data sets: PSNR and SSIM, by the protocol of published tables.
 
-    A data set is a folder of originals, or one with HR/ and LRbicx2/ ... in it; low-resolution images are made by
+    A data set is a folder of HR images, or one with HR/ and LRbicx2/ ... in it; missing LR images are made by
     MATLAB's bicubic where there are none.
 
     imdn-kd benchmark --model IMDN_x4.pth --data Set5 Set14

@@ -19,14 +19,16 @@ def upscale(
         Path | None,
         typer.Option("-opt", "--options", metavar="FILE", help="Take network and weights from a BasicSR option file."),
     ] = None,
-    scale: Annotated[float | None, typer.Option("--scale", "-s", help="Factor, any number from 1.")] = None,
+    scale: Annotated[
+        float | None, typer.Option("--scale", "-s", help="Scale, any number from 1 (default: that of the model).")
+    ] = None,
     size: Annotated[
         str | None,
         typer.Option(metavar="WxH", help="Size of the result in px, as in 3840x2160."),
     ] = None,
     fit: Annotated[
         str | None,
-        typer.Option(metavar="WxH", help="Largest size of the same shape inside this one."),
+        typer.Option(metavar="WxH", help="Largest size with the aspect ratio of the image inside this one."),
     ] = None,
     fast: Annotated[bool, typer.Option("--fast", help="Without --model: the fastest student, not the best.")] = False,
     self_ensemble: opt.SelfEnsemble = False,
@@ -36,9 +38,9 @@ def upscale(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
     format: Annotated[
-        str | None, typer.Option(metavar="SUFFIX", help="Format of the outputs, as in png; by default as the input.")
+        str | None, typer.Option(metavar="SUFFIX", help="Format of the outputs, e.g. png (default: as the input).")
     ] = None,
-    quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG and WebP.")] = 95,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="Quality of JPEG and WebP.")] = 95,
     device: opt.Device = "auto",
     precision: opt.PrecisionOption = opt.Precision.auto,
     crop: opt.CropOption = opt.Crop.exact,
@@ -48,7 +50,7 @@ def upscale(
     imports: opt.Imports = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a report as JSON.")] = False,
 ) -> None:
-    """Enlarge images of any size and kind with a super-resolution model.
+    """Upscale images of any size and kind with a super-resolution model.
 
     A file that cannot be enlarged is reported at the end and does not stop the rest; the exit code is then 1.
     """
@@ -77,7 +79,7 @@ def upscale(
         if model is None:
             model, key = file.weights, file.key
     if spec is not None and model is None:
-        raise InputError("a network without weights cannot enlarge; give its file (--model)", code="cli.no-weights")
+        raise InputError("a network without weights cannot upscale; give its file (--model)", code="cli.no-weights")
     upscaler = Upscaler(
         None if model is None else load_model(model, spec, key=key),
         device=device,

@@ -1,4 +1,4 @@
-"""Enlarging many image files: which file goes where, and one after the other without stopping at a bad one."""
+"""Upscaling many image files: which file goes where, and one after the other without stopping at a bad one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class FileJob:
 
 @dataclass(frozen=True)
 class FileResult:
-    """What became of a job.
+    """Result of a job.
 
     Attributes:
         job: what was to be done.

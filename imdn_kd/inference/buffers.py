@@ -1,4 +1,4 @@
-"""Places that crops are read from and written to: tensors, scratch files, arrays of pixels."""
+"""Buffers that tiles are read from and written to: tensors, scratch files, arrays of pixels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ROWS = 16  # written at a time: few calls, and little memory where a copy must 
 
 
 class TileBuffer(ABC):
-    """A map of height x width px with channels.
+    """Pixels or features of height x width, read and written by tiles.
 
     A box on an image may reach beyond the bottom and right edges, where sides were rounded up for a network: reading
     repeats the last row and column, writing leaves out what is beyond.

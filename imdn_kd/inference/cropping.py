@@ -110,7 +110,7 @@ class AdaptiveCropping(nn.Module):
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:
-        """Enlarge images N x C x H x W, in the dtype and on the device of the network, to N x C x sH x sW."""
+        """Upscale images N x C x H x W, in the dtype and on the device of the network, to N x C x sH x sW."""
         if image.dim() != 4 or 0 in image.shape:
             raise InputError(
                 f"an image batch is N x C x H x W with no side 0, got {tuple(image.shape)}", code="image.shape"
@@ -127,7 +127,7 @@ class AdaptiveCropping(nn.Module):
 
     @torch.no_grad()
     def run(self, image: TileBuffer, sr: TileBuffer, on_progress: Callable[[float], None] | None = None) -> None:
-        """Enlarge one image from buffer to buffer, so that neither must be held as a float tensor.
+        """Upscale one image from buffer to buffer, so that neither must be held as a float tensor.
 
         Args:
             image: H x W px.

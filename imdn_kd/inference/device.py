@@ -1,4 +1,4 @@
-"""Where a network runs and in which precision."""
+"""Device and precision of a network."""
 
 from __future__ import annotations
 

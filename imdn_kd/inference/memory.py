@@ -1,4 +1,4 @@
-"""How much memory there is, and how much a computation takes."""
+"""Free memory, and the peak memory of a computation."""
 
 from __future__ import annotations
 

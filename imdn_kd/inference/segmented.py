@@ -27,7 +27,8 @@ STATE_SHARE = 0.75
 class RunningStats:
     """Mean and population standard deviation of each channel over pixels that come in parts, merged in float64.
 
-    Chan et al., "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979.
+    After Chan, Golub and LeVeque, "Algorithms for Computing the Sample Variance", The American Statistician 1983,
+    https://doi.org/10.1080/00031305.1983.10483115.
     """
 
     def __init__(self) -> None:
@@ -70,7 +71,7 @@ class FeatureSpec:
 
 @dataclass(frozen=True)
 class SegmentCost:
-    """What running a segment takes.
+    """Memory that a segment takes.
 
     Attributes:
         pixel_bytes: bytes alive at the same time per px of the tile of the input image, inputs left out.

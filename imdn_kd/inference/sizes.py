@@ -1,4 +1,4 @@
-"""How large a result is to be, and which networks lead there."""
+"""Target sizes, and the networks that reach them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def target_size(source: Size, *, scale: float | None = None, size: Size | None =
 
     Args:
         source: size of the input.
-        scale: factor for both sides, at least 1; sides are rounded up, as MATLAB does.
+        scale: of both sides, at least 1; sides are rounded up, as MATLAB does.
         size: this very size, whatever it does to the aspect ratio.
         fit: the largest size of the same aspect ratio inside this one; no side falls below 1 px.
 

@@ -1,4 +1,4 @@
-"""Where to cut an image, so that a tile with its overlap fits into a number of pixels."""
+"""Tile planning: where to cut an image so that each tile with its overlap fits a number of pixels."""
 
 from __future__ import annotations
 

@@ -40,11 +40,11 @@ _LUMA = np.array([65.481, 128.553, 24.966], dtype=np.float32) / np.float32(219)
 
 
 class Upscaler:
-    """Enlarges images with a super-resolution network.
+    """Upscales images with a super-resolution network.
 
     Args:
         model: a student of the zoo by name; a model file, or any checkpoint that spandrel knows; a network, or any
-            `nn.Module` that enlarges images (see `wrap`); or None for the best student for the scale asked.
+            `nn.Module` that upscales images (see `wrap`); or None for the best student for the scale asked.
         arch: the network of a file that does not say it: `{"type": "EDSR", "num_feat": 64, ...}`; see `load_model`.
         device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, `mps`.
         precision: `fp32`, `bf16`, `fp16` (GPU only), or `auto`: bf16 on GPUs that have it, otherwise fp32.
@@ -99,7 +99,7 @@ class Upscaler:
 
     @property
     def scale(self) -> int:
-        """The factor that is used if none is asked for: that of the network, the largest if there are several."""
+        """Default scale: that of the network, or the largest of several."""
         return max(self._scales)
 
     @overload
@@ -133,17 +133,17 @@ class Upscaler:
         fit: tuple[int, int] | None = None,
         on_progress: Progress | None = None,
     ) -> Picture | Image.Image | ImageArray | Tensor:
-        """Enlarge `image`.
+        """Upscale `image`.
 
-        The nearest network at or above the factor is run (several one after the other if none is large enough), and the
-        result is brought to the size with MATLAB's bicubic. A network of factor 1 (IMDN_AS, restoration) gets the image
-        enlarged beforehand; the others are not run where the target is not larger than the image.
+        The nearest network at or above the scale is run (several one after the other if none is large enough), and the
+        result is brought to the size with MATLAB's bicubic. A network of scale 1 (IMDN_AS, restoration) gets the image
+        upscaled beforehand; the others are not run where the target is not larger than the image.
 
         Args:
             image: the path of an image file, or a `Picture` read from one; a PIL image; an array H x W, H x W x 2 (grey
                 and alpha), H x W x 3 or H x W x 4 of uint8, uint16 (full range of the type) or float32 (nominally 0 to
                 1); or a tensor C x H x W or N x C x H x W of uint8 or floating point. Alpha is enlarged by itself.
-            scale: any factor from 1 up; by default the factor of the network.
+            scale: any number from 1 up (default: that of the network).
             size: of the result, instead of `scale`: (width, height) for paths, pictures and PIL images, as in PIL and
                 on the command line; (height, width) for arrays and tensors, as in their shapes.
             fit: largest size of a result that keeps its aspect ratio, instead of `scale`; in the same order as `size`.
@@ -171,7 +171,7 @@ class Upscaler:
             except (MemoryError, RuntimeError) as error:
                 if is_out_of_memory(error):
                     raise InputError(
-                        f"not enough memory to enlarge {pixels.shape[1]}x{pixels.shape[0]} px to "
+                        f"not enough memory to upscale {pixels.shape[1]}x{pixels.shape[0]} px to "
                         f"{target[1]}x{target[0]} px; ask for a smaller size, or use crop mode 'exact' with less "
                         "memory",
                         code="inference.out-of-memory",

@@ -31,7 +31,7 @@ logger = logging.getLogger("basicsr")
 
 
 class DistillModel(_models.SRModel):  # type: ignore[misc, name-defined]
-    """SRModel, whose network learns from teachers as well.
+    """BasicSR's SRModel with knowledge distillation from teachers.
 
     An option file says `model_type: DistillModel` and has `network_t` and `distill` as our own have, besides what
     SRModel needs, of which losses (`pixel_opt`, and `fft_opt` as here) may be left out. Adapters learn by

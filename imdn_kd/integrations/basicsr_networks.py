@@ -130,7 +130,7 @@ class _MixedPrecision(nn.Module):
     """For networks that make fp32 tensors as they run: these need autocast where the weights are of 16 bits."""
 
     def forward(self, image: Tensor) -> Tensor:
-        """Enlarge images N x C x H x W."""
+        """Upscale images N x C x H x W."""
         if image.dtype not in (torch.bfloat16, torch.float16):
             sr: Tensor = super().forward(image)
             return sr

@@ -73,7 +73,7 @@ def load_spandrel(path: Path | str, key: str | None = None) -> SRNetwork:
     name = descriptor.architecture.name
     if descriptor.purpose != "SR":
         raise InputError(
-            f"{path}: a network of the kind {name} for {descriptor.purpose.lower()}, not one that enlarges images",
+            f"{path}: a network of the kind {name} for {descriptor.purpose.lower()}, not one that upscales images",
             code="model.not-super-resolution",
         )
     if descriptor.input_channels != descriptor.output_channels:
@@ -186,7 +186,7 @@ def _with_buffers_of_dat(path: Path, weights: dict[str, Tensor]) -> dict[str, Te
     """Add buffers to those weights of DAT that lack them: the size of its windows is told by buffers alone.
 
     Known are the windows of DAT-light (Chen et al., "Dual Aggregation Transformer for Image Super-Resolution", ICCV
-    2023, and its released options).
+    2023, https://arxiv.org/abs/2308.03364, and its released options).
     """
     first = "layers.0.blocks.0.attn.attns.0"
     if f"{first}.pos.pos_proj.weight" not in weights or f"{first}.rpe_biases" in weights:
