@@ -59,7 +59,7 @@ def read_weight_file(path: Path, key: str | None = None) -> WeightFile:
             head = file.read(16)
     except OSError as error:
         raise InputError(
-            f"{path}: cannot read it ({error.strerror}); give the path of a model file", code="model.unreadable"
+            f"{path}: cannot read it ({error.strerror}); give the path of a model file", code="model.cannot-read"
         ) from error
     if head[8:9] == b"{":
         weights, metadata = _read_safetensors(path)

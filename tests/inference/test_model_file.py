@@ -101,8 +101,8 @@ def test_official_checkpoints_are_recognised_by_content(name, tmp_path):
 
 
 def test_missing_file_and_folder(tmp_path):
-    fails(tmp_path / "none.pth", "model.not-found", "no such model file")
-    fails(tmp_path, "model.unreadable", "directory")
+    fails(tmp_path / "none.pth", "zoo.not-found", "no such model file")
+    fails(tmp_path, "model.cannot-read", "directory")
 
 
 def saved(content) -> bytes:

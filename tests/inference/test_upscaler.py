@@ -281,7 +281,7 @@ def test_the_zoo_gives_the_best_student_for_the_factor():
     assert upscaler(pixels, 5.5).shape == (33, 33, 3)
     assert Upscaler("imdn_rtc_x2").scale == 2
     assert Upscaler(fast=True).scale == 3
-    with refused("model.not-found") as caught:
+    with refused("zoo.not-found") as caught:
         Upscaler("imdn_x9")
     assert "imdn_rtc_x2, imdn_rtc_x3" in str(caught.value)
 
@@ -294,7 +294,7 @@ def test_the_index_of_the_zoo_lists_what_is_there():
 def test_an_empty_zoo_is_said(tmp_path, monkeypatch):
     (tmp_path / "index.json").write_text("[]")
     monkeypatch.setattr(zoo, "FOLDER", tmp_path)
-    with refused("zoo.empty"):
+    with refused("zoo.no-student"):
         Upscaler()
 
 
