@@ -31,7 +31,7 @@ def benchmark(
     ] = None,
     arch: opt.Arch = None,
     scale: Annotated[
-        int | None, typer.Option("--scale", "-s", min=2, help="Factor; by default that of each model.")
+        int | None, typer.Option("--scale", "-s", min=2, help="Scale (default: that of each model).")
     ] = None,
     root: Annotated[Path, typer.Option(help="Folder of the data sets that are given by name.")] = Path("datasets"),
     options: Annotated[

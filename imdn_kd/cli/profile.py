@@ -40,7 +40,7 @@ def profile(
         str | None, typer.Option(metavar="WxH", help="Size of the input in px, instead of --size.")
     ] = None,
     runs: Annotated[int, typer.Option(min=0, help="How many runs are timed; 0 to count only.")] = 10,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU.", show_default="as PyTorch is set")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_default="as PyTorch is set")] = None,
     device: opt.Device = "auto",
     precision: opt.PrecisionOption = opt.Precision.fp32,
     output: Annotated[

@@ -47,7 +47,7 @@ class DatasetOptions(Options):
     def _has_hr_images(cls, name: str) -> str:
         if name == "SingleImageDataset":
             raise PydanticCustomError(
-                "no_hr", "SingleImageDataset has no HR images to measure against; enlarge its images by imdn-kd upscale"
+                "no_hr", "SingleImageDataset has no HR images to measure against; upscale them with imdn-kd upscale"
             )
         return name
 

@@ -79,7 +79,11 @@ def test_a_set_by_name_alone(tmp_path):
         ("scale: 4", "scale: 4\nscale: 2", "line 3: 'scale' is given twice"),
         ("scale: 4\n", "", "line 1: scale: Field required"),
         ("name: Set5", "type: PairedImageDataset", "line 4: datasets.test_1.name: Field required"),
-        ("name: Set5", "name: Set5\n    type: SingleImageDataset", "line 6: datasets.test_1.type: Input should be"),
+        (
+            "name: Set5",
+            "name: Set5\n    type: SingleImageDataset",
+            "line 6: datasets.test_1.type: SingleImageDataset has no HR",
+        ),
         ("crop_border: 4", "crop_border: -1", "line 14: val.metrics.psnr.crop_border: Input should be"),
         ("calculate_psnr", "calculate_nothing", "line 13: val.metrics.psnr.type: Input should be"),
         ("  metrics:", "  metrics:\n    ssim: {type: calculate_ssim, crop_border: 0}", "metrics differ in crop_border"),

@@ -189,14 +189,14 @@ IN_SCHEMA = {
         cut(gt_sizes=[16, 32], mini_batch_sizes=[2], iters=[4, 4]),
         "datasets.train: gt_sizes, mini_batch_sizes and iters must be of one length",
     ),
-    "kind of val set": (val_set(type="SingleImageDataset"), "datasets.val.type: Input should be 'PairedImageDataset'"),
+    "kind of val set": (val_set(type="SingleImageDataset"), "datasets.val.type: SingleImageDataset has no HR images"),
     "metrics differ": (
         {"val": {"metrics": {k: {"type": f"calculate_{k}", "crop_border": b} for k, b in (("psnr", 2), ("ssim", 4))}}},
         "val: metrics differ in crop_border or test_y_channel; give all of them the same",
     ),
     "metric unknown": (
-        {"val": {"metrics": {"lpips": {"type": "calculate_lpips", "crop_border": 2}}}},
-        "val.metrics.lpips.type: Input should be 'calculate_psnr', 'calculate_ssim' or 'calculate_niqe'",
+        {"val": {"metrics": {"mse": {"type": "calculate_mse", "crop_border": 2}}}},
+        "val.metrics.mse.type: Input should be 'calculate_psnr', 'calculate_ssim', 'calculate_niqe',",
     ),
     "key of weights": ({"path": {"param_key_g": "ema"}}, "path.param_key_g: Input should be 'params' or 'params_ema'"),
 }

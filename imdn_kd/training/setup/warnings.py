@@ -107,7 +107,7 @@ def _without_partner(options: TrainOptions) -> Iterator[str]:
     if val is not None and val.select_on_benchmark and val.select_on is None:
         yield "val.select_on_benchmark: no effect without select_on"
     for name, metric in {} if val is None else val.metrics.items():
-        if metric.better == "lower" and metric.type != "calculate_niqe":
+        if metric.better == "lower" and metric.type in ("calculate_psnr", "calculate_ssim"):
             yield f"val.metrics.{name}.better: no effect; higher is better"
 
 
