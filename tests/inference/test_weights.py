@@ -69,7 +69,12 @@ def test_a_key_that_is_not_there_is_one_line(tmp_path):
         "leave the key out",
     )
     torch.save({"iter": 3}, tmp_path / "state.pth")
-    fails(lambda: read_weights(tmp_path / "state.pth", "iter"), tmp_path / "state.pth", "holds no weights, but: iter")
+    fails(
+        lambda: read_weights(tmp_path / "state.pth", "iter"),
+        tmp_path / "state.pth",
+        "model.no-weights",
+        "holds no weights, but: iter",
+    )
 
 
 def test_weights_that_fit_are_taken_into_the_network_as_it_is(tmp_path):
@@ -106,7 +111,13 @@ def test_x4_starts_from_x2(tmp_path):
     for key, value in large.state_dict().items():
         assert torch.equal(value, before[key] if key.startswith("upsampler") else small.state_dict()[key])
     strictly = lambda: load_weights(IMDN(num_feat=8, num_block=1, upscale=4), path)  # noqa: E731
-    fails(strictly, path, "does not fit IMDN: upsampler.0.weight is (12, 8, 3, 3)", "give weights of this network")
+    fails(
+        strictly,
+        path,
+        "model.misfit",
+        "does not fit IMDN: upsampler.0.weight is (12, 8, 3, 3)",
+        "give weights of this network",
+    )
 
 
 def test_missing_and_unknown_tensors_are_told(tmp_path):
@@ -116,7 +127,7 @@ def test_missing_and_unknown_tensors_are_told(tmp_path):
     torch.save({**weights, "extra": torch.zeros(1)}, path)
     network = IMDN_RTC()
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    fails(lambda: load_weights(network, path), path, "model.0.bias is missing")
+    fails(lambda: load_weights(network, path), path, "model.misfit", "model.0.bias is missing")
     assert equal(network.state_dict(), before)
     problems = load_weights(network, path, strict=False)
     assert problems == ["model.0.bias is missing", "has a tensor that this does not have: extra"]
@@ -128,7 +139,12 @@ def test_what_cannot_be_taken_changes_nothing(tmp_path):
     network = IMDN_RTC()
     before = {key: value.clone() for key, value in network.state_dict().items()}
     torch.save({"a": torch.zeros(1)}, path)
-    fails(lambda: load_weights(network, path, strict=False), path, "no tensor in it fits IMDN_RTC")
+    fails(lambda: load_weights(network, path, strict=False), path, "model.misfit", "no tensor in it fits IMDN_RTC")
     torch.save({**before, "model.0.bias": torch.full((12,), float("inf"))}, path)
-    fails(lambda: load_weights(network, path, strict=False), path, "model.0.bias has values that are not finite")
+    fails(
+        lambda: load_weights(network, path, strict=False),
+        path,
+        "model.not-finite",
+        "model.0.bias has values that are not finite",
+    )
     assert equal(network.state_dict(), before)
