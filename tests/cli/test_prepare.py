@@ -72,7 +72,7 @@ def test_a_set_that_is_in_place_is_not_replaced_by_itself(folder, capfd):
     for more in ([], ["--overwrite"], ["--overwrite", "-o", "datasets"]):
         result = run(capfd, "prepare", "set5", *more)
         assert result.code == 2
-        assert "holds the originals themselves; choose another --output" in result.err
+        assert "contains the HR images themselves; choose another --output" in result.err
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -172,7 +172,7 @@ def test_flags_go_before_the_file(folder, capfd):
         (["lmdb", "photos"], "ends in .lmdb"),
         (["lmdb", "photos.lmdb", "--lr", "2=photos"], "photos.lmdb: no such folder"),
         (["store", "photos"], "photos: is not a store of images"),
-        (["sample", "sample_valid", "-o", "x"], "--output names one result"),
+        (["sample", "sample_valid", "-o", "x"], "--output takes one data set"),
         (["sample", "-opt", "mine.yml"], "an option file"),
         (["-opt", "nowhere.yml"], "nowhere.yml: cannot read it"),
         (["sample", "-o", "photos/0.png/x"], "cannot write there"),

@@ -221,7 +221,7 @@ def test_the_package_is_asked_for(folder, monkeypatch):
 
 def test_folders_that_are_not_there(tmp_path):
     assert error_of(tmp_path).code == "lmdb.name"
-    assert error_of(tmp_path / "none.lmdb").code == "data.not-found"
+    assert error_of(tmp_path / "none.lmdb").code == "lmdb.not-found"
 
 
 @pytest.mark.parametrize(

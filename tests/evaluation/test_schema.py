@@ -91,7 +91,7 @@ def test_a_set_by_name_alone(tmp_path):
         ("name: run", "name: !!python/object/apply:os.system ['true']", "line 1: is not plain YAML"),
         ("name: run", "name: [", "is not plain YAML"),
         ("scale: 4", "{x{: 4", "not plain YAML"),
-        ("scale: 4", "'{x}': 4", "no option is called '(x)'"),
+        ("scale: 4", "'{x}': 4", "no option is called '{x}'"),
     ],
 )
 def test_mistakes_are_one_line_with_place_and_key(tmp_path, old, new, message):
