@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -25,12 +25,18 @@ class PatchStage(NamedTuple):
     batch_size: int
 
 
+WANTED = {"StoreDataset": ("dataroot",), "PairedImageDataset": ("dataroot_gt", "dataroot_lq")}
+"""The paths that the data sets of this package need, by their `type`."""
+
+
 class TrainDataOptions(Options):
     """`datasets.train`: training data in BasicSR's keys, for its own data sets and for stores.
 
     Attributes:
         name: shown in messages.
-        type: `PairedImageDataset` (BasicSR's folders, meta-info files and LMDBs) or `StoreDataset`.
+        type: `PairedImageDataset` (BasicSR's folders, meta-info files and LMDBs), `StoreDataset`, or a data set of your
+            own, from `imports`.
+        options: what a data set of your own takes beside `scale`.
         dataroot: folder of the store.
         dataroot_gt: folder or LMDB of the HR images.
         dataroot_lq: folder or LMDB of the LR images.
@@ -62,7 +68,8 @@ class TrainDataOptions(Options):
     """
 
     name: str = "train"
-    type: Literal["PairedImageDataset", "StoreDataset"]
+    type: str
+    options: dict[str, Any] = Field(default_factory=dict)
     dataroot: UserPath | None = None
     dataroot_gt: UserPath | None = None
     dataroot_lq: UserPath | None = None
@@ -93,7 +100,9 @@ class TrainDataOptions(Options):
 
     @model_validator(mode="after")
     def _has_data(self) -> TrainDataOptions:
-        wanted = ("dataroot",) if self.type == "StoreDataset" else ("dataroot_gt", "dataroot_lq")
+        wanted = WANTED.get(self.type, ())
+        if wanted and self.options:
+            raise PydanticCustomError("no_effect", f"options is for data sets of your own, not for {self.type}")
         for key in wanted:
             if getattr(self, key) is None:
                 raise PydanticCustomError("no_data", f"{self.type} needs {key}")

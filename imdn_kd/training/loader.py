@@ -31,6 +31,8 @@ def open_images(options: TrainDataOptions, scale: float, planes: tuple[str, ...]
     spec: dict[str, Any] = {"type": options.type, "scale": scale}
     if options.type == "StoreDataset":
         spec |= {"dataroot": options.dataroot, "planes": planes}
+    elif options.type != "PairedImageDataset":
+        spec |= options.options
     else:
         spec |= {"dataroot_gt": options.dataroot_gt, "dataroot_lq": options.dataroot_lq}
         spec |= {"meta_info_file": options.meta_info_file, "io_backend": {"type": options.io_backend.type}}

@@ -14,6 +14,7 @@ from imdn_kd.errors import InputError
 from imdn_kd.image.io import Picture, write_image
 from imdn_kd.training.loader import cut_patches, open_images
 from tests.fake_set import picture
+from tests.refused import refused
 
 # The part `datasets.train` of BasicSR's options for MSRResNet x4, as documented there.
 BASICSR = """
@@ -94,7 +95,7 @@ def test_options_reach_the_patches():
     [
         ({"type": "StoreDataset"}, "StoreDataset needs dataroot"),
         ({"dataroot_lq": None}, "PairedImageDataset needs dataroot_lq"),
-        ({"type": "PairedImagDataset"}, "type"),
+        ({"options": {"count": 3}}, "options is for data sets of your own"),
         ({"gt_sise": 3}, "did you mean 'gt_size'?"),
         ({"gt_size": 0}, "gt_size"),
         ({"gt_size": "none"}, "gt_size: Field required"),
@@ -107,3 +108,9 @@ def test_mistakes_are_named(changes, message):
         read(**changes)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_data_set_that_nobody_has_registered():
+    with refused("registry.unknown-name") as caught:
+        open_images(read(type="PairedImagDataset"), 4)
+    assert "did you mean 'PairedImageDataset'?" in str(caught.value)

@@ -13,7 +13,7 @@ import torch
 from imdn_kd.archs import SRNetwork
 from imdn_kd.inference.model_file import load_model
 from imdn_kd.inference.upscaler import Upscaler
-from imdn_kd.registry import ARCHS, LOSSES
+from imdn_kd.registry import ARCHS, DATASETS, LOSSES
 from tests.cli.run import run
 from tests.fake_set import picture
 from tests.refused import refused
@@ -27,7 +27,7 @@ MODEL = Path("own_network/models/net_g_latest.safetensors")
 
 def forget() -> None:
     """As if nothing of the user's had been imported."""
-    for registry in (ARCHS, LOSSES):
+    for registry in (ARCHS, LOSSES, DATASETS):
         for name in list(registry._sources):
             del registry._builders[name], registry._sources[name]
     sys.modules.pop("my_networks", None)
@@ -76,3 +76,59 @@ def test_trains_distils_resumes_and_is_cropped_exactly(tmp_path, capfd):
     shown = run(capfd, "profile", "--model", model, "--runs", 0, "--import", EXAMPLES / "my_networks.py")
     assert (shown.code, shown.err) == (0, "")
     assert isinstance(load_model(model).network, SRNetwork)
+
+
+OWN_DATA = """
+from fractions import Fraction
+import numpy as np
+from imdn_kd.registry import DATASETS
+
+
+@DATASETS.register
+class Ramps:
+    planes = ("gt", "lq")
+
+    def __init__(self, *, scale, count):
+        self.scale, self._count = Fraction(scale), count
+
+    def __len__(self):
+        return self._count
+
+    def name(self, index):
+        return f"ramp {index}"
+
+    def lq_sizes(self):
+        return np.full((self._count, 2), 24)
+
+    def read(self, index):
+        ramp = np.tile(np.arange(0, 96, 2, dtype=np.uint8)[:, None, None] + np.uint8(index), (1, 48, 3))
+        return {"gt": ramp, "lq": np.ascontiguousarray(ramp[::2, ::2])}
+"""
+
+OWN_RUN = """
+_base_: {}
+_drop_: [network_t, distill]
+imports: [my_data.py]
+network_g:
+  _drop_: [width]
+  type: plain_t
+datasets:
+  train:
+    _drop_: [dataroot]
+    type: Ramps
+    options: {{count: 3}}
+"""
+
+
+def test_a_data_set_of_the_user(tmp_path, capfd):
+    (tmp_path / "my_data.py").write_text(OWN_DATA)
+    file = tmp_path / "run.yml"
+    file.write_text(OWN_RUN.format(FILE))
+    words = ["train", "-opt", file, "--root", tmp_path / "runs", "--set", "train.total_iter=2"]
+    result = run(capfd, *words)
+    assert result.code == 0, result.err
+    assert "on 3 images" in result.err
+    sys.modules.pop("my_data")
+    result = run(capfd, *words, "--set", "datasets.train.type=StoreDataset")
+    assert result.err.startswith(f"imdn-kd: {file}, line ")
+    assert "options is for data sets of your own" in result.err

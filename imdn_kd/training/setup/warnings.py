@@ -127,7 +127,7 @@ def _data(data: TrainDataOptions) -> Iterator[str]:
         "StoreDataset": ("dataroot_gt", "dataroot_lq", "meta_info_file", "filename_tmpl", "io_backend"),
         "PairedImageDataset": ("dataroot",),
     }
-    for key in elsewhere[data.type]:
+    for key in elsewhere.get(data.type, ()):
         if key in given:
             yield f"datasets.train.{key}: no effect with {data.type}"
     if data.type == "PairedImageDataset" and data.io_backend.type == "lmdb":
