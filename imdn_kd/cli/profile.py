@@ -28,7 +28,7 @@ def profile(
         typer.Option("-opt", "--options", metavar="FILE", help="Add the network of a BasicSR option file."),
     ] = None,
     scale: Annotated[
-        int | None, typer.Option("--scale", "-s", min=1, help="Factor of the architectures; else their usual one.")
+        int | None, typer.Option("--scale", "-s", min=1, help="Scale of the networks of --arch (default: their own).")
     ] = None,
     size: Annotated[
         list[str] | None,

@@ -96,12 +96,13 @@ class Profile:
     timing: Timing | None
 
 
-def build_arch(spec: Mapping[str, Any], scale: int | None = None) -> SRNetwork:
-    """Build a network of the registry (`{"type": name, **options}`) with random weights, for a scale or its default.
+def build_arch(spec: str | Mapping[str, Any], scale: int | None = None) -> SRNetwork:
+    """Build a network of the registry by name or `{"type": name, **options}`, with random weights.
 
     Raises:
         InputError: no such network, or it cannot have that factor.
     """
+    spec = {"type": spec} if isinstance(spec, str) else spec
     name = spec["type"]
     takes_scale = "upscale" in inspect.signature(ARCHS.get(name)).parameters
     network: SRNetwork = ARCHS.build({**({"upscale": scale} if scale and takes_scale else {}), **spec})

@@ -152,7 +152,14 @@ def _packages() -> list[str]:
 def _adopt(network: nn.Module, info: ModelInfo) -> SRNetwork:
     options = getattr(network, "hyperparameters", {})
     plain = {option: json.loads(json.dumps(value)) for option, value in options.items() if _is_plain(value)}
-    return adopt(network, {"type": f"{PREFIX}{type(network).__name__}", **plain}, info)
+    return adopt(network, {"type": f"{PREFIX}{_published_name(type(network))}", **plain}, info)
+
+
+def _published_name(theirs: type[nn.Module]) -> str:
+    """The name by which `find` finds a class, as Compact for SRVGGNetCompact."""
+    package = ".".join(theirs.__module__.split(".")[:3])
+    module = importlib.import_module(package)
+    return next((name for name in module.__all__ if getattr(module, name) is theirs), theirs.__name__)
 
 
 def _info(path: Path, descriptor: Any) -> ModelInfo:  # noqa: ANN401 - spandrel has no types for mypy

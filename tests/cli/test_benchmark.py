@@ -263,7 +263,7 @@ BAD_OPTIONS = "name: a\nscale: 2\ndatasets: {test_1: {name: mine}}\nnetwork_g: {
         (["-opt", "date.yml"], "date.yml"),
         (["-opt", "none.yml"], "none.yml: cannot read it"),
         (["-opt", "bad.yml"], "bad.yml, line 5: path: no option is called 'pretrain'; did you mean"),
-        (["-opt", "other.yml"], "holds a network of num_block 1, but network_g is one of num_block 5"),
+        (["-opt", "other.yml"], "holds a network of num_block 1, but num_block 5 was asked for"),
     ],
 )
 def test_errors_are_one_line(run, model, tmp_path, arguments, message):
