@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -21,13 +22,16 @@ class InputError(ValueError):
             reworded; a code stays. An error of several lines has the code of its first line.
     """
 
-    def __init__(self, *lines: str, code: str = "input") -> None:
+    def __init__(self, *lines: str, code: str) -> None:
         super().__init__(*lines)
         self.lines = lines
         self.code = code
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), code=self.code), self.lines
 
 
 def join_errors(errors: Iterable[InputError]) -> InputError:

@@ -88,9 +88,10 @@ class NetworkOptions(NamedTuple):
 
 def read_network(path: Path) -> NetworkOptions:
     """Read `network_g` and its weights from any option file, for training or testing; raises InputError."""
-    from imdn_kd.config.options import merged_options
+    from imdn_kd.config.options import import_named_in, merged_options
 
     content = merged_options(path)
+    import_named_in(path)
     spec, paths = content.get("network_g"), content.get("path") or {}
     if not isinstance(spec, dict) or not isinstance(paths, dict):
         raise InputError(f"{path}: has no network_g; give an option file with one", code="options.no-network")

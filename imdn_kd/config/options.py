@@ -187,9 +187,21 @@ def _read(path: Path, overrides: Sequence[str]) -> tuple[Layers, Any, list[Overr
     return layers, content, applied, [*wrong, *impossible]
 
 
+def import_named_in(path: Path | str) -> None:
+    """Import what an option file names under `imports`, without the rest of `read_options`.
+
+    Raises:
+        InputError: as in `import_user_code`.
+    """
+    layers, content, _, _ = _read(Path(path), ())
+    _import_named(content, layers, ())
+
+
 def _import_named(content: Any, layers: Layers, applied: Sequence[Override]) -> None:  # noqa: ANN401
     """Import the user's modules under `imports`, as seen from the file that names them."""
     names = content.get(IMPORTS) or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{IMPORTS}: give a list of files and modules", code="options.wrong-type")
     number, line, depth = layers.find([IMPORTS])
     if named_by(applied, [IMPORTS], depth) is not None:
         import_user_code(names, Path(), f"--set {IMPORTS}")

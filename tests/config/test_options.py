@@ -131,9 +131,9 @@ def value_of(text: str) -> Any:
 
 
 def test_an_error_has_lines():
-    assert str(InputError("a")) == "a"
-    error = pickle.loads(pickle.dumps(InputError("a", "b")))
-    assert (str(error), error.lines) == ("a\nb", ("a", "b"))
+    assert str(InputError("a", code="tests.one")) == "a"
+    error = pickle.loads(pickle.dumps(InputError("a", "b", code="tests.two")))
+    assert (str(error), error.lines, error.code) == ("a\nb", ("a", "b"), "tests.two")
 
 
 # Numbers

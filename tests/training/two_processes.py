@@ -106,7 +106,7 @@ def damaged_training(data: Path, folder: Path) -> Any:
     def until_damage(*args: Any) -> Iterator[Any]:
         for number, batches in enumerate(updates(*args)):
             if number == 5 and launch.rank() == 1:
-                raise InputError("an image is damaged")
+                raise InputError("an image is damaged", code="tests.damaged")
             yield batches
 
     trainer._loader.updates = until_damage
