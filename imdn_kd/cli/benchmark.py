@@ -33,16 +33,16 @@ def benchmark(
     scale: Annotated[
         int | None, typer.Option("--scale", "-s", min=2, help="Scale (default: that of each model).")
     ] = None,
-    root: Annotated[Path, typer.Option(help="Folder of the data sets that are given by name.")] = Path("datasets"),
+    root: Annotated[Path, typer.Option(help="Folder of data sets given by name.")] = Path("datasets"),
     options: Annotated[
         Path | None,
-        typer.Option("-opt", "--options", metavar="FILE", help="Option file (.yml); other options go before it."),
+        typer.Option("-opt", "--options", metavar="FILE", help="Option file (.yml); other options override it."),
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Measure the same images by other protocols too.")] = False,
     self_ensemble: opt.SelfEnsemble = False,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", show_default="auto")] = None,
     precision: opt.PrecisionOption = opt.Precision.fp32,
-    save: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Keep the enlarged images there.")] = None,
+    save: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Save the results there.")] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write a report: .md or .json.")
     ] = None,

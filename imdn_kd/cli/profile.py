@@ -39,7 +39,7 @@ def profile(
     input_size: Annotated[
         str | None, typer.Option(metavar="WxH", help="Size of the input in px, instead of --size.")
     ] = None,
-    runs: Annotated[int, typer.Option(min=0, help="How many runs are timed; 0 to count only.")] = 10,
+    runs: Annotated[int, typer.Option(min=0, help="Number of timed runs; 0 to count only.")] = 10,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_default="as PyTorch is set")] = None,
     device: opt.Device = "auto",
     precision: opt.PrecisionOption = opt.Precision.fp32,
@@ -49,7 +49,7 @@ def profile(
     imports: opt.Imports = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Show what models cost: parameters, multi-adds, activations, time and memory.
+    """Profile models: parameters, multi-adds, activations, time and memory.
 
     imdn-kd profile --arch imdn --arch imdn_s --scale 4 --size 1280x720
     """
