@@ -9,7 +9,6 @@ newest training state, so that a run that was killed resumes to the same end.
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,8 +20,6 @@ from imdn_kd.training.schema import OPEN_END, StableDecayOptions, TrainOptions
 from imdn_kd.training.setup.resume import open_state
 from imdn_kd.training.signals import Deadline
 from imdn_kd.training.trainer import Trainer, TrainResult
-
-logger = logging.getLogger(__name__)
 
 DECAY_SHARE = 0.2
 """Part of the time that is left when the decay begins."""
@@ -115,7 +112,6 @@ def begin_decay(trainer: Trainer, iterations: int) -> TrainOptions:
             with folder.lock():
                 whole = dataclasses.replace(state, options=fixed.model_dump(mode="json"))
                 save_state(folder.states, whole, keep_last=options.logger.keep_last)
-            logger.info("the learning rate decays from iteration %d to %d", state.step, fixed.train.total_iter)
         return fixed
 
     return launch.run_on_all_ranks(fix)

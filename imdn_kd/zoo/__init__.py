@@ -58,12 +58,13 @@ def find(name: str) -> Student | None:
 
 
 def locate(model: str | Path) -> Path:
-    """The file of a student, by its name, or of a model, by its path.
+    """The file of a student, by its name (a string), or of a model, by its path.
 
     Raises:
         InputError: no such student or file.
     """
-    student = find(str(model))
+    # A Path is no name: without this, no model could be loaded while the index is being written.
+    student = None if isinstance(model, Path) else find(model)
     if student is None and not Path(model).exists():
         known = ", ".join(student.name for student in students()) or "none in this version"
         raise InputError(

@@ -154,7 +154,7 @@ def test_segments_of_some_minutes_follow_one_another(file, tmp_path, capfd, monk
         assert result.code == 0, result.err
         assert f"trained for {total} iterations" in result.out
         assert "until time is up" in result.err
-        assert f"the learning rate decays from iteration {total - 5} to {total}\n" in result.err
+        assert f"from iteration {total - 5} to {total}\n" in result.err
     state = state_file(tmp_path, total)
 
     assert state["options"]["train"]["total_iter"] == total

@@ -193,7 +193,7 @@ def test_what_accelerate_launch_sets_does_not_add_to_the_option_file(data, tmp_p
 
 def commands():
     """The commands of the guide, without the lines that are not ours."""
-    blocks = re.findall(r"```sh\n(.*?)```", GUIDE, re.DOTALL)
+    blocks = re.findall(r"```(?:sh|bash)\n(.*?)```", GUIDE, re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     return [line for line in lines if re.search(r"(^| )(imdn-kd|-m imdn_kd) ", line) and not line.startswith("#")]
 
