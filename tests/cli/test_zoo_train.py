@@ -11,7 +11,7 @@ import re
 import shutil
 import sys
 import time
-from functools import partial
+from functools import partialmethod
 
 import pytest
 import torch
@@ -197,7 +197,7 @@ def resume(place, shipped, stable, decay):
         return make(self, batches, step, **keywords)
 
     now, TrainStep.run = [0.0], step
-    signals.Deadline = partial(signals.Deadline, clock=lambda: now[0])
+    signals.Deadline.__init__ = partialmethod(signals.Deadline.__init__, clock=lambda: now[0])
     Trainer.iterations_in = lambda *args: decay
     if shipped and not (place / "zoo" / f"{NAME}.safetensors").exists():
         ship(place / "zoo", "other_x2", 501)
@@ -225,7 +225,7 @@ def test_killed_at_random_moments_the_same_command_ends_with_the_same_bytes(plac
         return None if state is None or state.options["train"]["total_iter"] == OPEN_END else state.options["train"]
 
     start, kills, planned = time.perf_counter(), 0, None
-    process = begin(place, 40, 20)
+    process = begin(place, 20, 10)
     while planned is None:
         assert process.is_alive()
         planned = end()
@@ -234,7 +234,7 @@ def test_killed_at_random_moments_the_same_command_ends_with_the_same_bytes(plac
     process.join()
     whole = 2 * (time.perf_counter() - start)
     for kills in range(8):
-        process = begin(place, 50 + kills, 30)
+        process = begin(place, 25 + kills, 15)
         process.join(draw.uniform(0.02, 0.7) * whole)
         if not process.is_alive():
             break
@@ -242,20 +242,20 @@ def test_killed_at_random_moments_the_same_command_ends_with_the_same_bytes(plac
         process.join()
         assert end() == planned
     else:
-        process = begin(place, 70, 30)
+        process = begin(place, 40, 15)
         process.join()
     assert process.exitcode == 0
 
     other = tmp_path_factory.mktemp("undisturbed")
     shutil.copytree(place / "recipes", other / "recipes")
-    process = begin(other, 40, 20)
+    process = begin(other, 20, 10)
     process.join()
     assert process.exitcode == 0
     for suffix in (".safetensors", ".md"):
         written = [(folder / "zoo" / f"{NAME}{suffix}").read_bytes() for folder in (place, other)]
         assert written[0] == written[1]
     record = zoo.record(place / "zoo" / f"{NAME}.safetensors")
-    assert record["run_updates"] == planned["total_iter"] == 60
+    assert record["run_updates"] == planned["total_iter"] == 30
     assert len(record["history"]) == int(shipped)
 
 

@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import random
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,9 @@ def fake_clock(monkeypatch: pytest.MonkeyPatch, seconds: float = 1.0) -> None:
         return step(*args, **keywords)
 
     monkeypatch.setattr(TrainStep, "run", slow)
-    monkeypatch.setattr(signals, "Deadline", partial(signals.Deadline, clock=lambda: now[0]))
+    # Not the class: modules that are imported later would keep what stands for it.
+    init = partialmethod(signals.Deadline.__init__, clock=lambda: now[0])
+    monkeypatch.setattr(signals.Deadline, "__init__", init)
 
 
 def killed_at_random(go_on: Callable[..., None], whole: float, *args: Any) -> int:
