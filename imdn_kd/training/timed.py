@@ -27,7 +27,7 @@ DECAY_SHARE = 0.2
 MARGIN = 0.1
 """Part of that which is left for opening the data again and for the scores at the end."""
 
-Train = Callable[[TrainOptions, bool, Deadline | None], tuple[Trainer, TrainResult]]
+Train = Callable[[TrainOptions, bool, "Deadline | None"], tuple[Trainer, TrainResult]]
 """Trains to the end that the options say or to a deadline; from the options, and whether to resume the run."""
 
 
