@@ -79,7 +79,7 @@ def train(
             if launch.rank() == 0:
                 print(*setup.warnings, f"{options}: can be trained", sep="\n")
             return
-        trained = training.carry_out(content, root=root, auto_resume=auto_resume, deadline=deadline, again=_again)
+        trained = training.run_training(content, root=root, auto_resume=auto_resume, deadline=deadline, again=_again)
     training.report(trained, _again)
 
 

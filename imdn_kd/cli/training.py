@@ -46,7 +46,7 @@ def check_installed() -> None:
         )
 
 
-def carry_out(
+def run_training(
     options: TrainOptions,
     *,
     root: Path,
@@ -117,7 +117,7 @@ def report(trained: Trained, again: Callable[[], str]) -> None:
 
     Args:
         trained: to its end or not.
-        again: see `carry_out`.
+        again: see `run_training`.
 
     Raises:
         typer.Exit: it was not complete, or this is not the main process.

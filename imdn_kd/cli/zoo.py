@@ -123,7 +123,7 @@ def train(
             first += "" if archived is None else f"; the run that was there is kept as {archived.name}"
         trained = None
         if not student.trained:
-            trained = training.carry_out(
+            trained = training.run_training(
                 student.training, root=root, auto_resume=True, deadline=deadline, again=again, first=first
             )
         elif launch.rank() == 0:

@@ -17,7 +17,7 @@ from torch import distributed
 from imdn_kd.errors import InputError
 
 Launcher = Literal["none", "pytorch", "slurm"]
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 _SPLIT = {"FSDP": "fsdp", "DEEPSPEED": "deepspeed", "MEGATRON_LM": "megatron_lm"}
 
@@ -112,7 +112,7 @@ def check_device(device: torch.device) -> None:
         )
 
 
-def all_gather_object(value: Made) -> list[Made]:
+def all_gather_object(value: Result) -> list[Result]:
     """Return what each process has given, by their numbers; all of them must call this, and wait for each other."""
     if world_size() == 1 or not distributed.is_initialized():
         return [value]
@@ -121,7 +121,7 @@ def all_gather_object(value: Made) -> list[Made]:
     return values
 
 
-def run_on_all_ranks(make: Callable[[], Made]) -> Made:
+def run_on_all_ranks(make: Callable[[], Result]) -> Result:
     """Do something that has to succeed in all processes before any of them goes on.
 
     Args:

@@ -92,7 +92,7 @@ class TrainLoader:
         other._stages = [(stage, patches.share(rank, world_size)) for stage, patches in self._stages]
         return other
 
-    def updates(self, start: int, stop: int, device: torch.device) -> Iterator[list[Batch]]:
+    def batches(self, start: int, stop: int, device: torch.device) -> Iterator[list[Batch]]:
         """Yield the batches of the iterations `start` to `stop` - 1: for each, as many as are accumulated.
 
         All planes are floats in [0, 1], N x C x h x w, channels last.

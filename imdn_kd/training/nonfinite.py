@@ -21,7 +21,7 @@ def find_first_nonfinite(network: nn.Module, lq: Tensor, gt: Tensor, losses: Map
         network: as it was in the iteration, not wrapped for several processes. The gradients of its parameters, if
             there are any, are those of the iteration.
         lq: the input, N x C x H x W, on the device of the network.
-        gt: the original.
+        gt: the ground truth.
         losses: the terms of the loss by name, scalars.
     """
     return (

@@ -97,7 +97,7 @@ class RunFolder:
 
         Args:
             resumed: whether a run that is there is to be resumed.
-            step: after which update; later states are set aside.
+            step: iteration of the state; later ones are abandoned.
 
         Returns:
             What an older run is called now, if there was one.

@@ -35,7 +35,7 @@ from imdn_kd.training.signals import TIME_UP, Deadline, GracefulStop
 from imdn_kd.training.update import StepResult, TrainStep
 from imdn_kd.training.validation import StoppedError
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
@@ -169,9 +169,9 @@ class Trainer:
             if self.step == total and self._validated > validated:
                 # It was stopped in this validation before; from now on it is complete.
                 self._save()
-            updates = self._loader.updates(self.step, total, self.accelerator.device)
+            iterations = self._loader.batches(self.step, total, self.accelerator.device)
             while self.step < total and not stopped:
-                batches = self._next(updates)
+                batches = self._next(iterations)
                 stopped = batches is None
                 if batches is not None:
                     self._update(batches)
@@ -207,14 +207,14 @@ class Trainer:
         for line in self.setup.warnings:
             logger.info("%s", line)
 
-    def _next(self, updates: Iterator[list[Batch]]) -> list[Batch] | None:
+    def _next(self, iterations: Iterator[list[Batch]]) -> list[Batch] | None:
         """The batches of the next iteration; None if any of the processes is to end.
 
         What was trained is saved before an image that is damaged ends the run.
         """
         batches, damage = None, None
         try:
-            batches = next(updates)
+            batches = next(iterations)
         except InputError as error:
             damage = error
         news = self._highest(_DAMAGE if damage is not None else self._stop_reason())
@@ -277,8 +277,8 @@ class Trainer:
 
     def _write_losses(self) -> None:
         self._recent = self._losses.take(self.accelerator)
-        seconds, updates = time.perf_counter() - self._clock, self.step - self._clock_step
-        speed = updates / seconds
+        seconds, iterations = time.perf_counter() - self._clock, self.step - self._clock_step
+        speed = iterations / seconds
         if self._log is not None and self._recent:
             train = self.options.train
             left = None if train.is_open else (train.total_iter - self.step) / speed
@@ -366,7 +366,7 @@ class Trainer:
         signal = stopped_by if stopped_by and not time_up else None
         return TrainResult(self.step, signal, self._tracker.best, test, self._tracker.selected, time_up)
 
-    def _in_main(self, make: Callable[[], Made]) -> Made | None:
+    def _in_main(self, make: Callable[[], Result]) -> Result | None:
         """Do something in the main process, while the others wait; if it cannot be done, all of them end."""
         return launch.run_on_all_ranks(make if self.accelerator.is_main_process else lambda: None)
 

@@ -95,7 +95,7 @@ def test_the_losses_are_those_of_imdn_kd_train_on_the_same_batch(tmp_path):
         },
     )
     trainer = prepare(options, root=tmp_path)
-    ((planes,),) = trainer.setup.loader.updates(0, 1, torch.device("cpu"))
+    ((planes,),) = trainer.setup.loader.batches(0, 1, torch.device("cpu"))
     network = copy.deepcopy(trainer.network)
     trainer.run()
     (logged,) = (record["losses"] for record in metrics(tmp_path) if record["step"] == 1)

@@ -156,7 +156,7 @@ def bare_loop(
         options.datasets.train, images, seed=options.manual_seed, accumulation=options.train.accumulation
     )
     losses = []
-    for step, parts in enumerate(batches.updates(0, updates, torch.device("cpu"))):
+    for step, parts in enumerate(batches.batches(0, updates, torch.device("cpu"))):
         for group in optimizer.param_groups:
             group["lr"] = rate(step)
         optimizer.zero_grad()

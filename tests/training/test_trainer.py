@@ -117,7 +117,7 @@ def test_two_losses_are_logged_apart_and_summed(data, tmp_path):
     record = metrics(tmp_path)[0]["losses"]
     torch.manual_seed(0)
     network = ARCHS.build(trainer.options.network_g.spec())
-    (batch,) = next(trainer._loader.updates(0, 1, torch.device("cpu")))
+    (batch,) = next(trainer._loader.batches(0, 1, torch.device("cpu")))
     difference = network(batch["lq"]) - batch["gt"]
 
     assert record["l_pix"] == pytest.approx(difference.abs().mean().item(), rel=1e-5)
@@ -374,7 +374,7 @@ def test_the_run_says_how_it_was_made(data, tmp_path):
 def test_a_network_of_one_channel_trains_on_y(data, tmp_path):
     changes = {"datasets": {"train": {"color": "y"}}, "network_g": {"num_in_ch": 1}}
     trainer, _ = train(small_options(data, changes | {"logger": {"print_freq": 1}}), tmp_path)
-    (batch,) = next(trainer._loader.updates(0, 1, torch.device("cpu")))
+    (batch,) = next(trainer._loader.batches(0, 1, torch.device("cpu")))
 
     assert batch["lq"].shape == (4, 1, 16, 16)
     assert 16 / 255 <= batch["gt"].min() < batch["gt"].max() <= 235 / 255

@@ -21,7 +21,7 @@ def config_warnings(options: TrainOptions, processes: int = 1) -> list[str]:
     """
     parts = (
         options.ignored_keys(),
-        _without_partner(options),
+        _without_counterpart(options),
         _old_names(options),
         _data(options.datasets.train),
         _schedule(options),
@@ -99,7 +99,7 @@ def _old_names(options: TrainOptions) -> Iterator[str]:
         yield "path.param_key_g: not given, so params_ema is taken if it is there; BasicSR takes params"
 
 
-def _without_partner(options: TrainOptions) -> Iterator[str]:
+def _without_counterpart(options: TrainOptions) -> Iterator[str]:
     """Options that only mean something beside another one."""
     val, wandb = options.val, options.logger.wandb
     if wandb.resume_id is not None and wandb.project is None:
