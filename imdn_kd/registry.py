@@ -75,9 +75,11 @@ class Registry(Generic[T]):
                 return found
             known += outside.names()
             advice.append(outside.advice())
+        # The same letters in another case, then in another order, come before other near names.
         alike = [other for other in known if other.casefold() == name.casefold()]
+        alike += [other for other in known if sorted(other) == sorted(name)]
         near = alike or difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(self)}"
         line = "; ".join(filter(None, (f"no {self.kind} is called {name!r}", hint, *advice)))
         raise InputError(line, code="registry.unknown-name")
 

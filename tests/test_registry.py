@@ -59,7 +59,7 @@ def test_suggestions_come_from_both(places):
     assert message_of(lambda: registry.get("our")) == "no thing is called 'our'; did you mean 'ours'?"
     assert message_of(lambda: registry.get("thiers")) == "no thing is called 'thiers'; did you mean 'theirs'?"
     assert message_of(lambda: registry.get("THEIRS")).endswith("did you mean 'theirs'?")
-    assert message_of(lambda: registry.get("zzz")) == "no thing is called 'zzz'; known: ours, theirs"
+    assert message_of(lambda: registry.get("zzz")) == "no thing is called 'zzz'; known: ours"
 
 
 def test_an_option_that_is_needed_is_named(places):
@@ -79,4 +79,5 @@ def test_networks_of_basicsr_are_suggested_but_not_listed():
     assert message_of(lambda: ARCHS.build({"type": "EDRS"})) == "no network is called 'EDRS'; did you mean 'EDSR'?"
     assert message_of(lambda: ARCHS.build({"type": "swinir"})).endswith("did you mean 'SwinIR'?")
     assert message_of(lambda: ARCHS.build({"type": "imdm"})).endswith("did you mean 'imdn'?")
+    assert message_of(lambda: ARCHS.build({"type": "imdn_rct"})).endswith("did you mean 'imdn_rtc'?")
     assert "EDSR" not in list(ARCHS)

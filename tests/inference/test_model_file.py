@@ -257,9 +257,8 @@ def test_a_file_of_a_network_that_needs_basicsr_says_so_without_it(tmp_path, mon
     path = tmp_path / "model.safetensors"
     save_file({"a": torch.zeros(1)}, path, metadata={"architecture": '{"type": "EDSR"}'})
     monkeypatch.setitem(sys.modules, "basicsr", None)
-    fails(
-        path, "model.bad-metadata", "no network is called 'EDSR'", "pip install 'imdn_kd[train]'", "Python below 3.13"
-    )
+    advice = "pip install 'imdn_kd[train]'", "Python below 3.13"
+    fails(path, "registry.unknown-name", "no network is called 'EDSR'", *advice)
 
 
 @needs_basicsr

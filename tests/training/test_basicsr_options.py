@@ -31,11 +31,11 @@ REFUSED = sorted((FOLDER / "refused").glob("*.yml"))
 ALWAYS = (
     "dist_params.backend: no effect; the launcher says how processes find each other",
     "dist_params.port: no effect; the launcher says how processes find each other",
-    "datasets.train.dataset_enlarge_ratio: no effect; there are no epochs, every update draws its patches at random",
+    "datasets.train.dataset_enlarge_ratio: no effect; there are no epochs, every iteration draws its patches at random",
     "datasets.train.num_worker_per_gpu: threads rather than processes; which patches are cut is the same",
     "val.select_on: not given, so no weights are kept as the best ones; name a data set that is not reported",
 )
-SHUFFLE = ("datasets.train.use_shuffle: no effect; there are no epochs, every update draws its patches at random",)
+SHUFFLE = ("datasets.train.use_shuffle: no effect; there are no epochs, every iteration draws its patches at random",)
 FLIP = ("datasets.train.use_flip: read as use_hflip, as BasicSR calls it now",)
 PATH = (
     "path.pretrain_model_g: read as pretrain_network_g, as BasicSR calls it now",
@@ -126,7 +126,7 @@ def test_what_differs_is_said_and_nothing_else(file):
 @pytest.mark.parametrize(
     ("override", "note"),
     [
-        ("name=debug_x4", "name: 'debug' in it has no effect; BasicSR would validate and save every 8 updates"),
+        ("name=debug_x4", "name: 'debug' in it has no effect; BasicSR would validate and save every 8 iterations"),
         (
             "datasets.train.prefetch_mode=cuda",
             "datasets.train.prefetch_mode: no effect; threads cut patches ahead, for as long as the run lasts",

@@ -242,11 +242,11 @@ IN_PLAN = {
     ),
     "milestones fall": (
         train(scheduler={"milestones": [8, 4]}),
-        "train.scheduler: milestones are 8, 4; give numbers of ",
+        "train.scheduler: milestones are 8, 4; give iterations from 0",
     ),
     "milestones negative": (
         train(scheduler={"milestones": [-4]}),
-        "train.scheduler: milestones are -4; give numbers of ",
+        "train.scheduler: milestones are -4; give iterations from 0",
     ),
     "restarts": (
         train(scheduler={"restarts": [0, 4], "restart_weights": [1]}),
@@ -277,7 +277,7 @@ IN_PLAN = {
     "empty folder": (folders(dataroot_gt="empty"), "datasets.train: empty: has no images; check the name"),
     "template": (
         folders(filename_tmpl="{}x2"),
-        "datasets.train: pairs/lq: has no partner of 2 of 2 images, 0.png among them",
+        "datasets.train: pairs/lq: has no LR image of 2 of 2 images, 0.png among them",
     ),
     "template without place": (
         folders(filename_tmpl="x2"),
@@ -313,7 +313,7 @@ IN_PLAN = {
     ),
     "no val set": (val_set(dataroot_gt=None), "datasets.val: held_out: no such folder, nor a data set in datasets"),
     "val is file": (val_set(dataroot_gt="some.txt"), "datasets.val: some.txt: is not a folder of images"),
-    "val empty": (val_set(dataroot_gt="empty"), "datasets.val: empty: has no images; put the originals there, or into"),
+    "val empty": (val_set(dataroot_gt="empty"), "datasets.val: empty: has no images; put the HR images there, or into"),
     "val damaged": (val_set(dataroot_gt="damaged"), "datasets.val: damaged/0.png: is not an image that can be read"),
     "val tiny": (val_set(dataroot_gt="tiny"), "datasets.val: tiny/0.png: 8x8 px are too few to be measured"),
     "no val lq": (val_set(dataroot_lq="nowhere"), "datasets.val: nowhere: is not a folder; check the name"),

@@ -152,7 +152,7 @@ def test_a_damaged_newest_state_falls_back_to_the_one_before(data, tmp_path, und
         train(everything(data), tmp_path, auto_resume=True)
 
     assert "18.state: is damaged" in caplog.text
-    assert "from update 16 to 24" in caplog.text
+    assert "from iteration 16 to 24" in caplog.text
     assert_same(tmp_path, undisturbed)
 
 
