@@ -113,8 +113,17 @@ class SpatialAffinityLoss(PairwiseLoss):
         super().__init__(preset="fakd")
 
 
+class _AffinityLoss(FeatureLoss):
+    """A loss that compares affinities by a `distance`, l1 or l2."""
+
+    def __init__(self, *, distance: str = "l1") -> None:
+        super().__init__()
+        check_choice(type(self).__name__, "distance", distance, DISTANCES)
+        self.distance = distance
+
+
 @LOSSES.register
-class ChannelAffinityLoss(FeatureLoss):
+class ChannelAffinityLoss(_AffinityLoss):
     """Channel affinity of FAKD (He et al., ICIP 2020, https://doi.org/10.1109/ICIP40778.2020.9190917).
 
     Mean difference of the C x C cosines of the channels. A channel is the vector of all its pixels; one that is 0 has
@@ -130,18 +139,13 @@ class ChannelAffinityLoss(FeatureLoss):
 
     requires_same_channels = True
 
-    def __init__(self, *, distance: str = "l1") -> None:
-        super().__init__()
-        check_choice("ChannelAffinityLoss", "distance", distance, DISTANCES)
-        self.distance = distance
-
     def compute(self, student: Tensor, teacher: Tensor) -> Tensor:
         """See `FeatureLoss`."""
         return all_pairs(_channels(student), _channels(teacher), self.distance)
 
 
 @LOSSES.register
-class InstanceAffinityLoss(FeatureLoss):
+class InstanceAffinityLoss(_AffinityLoss):
     """Instance affinity of FAKD (He et al., ICIP 2020, https://doi.org/10.1109/ICIP40778.2020.9190917).
 
     The mean difference of the B x B inner products of the samples of a batch, each row divided by its L2 norm. With
@@ -161,11 +165,6 @@ class InstanceAffinityLoss(FeatureLoss):
 
     compares_samples = True
 
-    def __init__(self, *, distance: str = "l1") -> None:
-        super().__init__()
-        check_choice("InstanceAffinityLoss", "distance", distance, DISTANCES)
-        self.distance = distance
-
     def compute(self, student: Tensor, teacher: Tensor) -> Tensor:
         """See `FeatureLoss`."""
         difference = _gram_rows(student) - _gram_rows(teacher)
@@ -173,7 +172,7 @@ class InstanceAffinityLoss(FeatureLoss):
 
 
 @LOSSES.register
-class InstanceCosineLoss(FeatureLoss):
+class InstanceCosineLoss(_AffinityLoss):
     """Mean difference of the cosines of the samples of a batch; see `InstanceAffinityLoss` for the published form.
 
     A sample is the vector of all its features; one that is 0 has an affinity of 0 and gets no gradient. Each sample is
@@ -190,11 +189,6 @@ class InstanceCosineLoss(FeatureLoss):
     """
 
     compares_samples = True
-
-    def __init__(self, *, distance: str = "l1") -> None:
-        super().__init__()
-        check_choice("InstanceCosineLoss", "distance", distance, DISTANCES)
-        self.distance = distance
 
     def compute(self, student: Tensor, teacher: Tensor) -> Tensor:
         """See `FeatureLoss`."""
