@@ -18,8 +18,8 @@ import imdn_kd
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "imdn_kd").rglob("*.py"))
 
-# Packages from the ground up. A package imports only from itself and from lower floors.
-FLOORS = (
+# Packages from the ground up. A package imports only from itself and from lower layers.
+LAYERS = (
     ("imdn_kd", "imdn_kd.errors"),
     ("imdn_kd.registry", "imdn_kd.utils", "imdn_kd.zoo"),
     ("imdn_kd.config", "imdn_kd.image", "imdn_kd.archs", "imdn_kd.losses"),
@@ -31,7 +31,7 @@ FLOORS = (
     ("imdn_kd.cli",),
     ("imdn_kd.__main__",),
 )
-FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
+LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 
 DISTRIBUTIONS = {
     "PIL": "pillow",
@@ -67,7 +67,7 @@ def imports(path: Path) -> Iterator[str]:
                 yield lazy or (full if full in MODULES else str(node.module))
 
 
-# The package itself only hands on names of all floors, lazily.
+# The package itself only hands on names of all layers, lazily.
 OWN = {
     name: {other for other in imports(path) if other.split(".")[0] == "imdn_kd" and other != name}
     for name, path in MODULES.items()
@@ -117,13 +117,13 @@ def test_a_core_install_is_enough_to_import_all_but_training():
 def test_imports_point_only_downward(name):
     home = package(name)
     others = {other for other in OWN[name] if package(other) != home}
-    not_below = sorted(other for other in others if FLOOR[package(other)] >= FLOOR[home])
+    not_below = sorted(other for other in others if LAYER[package(other)] >= LAYER[home])
 
-    assert not not_below, f"{name} is on floor {FLOOR[home]} and may import only from lower ones"
+    assert not not_below, f"{name} is on layer {LAYER[home]} and may import only from lower ones"
 
 
-def test_floors_are_stated_for_every_part():
-    assert {package(name) for name in OWN} <= set(FLOOR), "give the new part a line in FLOORS"
+def test_layers_are_stated_for_every_part():
+    assert {package(name) for name in OWN} <= set(LAYER), "give the new part a line in LAYERS"
 
 
 def test_imports_have_no_circles():

@@ -234,7 +234,7 @@ def update(model, count, data):
         model.optimize_parameters(number)
 
 
-def test_an_update_is_that_of_a_plain_loop(plugin, project):
+def test_an_iteration_is_that_of_a_plain_loop(plugin, project):
     only = {"l_pair": None, "l_mimic": None, "l_gan": None, "l_kd": {"start_iter": 1}}
     model = build(project, {"distill": {"objectives": only}, "train": {"ema_decay": 0}})
     student = copy.deepcopy(model.net_g)

@@ -202,7 +202,7 @@ def test_absolute_paths_of_the_option_file_itself_are_not_published(place, workp
     assert zoo.record(place / "zoo" / f"{NAME}.safetensors")["data"]["store"] == "sample.store"
 
 
-def test_a_run_that_began_with_the_student_adds_to_its_updates(place):
+def test_a_run_that_began_with_the_student_adds_to_its_iterations(place):
     path = go(place).path
     began = sha256(path)
     further = (f"path.pretrain_network_g={path}", "train.total_iter=4", "train.scheduler.periods=[4, 4]")
@@ -310,7 +310,7 @@ def test_objectives_and_teachers_that_never_counted_are_not_told(place):
     assert "trained without a teacher" in zoo.card(place / "zoo" / f"{NAME}.safetensors")
 
 
-def test_of_the_same_weights_those_of_more_updates_are_published(place):
+def test_of_the_same_weights_those_of_more_iterations_are_published(place):
     path = go(place).path
 
     def earlier(record):

@@ -240,7 +240,7 @@ IN_PLAN = {
         train(optim_g={"betas": [0.9, 1]}),
         "train.optim_g: the optimiser 'Adam' cannot be used with lr: 0.002, betas",
     ),
-    "milestones fall": (
+    "milestones descend": (
         train(scheduler={"milestones": [8, 4]}),
         "train.scheduler: milestones are 8, 4; give iterations from 0",
     ),

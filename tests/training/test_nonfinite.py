@@ -167,7 +167,7 @@ def test_the_gradient_nearest_to_the_output_is_named():
     assert answer.endswith("; 3 other parameters have such gradients too")
 
 
-def test_the_first_in_the_order_of_an_update_is_named():
+def test_the_first_in_the_order_of_an_iteration_is_named():
     module = network()
     lq, _ = batch()
     name, parameter = next(iter(module.named_parameters()))

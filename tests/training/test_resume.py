@@ -226,7 +226,7 @@ def test_a_finished_run_has_nothing_more_to_do(data, tmp_path):
     assert (tmp_path / "run" / "training_states" / "12.state").stat().st_mtime_ns == before
 
 
-def test_more_updates_can_be_asked_for_later(data, tmp_path):
+def test_more_iterations_can_be_asked_for_later(data, tmp_path):
     constant = {"scheduler": None}
     train(small_options(data, {"train": {**constant, "total_iter": 30}}), tmp_path / "whole")
     for total in (12, 30):

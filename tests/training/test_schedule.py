@@ -216,7 +216,7 @@ def test_the_common_optimisers_are_among_them():
 
 
 @pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD", "Adagrad"])
-def test_it_is_fused_where_it_can_be_and_makes_the_same_updates(name):
+def test_it_is_fused_where_it_can_be_and_makes_the_same_iterations(name):
     weights = []
     for options in ({}, {"foreach": False}, {"fused": False}):
         torch.manual_seed(0)

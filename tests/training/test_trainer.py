@@ -68,7 +68,7 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_updates_are_those_of_a_loop_written_by_hand(data, tmp_path, name):
+def test_iterations_are_those_of_a_loop_written_by_hand(data, tmp_path, name):
     changes, clip = VARIANTS[name]
     options = small_options(data, {**changes, "logger": {"print_freq": 1}})
     warm_up = options.train.warmup_iter
@@ -302,7 +302,7 @@ def spoil(monkeypatch, calls):
     monkeypatch.setattr(open_inputs.LOSSES, "build", lambda spec: Spoilt(calls))
 
 
-def test_an_update_with_a_gradient_that_is_not_finite_is_skipped(data, tmp_path, monkeypatch, caplog):
+def test_an_iteration_with_a_gradient_that_is_not_finite_is_skipped(data, tmp_path, monkeypatch, caplog):
     changes = {"logger": {"print_freq": 1, "save_checkpoint_freq": 1}}
     spoil(monkeypatch, {5})
     train(small_options(data, changes), tmp_path)

@@ -63,7 +63,7 @@ def test_students_that_do_not_ship_come_first_in_the_order_of_the_line(place):
     assert chosen(place).name == "second_x2"
 
 
-def test_the_fewest_updates_are_next_and_of_equal_ones_the_first(place):
+def test_the_fewest_iterations_are_next_and_of_equal_ones_the_first(place):
     for name, updates in zip(NAMES, (300, 100, 100), strict=True):
         ship(place / "zoo", name, updates)
     found = chosen(place)
@@ -209,7 +209,7 @@ def test_a_run_accounts_for_the_runs_before_it_also_after_it_was_published(place
     assert outdated.training.manual_seed == 5
 
 
-def test_a_run_of_another_beginning_is_outdated_by_a_student_of_more_updates(place):
+def test_a_run_of_another_beginning_is_outdated_by_a_student_of_more_iterations(place):
     ship(place / "zoo", "first_x2", 100)
     leave(place, "first_x2", 100, 120)
     assert not chosen(place, "first_x2").outdated

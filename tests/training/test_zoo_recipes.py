@@ -140,7 +140,7 @@ def test_selects_on_no_benchmark_and_reports_what_it_has_not_seen(file):
 
 
 @pytest.mark.parametrize("path", STUDENTS, ids=[path.stem for path in STUDENTS])
-def test_the_periods_of_a_student_make_up_its_updates(path):
+def test_the_periods_of_a_student_make_up_its_iterations(path):
     train = read_options(path, TrainOptions).train
     assert sum(train.scheduler.periods) == train.total_iter
 

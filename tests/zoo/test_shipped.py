@@ -44,7 +44,7 @@ def test_has_a_recipe_of_its_name_that_makes_its_network(student):
     assert zoo.record(student.path)["parameters"] == sum(each.numel() for each in network.parameters())
 
 
-def test_its_updates_are_those_of_all_its_runs(student):
+def test_its_iterations_are_those_of_all_its_runs(student):
     record = zoo.record(student.path)
     schedule, updates = record["schedule"], run_updates(record)
     assert record["updates"] == updates_of(record.get("history", ())) + updates
