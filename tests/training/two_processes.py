@@ -99,17 +99,17 @@ def damaged_image(data: Path, folder: Path) -> Any:
 
 
 def damaged_training(data: Path, folder: Path) -> Any:
-    """The second process cannot cut the patches of the sixth update."""
+    """The second process cannot cut the patches of the sixth iteration."""
     trainer = prepare(small_options(data, {"name": "patches", "logger": LOGGER}), root=folder)
-    updates = trainer._loader.updates
+    whole = trainer._loader.batches
 
     def until_damage(*args: Any) -> Iterator[Any]:
-        for number, batches in enumerate(updates(*args)):
+        for number, batches in enumerate(whole(*args)):
             if number == 5 and launch.rank() == 1:
                 raise InputError("an image is damaged", code="tests.damaged")
             yield batches
 
-    trainer._loader.updates = until_damage
+    trainer._loader.batches = until_damage
     try:
         trainer.run()
     except InputError as error:
