@@ -15,7 +15,7 @@ torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples in every run: a failure must be repeatable.
-settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=50, print_blob=True)
+settings.register_profile("repeatable", derandomize=True, deadline=None, print_blob=True)
 settings.load_profile("repeatable")
 
 

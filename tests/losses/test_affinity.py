@@ -267,7 +267,7 @@ def test_the_memory_test_sees_the_matrices_of_all_pairs():
 
 @every_loss
 @given(shape=st.tuples(*[st.integers(1, 7)] * 4))
-@settings(max_examples=15)
+@settings(max_examples=25)
 def test_any_size_gives_finite_values_and_gradients(loss, shape):
     student, teacher = (torch.from_numpy(features(*shape, seed=seed)) for seed in (0, 1))
     value, gradient = value_and_gradient(loss, student, teacher)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from imdn_kd.errors import InputError
@@ -226,7 +226,6 @@ def test_its_gradient_is_that_of_its_formula(spec):
 
 
 @every_loss
-@settings(max_examples=15)
 @given(shape=st.tuples(*[st.integers(1, 9)] * 4), channels=st.integers(1, 9))
 def test_maps_of_any_size(spec, shape, channels):
     loss = LOSSES.build(spec)

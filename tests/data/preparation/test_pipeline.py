@@ -388,7 +388,7 @@ print(len(states))
 @pytest.mark.processes
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_killed_at_20_random_moments(tmp_path):
-    folder = photos(tmp_path / "in", 40, (100, 150))
+    folder = photos(tmp_path / "in", 60, (200, 300))
     (tmp_path / "out").mkdir()
     command = [sys.executable, "-c", _KILLING, str(folder), str(tmp_path / "out")]
     result = subprocess.run(command, check=True, capture_output=True, text=True)
