@@ -11,7 +11,20 @@ from torch import Tensor, nn
 from imdn_kd.archs.base import ModelInfo, Segment, SRNetwork
 
 
-class AdoptedNetwork(SRNetwork):
+class MixedPrecision(nn.Module):
+    """Runs under autocast on images of 16 bits, for networks that make fp32 tensors as they run, as attention masks."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Upscale images N x C x H x W."""
+        if image.dtype not in (torch.bfloat16, torch.float16):
+            sr: Tensor = super().forward(image)
+            return sr
+        with torch.autocast(image.device.type, image.dtype):
+            sr = super().forward(image)
+        return sr.to(image.dtype)
+
+
+class AdoptedNetwork(SRNetwork, MixedPrecision):
     """What `adopt` adds to the class of a module."""
 
     _info: ModelInfo
@@ -27,14 +40,7 @@ class AdoptedNetwork(SRNetwork):
 
     def forward(self, image: Tensor) -> Tensor:
         """Upscale images N x C x H x W."""
-        image = image.clone()  # some change their input in place, as spandrel's RCAN
-        if image.dtype not in (torch.bfloat16, torch.float16):
-            sr: Tensor = super().forward(image)
-            return sr
-        # Some make fp32 tensors as they run, as masks of attention.
-        with torch.autocast(image.device.type, image.dtype):
-            sr = super().forward(image)
-        return sr.to(image.dtype)
+        return super().forward(image.clone())  # some change their input in place, as spandrel's RCAN
 
     # The class cannot be imported by its name, which is what pickling does by default.
     def __reduce__(self) -> tuple[Any, ...]:

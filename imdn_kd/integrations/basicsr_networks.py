@@ -17,9 +17,9 @@ from functools import cache, cached_property
 from types import ModuleType
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from imdn_kd.archs.adopted import MixedPrecision
 from imdn_kd.archs.base import ModelInfo, SRNetwork
 from imdn_kd.archs.probing import measure_info
 from imdn_kd.errors import InputError
@@ -126,19 +126,6 @@ class _BasicSRNetwork(SRNetwork):
         return _blank, (type(self).__name__,), self.__dict__
 
 
-class _MixedPrecision(nn.Module):
-    """For networks that make fp32 tensors as they run: these need autocast where the weights are of 16 bits."""
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Upscale images N x C x H x W."""
-        if image.dtype not in (torch.bfloat16, torch.float16):
-            sr: Tensor = super().forward(image)
-            return sr
-        with torch.autocast(image.device.type, image.dtype):
-            sr = super().forward(image)
-        return sr.to(image.dtype)
-
-
 @cache
 def _adapt(name: str, theirs: type[nn.Module]) -> type[SRNetwork]:
     parameters = inspect.signature(theirs.__init__).parameters.values()
@@ -162,7 +149,7 @@ def _adapt(name: str, theirs: type[nn.Module]) -> type[SRNetwork]:
         _ = self.info  # what is no super-resolution network is refused now
 
     init.__signature__ = signature  # type: ignore[attr-defined]
-    own = [_BasicSRNetwork, _MixedPrecision] if theirs.__name__ == "SwinIR" else [_BasicSRNetwork]
+    own = [_BasicSRNetwork, MixedPrecision] if theirs.__name__ == "SwinIR" else [_BasicSRNetwork]
     without_self = signature.replace(parameters=list(signature.parameters.values())[1:])
     body = {"__init__": init, "__doc__": theirs.__doc__, "__module__": __name__, "__signature__": without_self}
     return type(name, (*own, theirs), body)
