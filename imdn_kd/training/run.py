@@ -67,7 +67,7 @@ def prepare(
 
     Raises:
         InputError: with a line for everything that is wrong; then nothing was written.
-        TimeUpError: filling the teacher cache took all the time; what is there is kept.
+        TimeUpError: filling the teacher cache took all the time; the finished part is kept.
     """
     folder = RunFolder(Path(root) / options.name)
     setup, accelerator = _open(options, root=root, auto_resume=auto_resume)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import json
 import re
@@ -31,7 +30,6 @@ def test_schema_and_docs(capfd, kind, schema, command):
     assert result.out == f"# Option files of `imdn-kd {command}`\n\n{reference(schema)}"
 
 
-@pytest.mark.skipif(importlib.util.find_spec("imdn_kd.training.schema") is None, reason="there is no training yet")
 def test_training_is_what_is_meant_otherwise(capfd):
     assert json.loads(run(capfd, "options", "schema").out)["title"] == "TrainOptions"
     assert run(capfd, "options", "docs").out.startswith("# Option files of `imdn-kd train`\n")
