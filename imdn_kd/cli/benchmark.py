@@ -60,7 +60,7 @@ def benchmark(
     """
     from imdn_kd.cli.progress import FileProgress
     from imdn_kd.config.options import read_options
-    from imdn_kd.data.folder_names import DataSource
+    from imdn_kd.data.layouts.names import DataSource
     from imdn_kd.evaluation import benchmark as library
     from imdn_kd.evaluation.protocol import Protocol
     from imdn_kd.evaluation.report import report_scores

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from imdn_kd.data.folder_names import HR_FOLDERS, LR_FOLDERS, LR_NAMES, DataSource
+from imdn_kd.data.layouts.names import HR_FOLDERS, LR_FOLDERS, LR_NAMES, DataSource
 from imdn_kd.errors import InputError
 from imdn_kd.image.io import find_images
 from imdn_kd.image.resize import imresize

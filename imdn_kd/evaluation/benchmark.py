@@ -13,7 +13,7 @@ from typing import Any
 
 from imdn_kd import zoo
 from imdn_kd.data.benchmark_sets import ImagePair, ImageSet, find_set
-from imdn_kd.data.folder_names import DataSource
+from imdn_kd.data.layouts.names import DataSource
 from imdn_kd.errors import InputError
 from imdn_kd.evaluation.metrics import psnr, ssim
 from imdn_kd.evaluation.protocol import PROTOCOLS, Protocol

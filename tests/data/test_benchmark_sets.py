@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from imdn_kd.data.benchmark_sets import COMPUTED, find_set
-from imdn_kd.data.folder_names import DataSource
+from imdn_kd.data.layouts.names import DataSource
 from imdn_kd.errors import InputError
 from imdn_kd.image.io import Picture, write_image
 from imdn_kd.image.resize import imresize

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from imdn_kd.config.options import read_options
-from imdn_kd.data.folder_names import DataSource
+from imdn_kd.data.layouts.names import DataSource
 from imdn_kd.errors import InputError
 from imdn_kd.evaluation.protocol import Protocol
 from imdn_kd.evaluation.schema import BenchmarkOptions

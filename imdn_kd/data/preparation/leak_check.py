@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from imdn_kd.data.folder_names import HR_FOLDERS
+from imdn_kd.data.layouts.names import HR_FOLDERS
 from imdn_kd.errors import InputError
 from imdn_kd.image.io import find_images
 from imdn_kd.image.rgb import RgbImage, read_rgb

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
-from imdn_kd.data.folder_names import HR_FOLDERS, LR_FOLDERS
+from imdn_kd.data.layouts.names import HR_FOLDERS, LR_FOLDERS
 
 SAMPLE = {"sample": ("astronaut", "chelsea", "motorcycle", "rocket"), "sample_valid": ("coffee",)}
 """Photographs inside scikit-image: to train on, and to choose by."""

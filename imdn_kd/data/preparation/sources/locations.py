@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+from imdn_kd.data.layouts.file_tree import FileTree, open_tree
 from imdn_kd.data.preparation.sources.catalogue import Archive, NamedSet, Part
-from imdn_kd.data.preparation.sources.file_tree import FileTree, open_tree
 from imdn_kd.errors import InputError
 
 _CONTAINERS = ("", "benchmark", "DIV2K")

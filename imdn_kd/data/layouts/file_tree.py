@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from imdn_kd.data.preparation.sources.archives import errors_named, members
+from imdn_kd.data.layouts.archives import errors_named, members
 from imdn_kd.errors import InputError
 from imdn_kd.image.io import is_image_name
 from imdn_kd.utils.text import one_line

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
 
-from imdn_kd.data.folder_names import HR_FOLDERS, LR_FOLDERS, LR_NAMES
-from imdn_kd.data.preparation.sources.file_tree import FileTree, ImageFile, open_tree
+from imdn_kd.data.layouts.file_tree import FileTree, ImageFile, open_tree
+from imdn_kd.data.layouts.names import HR_FOLDERS, LR_FOLDERS, LR_NAMES
 from imdn_kd.errors import InputError
 from imdn_kd.utils.text import one_line
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from imdn_kd.data.preparation.sources.file_tree import DiskFile, FileTree, open_tree
+from imdn_kd.data.layouts.file_tree import DiskFile, FileTree, open_tree
 from imdn_kd.errors import InputError
 
 CONTENT = {
@@ -221,7 +221,7 @@ def test_no_room_to_unpack(tmp_path, monkeypatch):
             pass
 
     path = KINDS["tar.gz"](tmp_path)
-    monkeypatch.setattr("imdn_kd.data.preparation.sources.archives.tempfile.TemporaryFile", Full)
+    monkeypatch.setattr("imdn_kd.data.layouts.archives.tempfile.TemporaryFile", Full)
     assert open_error(path).code == "archive.cannot-unpack"
     assert "TMPDIR" in str(open_error(path))
 
@@ -231,5 +231,5 @@ def test_a_folder_that_may_not_be_listed(tmp_path, monkeypatch):
         onerror(PermissionError(13, "Permission denied", str(top)))
         return []
 
-    monkeypatch.setattr("imdn_kd.data.preparation.sources.file_tree.os.walk", refuse)
+    monkeypatch.setattr("imdn_kd.data.layouts.file_tree.os.walk", refuse)
     assert open_error(tmp_path).code == "data.cannot-list"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from imdn_kd.data.preparation.sources.file_tree import open_tree
-from imdn_kd.data.preparation.sources.layouts import ScanResult, scan_dataset
+from imdn_kd.data.layouts.file_tree import open_tree
+from imdn_kd.data.layouts.finder import ScanResult, scan_dataset
 from imdn_kd.errors import InputError
 
 X2, X4, X8 = Fraction(2), Fraction(4), Fraction(8)
