@@ -78,6 +78,50 @@ def test_trains_distils_resumes_and_is_cropped_exactly(tmp_path, capfd):
     assert isinstance(load_model(model).network, SRNetwork)
 
 
+STUDENTS = {  # of spandrel; the first has another forward in training, the second takes sides in multiples of 8
+    "SPAN": {"num_in_ch": 3, "num_out_ch": 3, "feature_channels": 8, "upscale": 2},
+    "SAFMN": {"dim": 8, "n_blocks": 1, "upscaling_factor": 2},
+}
+
+SPANDREL_RUN = """
+_base_: {base}
+_drop_: [imports]
+network_g:
+  _drop_: [width, upscale]
+  {options}
+distill:
+  objectives:
+    _drop_: [l_edge, l_feature]
+logger:
+  save_checkpoint_freq: 2
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STUDENTS)
+def test_a_network_of_spandrel_is_distilled_resumed_and_cropped_exactly(name, tmp_path, capfd):
+    pytest.importorskip("spandrel")
+    make_data(tmp_path)
+    options = "\n  ".join(f"{key}: {value}" for key, value in {"type": f"spandrel/{name}", **STUDENTS[name]}.items())
+    (tmp_path / "run.yml").write_text(SPANDREL_RUN.format(base=FILE, options=options))
+    words = ["train", "-opt", tmp_path / "run.yml", "--set", f"datasets.train.dataroot={tmp_path / 'sample.store'}"]
+
+    def train(folder: str, iterations: int, *more: str) -> Path:
+        result = run(capfd, *words, "--root", tmp_path / folder, "--set", f"train.total_iter={iterations}", *more)
+        assert result.code == 0, result.err
+        return tmp_path / folder / MODEL
+
+    whole = train("whole", 4)
+    train("parts", 2)
+    resumed = train("parts", 4, "--auto_resume")
+    image = picture((60, 70))
+    results = [Upscaler(model, crop="whole")(image) for model in (whole, resumed)]
+    results.append(Upscaler(whole, crop="exact", crop_size=32)(image))
+    assert results[0].shape == (120, 140, 3)
+    assert np.array_equal(results[0], results[1])
+    assert np.array_equal(results[0], results[2])
+
+
 OWN_DATA = """
 from fractions import Fraction
 import numpy as np
