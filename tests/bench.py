@@ -132,6 +132,11 @@ def patches() -> None:
     bench_data.patch_rate(compare)
 
 
+def leak_check() -> None:
+    """The leak check of a photograph, against decoding it."""
+    bench_data.leak_check(compare)
+
+
 def training() -> None:
     """Updates of the trainer, against a bare loop."""
     bench_training.against_bare_loop()
@@ -210,7 +215,17 @@ def seams() -> None:
 BENCHMARKS = {
     f.__name__: f
     for f in (
-        *(upscale_fp32, upscale_bf16, students, exact_cropping, resizing, patches, training, training_basicsr),
+        *(
+            upscale_fp32,
+            upscale_bf16,
+            students,
+            exact_cropping,
+            resizing,
+            leak_check,
+            patches,
+            training,
+            training_basicsr,
+        ),
         *(pairwise, distillation, zoo_mix, plain_speed, reparam),
         *(large_image, seams),
     )

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from skimage import data
 from torch.utils.data import DataLoader
 
 from imdn_kd.data.patches import Patches, to_training
 from imdn_kd.data.preparation.job import open_source, write_dataset
+from imdn_kd.data.preparation.leak_check import BenchmarkIndex
 from imdn_kd.data.preparation.schema import PrepareOptions
 from imdn_kd.data.store import StoreDataset
 from imdn_kd.image.io import Picture, write_image
@@ -104,3 +106,15 @@ def many_images(compare: Compare) -> None:
             (theirs(image.astype(np.float32) / 255, 0.25) * 255).round().clip(0, 255).astype(np.uint8)
 
     compare("imresize of 1000 images, 2040x1356 to x1/4 / BasicSR's, times of 100", ours, other, runs=10)
+
+
+def leak_check(compare: Compare) -> None:
+    """An image of the size of DIV2K's, compared with a benchmark, against decoding it."""
+    image = Image.fromarray(data.coffee()).resize((2040, 1360))
+    pixels = np.asarray(image)
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "HR" / "coffee.png"
+        write_image(path, Picture(pixels))
+        benchmarks = BenchmarkIndex([Path(name)])
+        title = "leak check of an image of 2040x1360 px / decoding its PNG file"
+        compare(title, lambda: benchmarks.match(pixels), lambda: read_rgb(path), runs=10)

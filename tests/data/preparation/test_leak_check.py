@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from io import BytesIO
 from pathlib import Path
 
@@ -136,17 +135,6 @@ def test_torch_is_not_needed(folder):
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_speed(benchmarks):
-    pixels = np.asarray(resized(Image.fromarray(skimage.data.coffee()), 3.4))
-    times = []
-    for _ in range(10):
-        start = time.process_time()
-        benchmarks.match(pixels)
-        times.append(time.process_time() - start)
-    assert pixels.shape == (1360, 2040, 3)
-    assert min(times) < 0.05
 
 
 @needs_shared
