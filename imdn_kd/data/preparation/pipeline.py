@@ -19,10 +19,10 @@ import PIL
 
 import imdn_kd
 from imdn_kd.data.base import lq_plane
+from imdn_kd.data.degradations import describe
 from imdn_kd.data.layouts.file_tree import DiskFile
 from imdn_kd.data.layouts.finder import SourceImage
 from imdn_kd.data.lmdb_io import check_key
-from imdn_kd.data.preparation.degradations import describe
 from imdn_kd.data.preparation.samples import PrepareSpec, Sample, SampleBuilder
 from imdn_kd.data.preparation.sources.sources import Source
 from imdn_kd.data.preparation.writers import open_writer

@@ -6,81 +6,16 @@ import difflib
 from fractions import Fraction
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from imdn_kd.config.options import Integer, Options
 from imdn_kd.data.base import exact_scale
+from imdn_kd.data.degradation_schema import Bicubic, Step, check_steps
 from imdn_kd.data.preparation.sources.catalogue import NAMED_SETS, SAMPLE
 from imdn_kd.errors import InputError
 
 Format = Literal["store", "folder", "lmdb"]
-
-
-def _check_range(value: float | list[float]) -> float | list[float]:
-    low, high = bounds(value)
-    if not 0 <= low <= high <= 255:
-        raise PydanticCustomError("range", "give a number from 0 to 255, or two, [lowest, highest]")
-    return value
-
-
-Range = Annotated[float | Annotated[list[float], Field(min_length=2, max_length=2)], AfterValidator(_check_range)]
-"""A number, or two between which one is drawn uniformly for each image."""
-
-
-class Bicubic(Options):
-    """Downscale by the scale, as MATLAB's `imresize` does."""
-
-    type: Literal["bicubic"] = "bicubic"
-
-
-class Blur(Options):
-    """Gaussian blur.
-
-    Attributes:
-        sigma: standard deviation, px of the image at this step.
-    """
-
-    type: Literal["blur"]
-    sigma: Range
-
-
-class Noise(Options):
-    """Additive Gaussian noise, independent per channel.
-
-    Attributes:
-        sigma: standard deviation, levels of 255.
-    """
-
-    type: Literal["noise"]
-    sigma: Range
-
-
-class Jpeg(Options):
-    """JPEG compression.
-
-    Attributes:
-        quality: 1 to 100, as in Pillow.
-    """
-
-    type: Literal["jpeg"]
-    quality: Range
-
-    @field_validator("quality")
-    @classmethod
-    def _check(cls, value: float | list[float]) -> float | list[float]:
-        low, high = bounds(value)
-        if low < 1 or high > 100:
-            raise PydanticCustomError("quality", "quality lies between 1 and 100")
-        return value
-
-
-Step = Bicubic | Blur | Noise | Jpeg
-
-
-def bounds(value: float | list[float]) -> tuple[float, float]:
-    """The lowest and highest value of a `Range`."""
-    return (value[0], value[1]) if isinstance(value, list) else (value, value)
 
 
 def _check_scale(scale: float) -> float:
@@ -118,7 +53,7 @@ class PrepareOptions(Options):
     path: str | None = None
     places: list[str] = Field(default_factory=list)
     scale: list[Scale] = Field(default_factory=list)
-    degradation: Literal["bicubic", "given"] | list[Annotated[Step, Field(discriminator="type")]] | None = None
+    degradation: Literal["bicubic", "given"] | list[Step] | None = None
     lr: dict[Scale, str] = Field(default_factory=dict)
     exclude_like: list[str] = Field(default_factory=list)
     format: Format | None = None
@@ -129,12 +64,7 @@ class PrepareOptions(Options):
     @model_validator(mode="after")
     def _fits_together(self) -> PrepareOptions:
         if isinstance(self.degradation, list):
-            shrinks = sum(isinstance(step, Bicubic) for step in self.degradation)
-            if shrinks > 1 or (not shrinks and self.scales() != (Fraction(1),)):
-                raise PydanticCustomError(
-                    "steps",
-                    "degradation needs exactly one step of type bicubic, which downscales (none if the scale is 1)",
-                )
+            check_steps(self.degradation, downscales=self.scales() != (Fraction(1),))
         known = (*PATH_SOURCES, *SAMPLE, *NAMED_SETS)
         if self.source not in known:
             near = difflib.get_close_matches(self.source, known, n=1)

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from imdn_kd.data.degradation_schema import Bicubic, Noise
 from imdn_kd.data.preparation.leak_check import BenchmarkIndex
 from imdn_kd.data.preparation.pipeline import PrepareReport, build_dataset
 from imdn_kd.data.preparation.samples import PrepareSpec, SampleBuilder
-from imdn_kd.data.preparation.schema import Bicubic, Noise
 from imdn_kd.data.preparation.sources.sources import folder_source, sample_source, store_source
 from imdn_kd.data.store import Store
 from imdn_kd.image.io import Picture, write_image
@@ -232,7 +232,7 @@ _FULL = """
 import resource, sys
 from pathlib import Path
 from fractions import Fraction
-from imdn_kd.data.preparation.schema import Bicubic
+from imdn_kd.data.degradation_schema import Bicubic
 from imdn_kd.data.preparation.pipeline import PrepareSpec, build_dataset
 from imdn_kd.data.preparation.sources.sources import folder_source
 from imdn_kd.errors import InputError

@@ -12,11 +12,11 @@ from typing import Any
 
 from PIL import Image
 
+from imdn_kd.data.degradation_schema import Bicubic
+from imdn_kd.data.degradations import describe
 from imdn_kd.data.layouts.file_tree import open_tree
 from imdn_kd.data.layouts.finder import SkippedImage, SourceImage, scan_dataset
 from imdn_kd.data.lmdb_io import LmdbImages, common_keys
-from imdn_kd.data.preparation.degradations import describe
-from imdn_kd.data.preparation.schema import Bicubic
 from imdn_kd.data.preparation.sources.catalogue import SAMPLE, Archive, NamedSet
 from imdn_kd.data.preparation.sources.locations import Located, locate
 from imdn_kd.data.store import Store

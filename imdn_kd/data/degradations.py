@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from imdn_kd.config.options import Options
-from imdn_kd.data.preparation.schema import Bicubic, Blur, Jpeg, Noise, Step, bounds
+from imdn_kd.data.degradation_schema import Bicubic, Blur, Jpeg, Noise, Step, bounds
 from imdn_kd.image.resize import imresize
 from imdn_kd.image.rgb import RgbImage
 
