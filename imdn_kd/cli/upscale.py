@@ -110,6 +110,9 @@ def upscale(
     else:
         counts = Counter(result.status for result in results)
         print(", ".join(f"{count} {status}" for status, count in counts.items()))
+    for result in results:
+        if result.left_out:
+            print(f"imdn-kd: {result.job.target}: does not hold {', '.join(result.left_out)}", file=sys.stderr)
     for result in failed:
         print(f"imdn-kd: {result.reason}", file=sys.stderr)
     if stopped:

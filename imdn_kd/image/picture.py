@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,15 +35,20 @@ class Picture:
     Attributes:
         pixels: uint8 or uint16 in the full range of the type; H x W (grey), H x W x 2 (grey, alpha), H x W x 3 (RGB)
             or H x W x 4 (RGB, alpha); alpha is not premultiplied; H and W are at least 1.
-        icc_profile: colour profile of the pixels, a grey one for grey and an RGB one for RGB; None means sRGB.
+        icc_profile: colour profile of the pixels, a grey one for grey and an RGB one for RGB; None means sRGB, unless
+            `colours` says otherwise.
         exif: a block as in a JPEG file (`Exif\0\0`, then a small TIFF), without an orientation.
         dpi: pixels per inch, horizontal and vertical.
+        xmp: an XMP packet.
+        colours: what the file stated of its colours beside a profile, as PNG chunks: `cICP`, `gAMA`, `cHRM`, ...
     """
 
     pixels: Pixels
     icc_profile: bytes | None = None
     exif: bytes | None = None
     dpi: tuple[float, float] | None = None
+    xmp: bytes | None = None
+    colours: Mapping[bytes, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.pixels.dtype not in (np.uint8, np.uint16):
@@ -117,9 +123,15 @@ def portable_exif(exif: Image.Exif, from_tiff: bool) -> bytes | None:
 
 
 def sub_folder(exif: Image.Exif, tag: int) -> dict[int, Any]:
-    """Return the tags of one folder inside `exif`, to be changed in place, less the interoperability pointer."""
+    """Return the tags of one folder inside `exif`, to be changed in place.
+
+    The folder of interoperability, which says that colours are those of Adobe RGB, is inside it, not its offset.
+    """
     folder: dict[int, Any] = exif.get_ifd(tag)
-    folder.pop(ExifTags.IFD.Interop, None)
+    if tag == ExifTags.IFD.Exif and isinstance(folder.get(ExifTags.IFD.Interop), int):
+        inner = dict(exif.get_ifd(ExifTags.IFD.Interop))
+        folder.pop(ExifTags.IFD.Interop)
+        folder.update({ExifTags.IFD.Interop: inner} if inner else {})
     return folder
 
 

@@ -21,13 +21,16 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, TiffImagePlugin, UnidentifiedImageError
 
 from imdn_kd.errors import InputError
+from imdn_kd.image.colour import find_profile, read_avif_colours, read_png_colours, tiff_colours
 from imdn_kd.image.picture import Picture, Pixels, exif_dpi, fitting_profile, portable_exif, sane_dpi
+from imdn_kd.image.xmp import checked_packet, find_xmp
 from imdn_kd.utils.text import one_line
 
 MAX_PIXELS = 2**30
 _FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "AVIF")
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_ICC_TAG = 34675
+_ICC_TAG, _XMP_TAG, _WHITE_TAG, _PRIMARIES_TAG = 34675, 700, 318, 319
+_OWN_COLOURS = ("1", "L", "LA", "P", "RGB", "RGBA", "RGBX", "I;16")  # the others are converted to sRGB
 _EMPTY = "is empty; get a fresh copy"
 _CUT_SHORT = "is damaged or cut short (parts of the picture are missing); get a fresh copy"
 _WITHOUT_ALPHA = {"1": "L", "P": "RGB", "RGBX": "RGB", "YCbCr": "RGB", "HSV": "RGB", "LAB": "RGB"}
@@ -55,7 +58,9 @@ def read_image(path: Path | str) -> Picture:
     - CMYK and YCCK become sRGB through the profile in the file, or by Pillow's rule without one; Lab becomes sRGB.
     - 32-bit integers are taken as 16-bit samples if all lie in 0..65535, and floats if all lie in 0..1 (times 65535).
 
-    Colour profiles that do not fit the returned pixels and damaged EXIF are dropped.
+    Profile, other statements of colours, EXIF, XMP and resolution come along; comments, IPTC and the second packet of
+    XMP that is too long for a JPEG do not. Colour profiles that do not fit the returned pixels and damaged metadata
+    are dropped.
 
     Args:
         path: the file.
@@ -174,10 +179,26 @@ def _read_with_pillow(file: BinaryIO) -> Picture:
             image.load()
         pixels = _decode_png(file) if exact else pixels_of(image)
         exif = _exif_of(image)
-        profile = fitting_profile(image.info.get("icc_profile"), _channels(pixels))
-        dpi = sane_dpi(*image.info["dpi"]) if "dpi" in image.info else exif_dpi(exif)
-        block = portable_exif(exif, from_tiff=image.format == "TIFF")
-        return Picture(_upright(pixels, exif.get(ExifTags.Base.Orientation)), profile, block, dpi)
+        profile = fitting_profile(find_profile(image, file), _channels(pixels))
+        return Picture(
+            _upright(pixels, exif.get(ExifTags.Base.Orientation)),
+            profile,
+            portable_exif(exif, from_tiff=image.format == "TIFF"),
+            sane_dpi(*image.info["dpi"]) if "dpi" in image.info else exif_dpi(exif),
+            find_xmp(image, file),
+            _colours_of(image, file),
+        )
+
+
+def _colours_of(image: Image.Image, file: BinaryIO) -> dict[bytes, bytes]:
+    """What the file says of its colours beside a profile."""
+    if image.format == "PNG":
+        return read_png_colours(file)
+    if image.format == "AVIF" and "icc_profile" not in image.info:
+        return read_avif_colours(file)
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.mode in _OWN_COLOURS:
+        return tiff_colours(image.tag_v2.get(_WHITE_TAG), image.tag_v2.get(_PRIMARIES_TAG))
+    return {}
 
 
 @contextmanager
@@ -257,6 +278,8 @@ def _read_deep_tiff(file: BinaryIO) -> Picture | None:
         fitting_profile(exif.get(_ICC_TAG), _channels(pixels)),
         portable_exif(exif, from_tiff=True),
         exif_dpi(exif),
+        checked_packet(exif.get(_XMP_TAG)),
+        tiff_colours(exif.get(_WHITE_TAG), exif.get(_PRIMARIES_TAG)),
     )
 
 

@@ -6,6 +6,7 @@ import os
 import struct
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,36 +15,37 @@ import imagecodecs
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin, TiffTags
+from PIL import Image, PngImagePlugin, TiffImagePlugin, TiffTags
 
 from imdn_kd.errors import InputError
-from imdn_kd.image.picture import DESCRIPTIVE_TAGS, EXIF_SUB_FOLDERS, Picture, exif_for, fitting_profile, sub_folder
+from imdn_kd.image.metadata import Holds, Metadata, metadata_for
+from imdn_kd.image.picture import DESCRIPTIVE_TAGS, EXIF_SUB_FOLDERS, Picture, sub_folder
 from imdn_kd.utils.files import atomic_path
 from imdn_kd.utils.text import one_line
 
-# PNG allows more, but libpng, and so nearly every program, cannot read it.
-_LARGEST_SIDE = {"JPEG": 65500, "WebP": 16383, "PNG": 10**6, "TIFF": 2**32 - 1, "BMP": 2**31 - 1}
 _PNG_LEVEL = 4  # level 6 takes three times as long for 6 % less; level 1 saves a fifth of the time for 11 % more
 _ROWS_AT_ONCE = 256
 _EXIF_START = b"Exif\0\0"
-_LARGEST_JPEG_EXIF = 65533
+_XMP_TAG = 700
+_TiffTag = tuple[int, str, int, Any, bool]
 _LARGEST_PLAIN_TIFF = 2**32 - 2**25  # where tifffile turns to BigTIFF
 
 
-def write_image(path: Path | str, picture: Picture, *, overwrite: bool = False, quality: int = 95) -> None:
+def write_image(path: Path | str, picture: Picture, *, overwrite: bool = False, quality: int = 95) -> tuple[str, ...]:
     """Write `picture` in the format of the suffix of `path`; missing folders are created.
 
-    | format | channels kept          | bits  | also kept           |
-    |--------|------------------------|-------|---------------------|
-    | PNG    | grey, RGB, with alpha  | 8, 16 | ICC, EXIF, dpi      |
-    | TIFF   | grey, RGB, with alpha  | 8, 16 | ICC, EXIF, dpi      |
-    | JPEG   | grey, RGB              | 8     | ICC, EXIF, dpi      |
-    | WebP   | RGB, with alpha        | 8     | ICC, EXIF, dpi (in the EXIF) |
-    | BMP    | grey, RGB              | 8     | dpi                 |
+    | format | channels kept          | bits  | also kept                         |
+    |--------|------------------------|-------|-----------------------------------|
+    | PNG    | grey, RGB, with alpha  | 8, 16 | ICC, `colours`, EXIF, XMP, dpi    |
+    | TIFF   | grey, RGB, with alpha  | 8, 16 | ICC, EXIF, XMP, dpi               |
+    | JPEG   | grey, RGB              | 8     | ICC, EXIF, XMP, dpi               |
+    | WebP   | RGB, with alpha        | 8     | ICC, EXIF, XMP, dpi (in the EXIF) |
+    | BMP    | grey, RGB              | 8     | dpi                               |
 
     Where a format has no alpha the picture is laid over white; where it has no 16 bits, v becomes
     round(v * 255 / 65535); where it has no grey, three equal channels are written (and a grey ICC profile is left out).
-    EXIF that is too long for a JPEG is left out.
+    Where a format does not hold `colours` an ICC profile is made of them, except of PQ and HLG. EXIF and XMP that are
+    too long for a JPEG (64 KiB each) are left out, and EXIF in a TIFF of 4 GiB.
 
     Args:
         path: the file, written in full or not at all.
@@ -51,15 +53,22 @@ def write_image(path: Path | str, picture: Picture, *, overwrite: bool = False, 
         overwrite: replace an existing file.
         quality: 1 to 100 for JPEG (without colour subsampling) and WebP (100 means lossless); the others are lossless.
 
+    Returns:
+        What of the metadata the file does not hold, in words: `XMP`, `EXIF`, `colour profile`, ...
+
     Raises:
         InputError: `image.unknown-format`, `image.exists`, `image.is-folder`, `image.too-large`, `image.quality`,
             `image.no-memory`, or `image.cannot-write`.
     """
     target = Path(path)
     try:
-        encode = _checked_encoder(target, picture, overwrite, quality)
+        kind = _checked_format(target, picture, overwrite, quality)
+        channels = picture.channels if kind.alpha or not picture.has_alpha else picture.channels - 1
+        channels = channels if kind.grey else max(channels, 3 + picture.has_alpha)
+        metadata = metadata_for(picture, kind.holds(picture), channels, dpi_in_exif=kind.name == "WebP")
         with atomic_path(target) as temporary:
-            encode(temporary, picture, quality)
+            kind.encode(temporary, picture, metadata, quality)
+        return metadata.left_out
     except InputError as error:
         raise InputError(one_line(str(error)), code=error.code) from error
     except MemoryError as error:
@@ -72,24 +81,28 @@ def write_image(path: Path | str, picture: Picture, *, overwrite: bool = False, 
         ) from error
 
 
-def _write_png(path: Path, picture: Picture, quality: int) -> None:
+def _write_png(path: Path, picture: Picture, metadata: Metadata, quality: int) -> None:
     data = imagecodecs.png_encode(picture.pixels, level=_PNG_LEVEL)
     chunks = BytesIO()
-    if profile := fitting_profile(picture.icc_profile, picture.channels):
-        PngImagePlugin.putchunk(chunks, b"iCCP", b"ICC Profile\0\0", zlib.compress(profile))
+    for name, value in metadata.colours.items():
+        PngImagePlugin.putchunk(chunks, name, value)
+    if metadata.profile:
+        PngImagePlugin.putchunk(chunks, b"iCCP", b"ICC Profile\0\0", zlib.compress(metadata.profile))
     if picture.dpi is not None:
         PngImagePlugin.putchunk(chunks, b"pHYs", struct.pack(">IIB", *(round(dpi / 0.0254) for dpi in picture.dpi), 1))
-    if exif := _exif_block(picture):
-        PngImagePlugin.putchunk(chunks, b"eXIf", exif.removeprefix(_EXIF_START))
-    after_header = 8 + 25  # signature and IHDR; the profile must come before anything else
+    if len(metadata.exif):
+        PngImagePlugin.putchunk(chunks, b"eXIf", metadata.exif.tobytes().removeprefix(_EXIF_START))
+    if metadata.xmp:
+        PngImagePlugin.putchunk(chunks, b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0", metadata.xmp)
+    after_header = 8 + 25  # signature and IHDR; what states colours must come before anything else
     path.write_bytes(b"".join((data[:after_header], chunks.getvalue(), data[after_header:])))
 
 
-def _write_tiff(path: Path, picture: Picture, quality: int) -> None:
-    exif = exif_for(picture)
-    plain = picture.pixels.nbytes < _LARGEST_PLAIN_TIFF
+def _write_tiff(path: Path, picture: Picture, metadata: Metadata, quality: int) -> None:
+    exif, plain = metadata.exif, picture.pixels.nbytes < _LARGEST_PLAIN_TIFF
     folders = {int(tag): sub_folder(exif, tag) for tag in EXIF_SUB_FOLDERS if plain and tag in exif}
-    places = [(tag - 1, "I", 1, 0, True) for tag in folders]
+    places: list[_TiffTag] = [(tag - 1, "I", 1, 0, True) for tag in folders]
+    packet: list[_TiffTag] = [(_XMP_TAG, "B", len(metadata.xmp), metadata.xmp, True)] if metadata.xmp else []
     tifffile.imwrite(
         path,
         picture.pixels,
@@ -103,17 +116,17 @@ def _write_tiff(path: Path, picture: Picture, quality: int) -> None:
         rowsperstrip=64,
         resolution=picture.dpi,
         resolutionunit="inch" if picture.dpi else None,
-        iccprofile=fitting_profile(picture.icc_profile, picture.channels),
+        iccprofile=metadata.profile,
         metadata=None,
         software=False,
-        extratags=[*_tiff_tags(exif), *places],
+        extratags=[*_tiff_tags(exif), *packet, *places],
     )
     _append_folders(path, folders)
 
 
-def _tiff_tags(exif: Image.Exif) -> list[tuple[int, str, int, Any, bool]]:
+def _tiff_tags(exif: Image.Exif) -> list[_TiffTag]:
     """Return the descriptive EXIF tags, for tifffile."""
-    tags: list[tuple[int, str, int, Any, bool]] = []
+    tags: list[_TiffTag] = []
     for tag in sorted(DESCRIPTIVE_TAGS & set(exif)):
         value = exif[tag]
         if isinstance(value, str):
@@ -146,59 +159,87 @@ def _append_folders(path: Path, folders: dict[int, dict[int, Any]]) -> None:
             file.write(struct.pack("<HHII", tag, TiffTags.LONG, 1, place))
 
 
-def _write_jpeg(path: Path, picture: Picture, quality: int) -> None:
-    exif = _exif_block(picture)
-    extra: dict[str, Any] = {"exif": exif} if exif and len(exif) <= _LARGEST_JPEG_EXIF else {}
+def _write_jpeg(path: Path, picture: Picture, metadata: Metadata, quality: int) -> None:
+    extra = _for_pillow(metadata)
     if picture.dpi is not None:
         extra["dpi"] = picture.dpi
-    if profile := fitting_profile(picture.icc_profile, picture.channels):
-        extra["icc_profile"] = profile
     with path.open("wb") as file:
         Image.fromarray(_eight_bits(picture.pixels, flatten=True)).save(
             file, "JPEG", quality=quality, subsampling=0, **extra
         )
 
 
-def _write_webp(path: Path, picture: Picture, quality: int) -> None:
+def _write_webp(path: Path, picture: Picture, metadata: Metadata, quality: int) -> None:
     pixels = _eight_bits(picture.pixels, flatten=False)
     if picture.channels < 3:
         grey = pixels if picture.channels == 1 else pixels[..., 0]
         pixels = np.stack([grey, grey, grey, *([pixels[..., 1]] if picture.has_alpha else [])], axis=-1)
-    extra: dict[str, Any] = {}
-    if exif := _exif_block(picture, with_dpi=True):
-        extra["exif"] = exif
-    if profile := fitting_profile(picture.icc_profile, pixels.shape[2]):
-        extra["icc_profile"] = profile
     with path.open("wb") as file:
         Image.fromarray(pixels).save(
-            file, "WEBP", lossless=quality == 100, exact=True, quality=quality if quality < 100 else 80, **extra
+            file,
+            "WEBP",
+            lossless=quality == 100,
+            exact=True,
+            quality=quality if quality < 100 else 80,
+            **_for_pillow(metadata),
         )
 
 
-def _write_bmp(path: Path, picture: Picture, quality: int) -> None:
+def _for_pillow(metadata: Metadata) -> dict[str, Any]:
+    """Return the metadata as the arguments of Pillow's `save`."""
+    exif = metadata.exif.tobytes() if len(metadata.exif) else None
+    found = {"exif": exif, "icc_profile": metadata.profile, "xmp": metadata.xmp}
+    return {name: value for name, value in found.items() if value}
+
+
+def _write_bmp(path: Path, picture: Picture, metadata: Metadata, quality: int) -> None:
     extra: dict[str, Any] = {"dpi": picture.dpi} if picture.dpi else {}
     with path.open("wb") as file:
         Image.fromarray(_eight_bits(picture.pixels, flatten=True)).save(file, "BMP", **extra)
 
 
-_Encoder = Callable[[Path, Picture, int], None]
-_ENCODERS: dict[str, tuple[str, _Encoder]] = {
-    ".png": ("PNG", _write_png),
-    ".jpg": ("JPEG", _write_jpeg),
-    ".jpeg": ("JPEG", _write_jpeg),
-    ".webp": ("WebP", _write_webp),
-    ".tif": ("TIFF", _write_tiff),
-    ".tiff": ("TIFF", _write_tiff),
-    ".bmp": ("BMP", _write_bmp),
+_Encoder = Callable[[Path, Picture, Metadata, int], None]
+
+
+@dataclass(frozen=True)
+class _Format:
+    name: str
+    encode: _Encoder
+    largest_side: int
+    metadata: Holds
+    grey: bool = True
+    alpha: bool = True
+
+    def holds(self, picture: Picture) -> Holds:
+        """What a file of `picture` holds."""
+        if self.name == "TIFF" and picture.pixels.nbytes >= _LARGEST_PLAIN_TIFF:
+            return replace(self.metadata, exif=0)
+        return self.metadata
+
+
+# PNG allows larger sides, but libpng, and so nearly every program, cannot read them.
+_PNG = _Format("PNG", _write_png, 10**6, Holds(colours=True))
+_JPEG = _Format("JPEG", _write_jpeg, 65500, Holds(exif=65533, xmp=65504), alpha=False)
+_WEBP = _Format("WebP", _write_webp, 16383, Holds(), grey=False)
+_TIFF = _Format("TIFF", _write_tiff, 2**32 - 1, Holds())
+_BMP = _Format("BMP", _write_bmp, 2**31 - 1, Holds(profile=False, exif=0, xmp=0), alpha=False)
+_FORMATS = {
+    ".png": _PNG,
+    ".jpg": _JPEG,
+    ".jpeg": _JPEG,
+    ".webp": _WEBP,
+    ".tif": _TIFF,
+    ".tiff": _TIFF,
+    ".bmp": _BMP,
 }
-WRITABLE = frozenset(_ENCODERS)
+WRITABLE = frozenset(_FORMATS)
 
 
-def _checked_encoder(target: Path, picture: Picture, overwrite: bool, quality: int) -> _Encoder:
+def _checked_format(target: Path, picture: Picture, overwrite: bool, quality: int) -> _Format:
     suffix = target.suffix.lower()
-    if suffix not in _ENCODERS:
+    if suffix not in _FORMATS:
         raise InputError(
-            f"{target}: no format has the suffix {suffix!r}; use one of {', '.join(_ENCODERS)}",
+            f"{target}: no format has the suffix {suffix!r}; use one of {', '.join(_FORMATS)}",
             code="image.unknown-format",
         )
     if target.is_dir():
@@ -207,22 +248,14 @@ def _checked_encoder(target: Path, picture: Picture, overwrite: bool, quality: i
         raise InputError(f"{target}: exists already; choose another name or allow overwriting", code="image.exists")
     if not 1 <= quality <= 100:
         raise InputError(f"{target}: quality is {quality}; use 1 to 100", code="image.quality")
-    name, encode = _ENCODERS[suffix]
-    if max(picture.width, picture.height) > _LARGEST_SIDE[name]:
+    kind = _FORMATS[suffix]
+    if max(picture.width, picture.height) > kind.largest_side:
         size = f"{picture.width} x {picture.height}"
         raise InputError(
-            f"{target}: {size} is more than the {_LARGEST_SIDE[name]} of {name}; use .png or .tif",
+            f"{target}: {size} is more than the {kind.largest_side} of {kind.name}; use .png or .tif",
             code="image.too-large",
         )
-    return encode
-
-
-def _exif_block(picture: Picture, with_dpi: bool = False) -> bytes | None:
-    exif = exif_for(picture)
-    if picture.dpi is not None and (with_dpi or ExifTags.Base.XResolution in exif):
-        exif[ExifTags.Base.XResolution], exif[ExifTags.Base.YResolution] = picture.dpi
-        exif[ExifTags.Base.ResolutionUnit] = 2
-    return exif.tobytes() if len(exif) else None
+    return kind
 
 
 def _eight_bits(pixels: NDArray[Any], flatten: bool) -> NDArray[np.uint8]:

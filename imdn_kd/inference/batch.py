@@ -35,6 +35,7 @@ class FileResult:
         width: of the result in px, 0 if there is none.
         height: of the result in px, 0 if there is none.
         seconds: reading, enlarging and writing.
+        left_out: what of the metadata the target does not hold, in words.
     """
 
     job: FileJob
@@ -43,6 +44,7 @@ class FileResult:
     width: int = 0
     height: int = 0
     seconds: float = 0.0
+    left_out: tuple[str, ...] = ()
 
 
 def plan_jobs(
@@ -123,12 +125,12 @@ def run_jobs(
         try:
             _check_target(job, overwrite=overwrite)
             picture = enlarge(read_image(job.source))
-            write_image(job.target, picture, overwrite=overwrite, quality=quality)
+            left_out = write_image(job.target, picture, overwrite=overwrite, quality=quality)
         except InputError as error:
             yield FileResult(job, "failed", reason=str(error), seconds=time.perf_counter() - start)
             continue
         seconds = time.perf_counter() - start
-        yield FileResult(job, "done", width=picture.width, height=picture.height, seconds=seconds)
+        yield FileResult(job, "done", "", picture.width, picture.height, seconds, left_out)
 
 
 def as_report(results: Sequence[FileResult]) -> list[dict[str, object]]:
@@ -142,6 +144,7 @@ def as_report(results: Sequence[FileResult]) -> list[dict[str, object]]:
             "width": result.width,
             "height": result.height,
             "seconds": round(result.seconds, 3),
+            "left_out": list(result.left_out),
         }
         for result in results
     ]
