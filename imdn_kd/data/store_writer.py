@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -198,11 +199,10 @@ def _add_plane(
         writer.close()
     for pattern in (PIXELS, INDEX):
         (work / pattern.format(plane)).replace(store.path / pattern.format(plane))
-    (work / PROGRESS_LOG).unlink()
-    work.rmdir()
     described = {**description, "sha256": index_checksum(store.path, plane)}
     planes = {**store.manifest["planes"], plane: described}
     _write_manifest(store.path, {**store.manifest, "planes": planes})
+    shutil.rmtree(work)  # whatever else lies in it
     return Store(path)
 
 

@@ -225,6 +225,7 @@ def test_add_plane_and_continue_it(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         add_plane(tmp_path, "sr_teacher", make, description={"teacher": "abc"})
     assert Store(tmp_path).planes == ("gt", "lq_x2")
+    (tmp_path / "sr_teacher.part" / "of an older version").write_text("left behind")
     store = add_plane(tmp_path, "sr_teacher", make, description={"teacher": "abc"})
     assert asked == [0, 1, 2, 2]
     assert store.planes == ("gt", "lq_x2", "sr_teacher")
