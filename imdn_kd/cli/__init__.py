@@ -11,6 +11,7 @@ import typer
 from imdn_kd import __version__
 from imdn_kd.cli.benchmark import benchmark
 from imdn_kd.cli.cache_teacher import cache_teacher
+from imdn_kd.cli.interrupts import Interrupts
 from imdn_kd.cli.options import options
 from imdn_kd.cli.prepare import prepare
 from imdn_kd.cli.profile import profile
@@ -54,21 +55,25 @@ def _global_options(
 
 
 def main() -> None:
-    """Entry point of `imdn-kd`: a line for each thing the user can mend and exit code 2; 130 after Ctrl-C."""
+    """Entry point of `imdn-kd`: a line for each thing the user can mend and exit code 2; 128 + n after signal n."""
+    with Interrupts() as interrupts:
+        code = _run()
+    sys.exit(interrupts.code or code)
+
+
+def _run() -> int:
     try:
-        code = app(standalone_mode=False)
+        return app(standalone_mode=False) or 0
     except InputError as error:
         for line in error.lines:
             _complain(line)
-        code = 2
     except OSError as error:
         # Files are checked where they are used; what is left are names and folders that cannot even be looked at.
         if error.filename is None:
             raise
         _complain(f"{error.filename}: {error.strerror}; choose another name, or change its permissions")
-        code = 2
     except typer.Abort:
-        code = 130
+        return 130
     except Exception as error:
         # Usage errors, whose class lies in click or, in newer versions of typer, inside that.
         if not hasattr(error, "format_message"):
@@ -77,8 +82,7 @@ def main() -> None:
             print(error.format_message())
         else:
             _complain(f"{error.format_message()} See imdn-kd --help.")
-        code = 2
-    sys.exit(code or 0)
+    return 2
 
 
 def _complain(message: str) -> None:
