@@ -36,7 +36,10 @@ class FileProgress:
         self._finished, self._pixels, self._start = 0, 0, time.perf_counter()
 
     def __enter__(self) -> FileProgress:
-        self._handler = RichHandler(console=self._console, show_time=False, show_path=False)
+        self._handler: logging.Handler = logging.StreamHandler()
+        self._handler.setFormatter(logging.Formatter("imdn-kd: %(message)s"))
+        if self._console.is_terminal:
+            self._handler = RichHandler(console=self._console, show_time=False, show_path=False)
         logging.getLogger("imdn_kd").addHandler(self._handler)
         self._bar.start()
         return self

@@ -12,7 +12,9 @@ from imdn_kd.cli import shared as opt
 
 def upscale(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Image files, folders, glob patterns.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder, or a file if there is one input.")],
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="PATH", help="Folder, or a file if there is one input.")
+    ],
     model: opt.Model = None,
     arch: opt.Arch = None,
     options: Annotated[
@@ -63,13 +65,14 @@ def upscale(
     from imdn_kd.image.io import Picture
     from imdn_kd.inference.batch import as_report, plan_jobs, run_jobs
     from imdn_kd.inference.model_file import load_model
-    from imdn_kd.inference.sizes import target_size
+    from imdn_kd.inference.sizes import Size, target_size
     from imdn_kd.inference.upscaler import Upscaler
 
     opt.import_own(imports)
-    exact = None if size is None else opt.parse_size(size)[::-1]
-    box = None if fit is None else opt.parse_size(fit)[::-1]
-    if (scale, exact, box) != (None, None, None):
+    exact = None if size is None else opt.parse_size(size)
+    box = None if fit is None else opt.parse_size(fit)
+    asked = (scale, exact, box) != (None, None, None)
+    if asked:
         target_size((1, 1), scale=scale, size=exact, fit=box)  # refuses what no image could get, before the work
     jobs = plan_jobs(inputs, output, recursive=recursive, suffix=format and f".{format.lower().lstrip('.')}")
     spec, key = None if arch is None else opt.parse_arch(arch), None
@@ -95,11 +98,18 @@ def upscale(
     stopped = False
     with FileProgress(total=len(jobs)) as progress:
 
+        def result_size(picture: Picture) -> Size:
+            given = (picture.height, picture.width)
+            return target_size(given, scale=scale if asked else upscaler.scale, size=exact, fit=box)
+
         def enlarge(picture: Picture) -> Picture:
-            return upscaler(picture, scale, size=exact, fit=box, on_progress=progress.part)
+            height, width = result_size(picture)
+            return upscaler(picture, size=(width, height), on_progress=progress.part)
 
         try:
-            for result in run_jobs(jobs, enlarge, skip_existing=skip_existing, overwrite=overwrite, quality=quality):
+            for result in run_jobs(
+                jobs, enlarge, result_size, skip_existing=skip_existing, overwrite=overwrite, quality=quality
+            ):
                 results.append(result)
                 progress.file_done(result.width * result.height)
         except KeyboardInterrupt:

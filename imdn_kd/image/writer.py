@@ -50,7 +50,7 @@ def write_image(path: Path | str, picture: Picture, *, overwrite: bool = False, 
     Args:
         path: the file, written in full or not at all.
         picture: the picture.
-        overwrite: replace an existing file.
+        overwrite: replace an existing file; otherwise one stays even if it appears during the writing.
         quality: 1 to 100 for JPEG (without colour subsampling) and WebP (100 means lossless); the others are lossless.
 
     Returns:
@@ -66,11 +66,12 @@ def write_image(path: Path | str, picture: Picture, *, overwrite: bool = False, 
         channels = picture.channels if kind.alpha or not picture.has_alpha else picture.channels - 1
         channels = channels if kind.grey else max(channels, 3 + picture.has_alpha)
         metadata = metadata_for(picture, kind.holds(picture), channels, dpi_in_exif=kind.name == "WebP")
-        with atomic_path(target) as temporary:
+        with atomic_path(target, overwrite=overwrite) as temporary:
             kind.encode(temporary, picture, metadata, quality)
         return metadata.left_out
     except InputError as error:
-        raise InputError(one_line(str(error)), code=error.code) from error
+        code = "image.exists" if error.code == "file.exists" else error.code
+        raise InputError(one_line(str(error)), code=code) from error
     except MemoryError as error:
         raise InputError(
             one_line(f"{path}: does not fit in memory; write a smaller picture"), code="image.no-memory"
@@ -235,27 +236,36 @@ _FORMATS = {
 WRITABLE = frozenset(_FORMATS)
 
 
-def _checked_format(target: Path, picture: Picture, overwrite: bool, quality: int) -> _Format:
-    suffix = target.suffix.lower()
+def check_writable(path: Path | str, width: int, height: int) -> None:
+    """Check, before the work that makes it, that the format of the suffix can hold a picture of this size in px.
+
+    Raises:
+        InputError: `image.unknown-format` or `image.too-large`.
+    """
+    suffix = Path(path).suffix.lower()
     if suffix not in _FORMATS:
         raise InputError(
-            f"{target}: no format has the suffix {suffix!r}; use one of {', '.join(_FORMATS)}",
+            f"{path}: no format has the suffix {suffix!r}; use one of {', '.join(_FORMATS)}",
             code="image.unknown-format",
         )
+    kind, longest = _FORMATS[suffix], max(width, height)
+    if longest > kind.largest_side:
+        others = " or ".join(key for key in (".png", ".tif") if longest <= _FORMATS[key].largest_side)
+        raise InputError(
+            f"{path}: {width} x {height} px is more than the {kind.largest_side} of {kind.name}; use {others or 'a smaller size'}",
+            code="image.too-large",
+        )
+
+
+def _checked_format(target: Path, picture: Picture, overwrite: bool, quality: int) -> _Format:
+    check_writable(target, picture.width, picture.height)
     if target.is_dir():
         raise InputError(f"{target}: is a folder; name a file in it", code="image.is-folder")
     if not overwrite and os.path.lexists(target):
         raise InputError(f"{target}: exists already; choose another name or allow overwriting", code="image.exists")
     if not 1 <= quality <= 100:
         raise InputError(f"{target}: quality is {quality}; use 1 to 100", code="image.quality")
-    kind = _FORMATS[suffix]
-    if max(picture.width, picture.height) > kind.largest_side:
-        size = f"{picture.width} x {picture.height}"
-        raise InputError(
-            f"{target}: {size} is more than the {kind.largest_side} of {kind.name}; use .png or .tif",
-            code="image.too-large",
-        )
-    return kind
+    return _FORMATS[target.suffix.lower()]
 
 
 def _eight_bits(pixels: NDArray[Any], flatten: bool) -> NDArray[np.uint8]:

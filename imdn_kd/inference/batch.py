@@ -3,25 +3,50 @@
 from __future__ import annotations
 
 import glob
+import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from imdn_kd.errors import InputError
-from imdn_kd.image.io import WRITABLE, Picture, find_images, is_image_name, read_image, write_image
+from imdn_kd.errors import InputError, join_errors
+from imdn_kd.image.io import (
+    READABLE,
+    WRITABLE,
+    Picture,
+    check_writable,
+    find_images,
+    is_image_name,
+    read_image,
+    write_image,
+)
+from imdn_kd.inference.memory import is_out_of_memory
+from imdn_kd.inference.sizes import Size, size_warning
 from imdn_kd.utils.files import check_folder
+from imdn_kd.utils.text import one_line
+
+log = logging.getLogger("imdn_kd")
 
 Status = Literal["done", "skipped", "failed"]
+
+_EXISTS = ("output.exists", "image.exists")
 
 
 @dataclass(frozen=True)
 class FileJob:
-    """One image file to read and the one to write."""
+    """One image file to read and the one to write.
+
+    Attributes:
+        source: the image, or a folder or pattern that gave none.
+        target: the file to write, or the folder where the images of `source` would lie.
+        problem: why there is nothing to read; None for an image.
+    """
 
     source: Path
     target: Path
+    problem: InputError | None = None
 
 
 @dataclass(frozen=True)
@@ -48,54 +73,53 @@ class FileResult:
 
 
 def plan_jobs(
-    inputs: Sequence[str], output: Path, *, recursive: bool = False, suffix: str | None = None
+    inputs: Sequence[str], output: Path | str, *, recursive: bool = False, suffix: str | None = None
 ) -> list[FileJob]:
     """Pair the images named by `inputs` with their outputs.
 
+    An input that cannot be found or listed, or that holds no image, becomes a job with a problem, if others hold some.
+
     Args:
         inputs: files, folders and glob patterns.
-        output: a folder, made if it is missing; or, for a single file, a file if the name has the suffix of an image.
-        recursive: go into the folders inside folders; their structure is kept below `output`.
+        output: a folder, made if it is missing; or a file for a single image. A name that ends with a slash is a
+            folder; one with a suffix is a file, unless there is a folder of that name or several images.
+        recursive: go into the folders inside folders, linked ones too; their structure is kept below `output`.
         suffix: of the outputs (`.png`); by default that of the input if it can be written, else `.png`.
 
     Raises:
-        InputError: an input that does not exist, no image found, an output that is an input, two inputs with
-            one output, or an unknown suffix.
+        InputError: no image found, an output that is an input, two inputs with one output, one file for several
+            images, or an unknown suffix.
     """
     if suffix is not None and suffix not in WRITABLE:
         raise InputError(
             f"images cannot be written as {suffix!r}; choose one of {', '.join(sorted(WRITABLE))}",
             code="image.unwritable-format",
         )
-    # Results of an earlier run may lie below one of the inputs.
-    done = [] if output.is_file() else [output.resolve()]
-    sources = [
-        pair
-        for pair in _find_sources(inputs, recursive=recursive)
-        if not (recursive and any(folder in pair[0].resolve().parents for folder in done))
-    ]
-    if not sources:
-        raise InputError(
-            f"no image found in {', '.join(inputs)}; give image files or folders that hold some", code="input.no-images"
-        )
-    if len(sources) == 1 and is_image_name(output) and not output.is_dir():
-        if output.suffix.lower() not in WRITABLE or (suffix and suffix != output.suffix.lower()):
+    by_source: dict[Path, FileJob] = {}
+    for text in inputs:
+        for job in _find(text, Path(output), recursive=recursive):
+            by_source.setdefault(job.source, job)
+    found = list(by_source.values())
+    images = [job for job in found if job.problem is None]
+    if not images:
+        raise join_errors([job.problem for job in found if job.problem] or [_no_images("nothing")])
+    if _is_file(output, found, named=len(inputs) == 1 and not Path(inputs[0]).is_dir()):
+        target = Path(output)
+        if target.suffix.lower() not in WRITABLE or (suffix and suffix != target.suffix.lower()):
             kinds = suffix or ", ".join(sorted(WRITABLE))
             raise InputError(
-                f"{output}: would not be written as {kinds}; change its suffix", code="image.unwritable-format"
+                f"{target}: would not be written as {kinds}; change its suffix, or write {target}/ for a folder",
+                code="image.unwritable-format",
             )
-        jobs = [FileJob(sources[0][0], output)]
+        jobs = [FileJob(images[0].source, target)]
     else:
-        if output.exists() and not output.is_dir():
-            raise InputError(
-                f"{output}: is a file, and not an image; give a folder, or the name of an image",
-                code="output.not-a-folder",
-            )
-        jobs = [FileJob(source, output / _with_suffix(relative, suffix)) for source, relative in sources]
-    inputs_used = {source.resolve() for source, _ in sources}
+        jobs = [job if job.problem else FileJob(job.source, _with_suffix(job.target, suffix)) for job in found]
+    inputs_used = {os.path.realpath(job.source) for job in images}
     taken: dict[Path, Path] = {}
     for job in jobs:
-        if job.target.resolve() in inputs_used:
+        if job.problem:
+            continue
+        if os.path.realpath(job.target) in inputs_used:
             raise InputError(
                 f"{job.target}: the output would replace an input; choose another output folder", code="output.is-input"
             )
@@ -111,26 +135,44 @@ def plan_jobs(
 def run_jobs(
     jobs: Iterable[FileJob],
     enlarge: Callable[[Picture], Picture],
+    result_size: Callable[[Picture], Size],
     *,
     skip_existing: bool = False,
     overwrite: bool = False,
     quality: int = 95,
 ) -> Iterator[FileResult]:
-    """Do the jobs in order and yield what became of each. Only an InputError counts as failed; others are bugs."""
+    """Do the jobs in order and yield what became of each; whatever goes wrong with one of them ends only that one.
+
+    Args:
+        jobs: from `plan_jobs`.
+        enlarge: makes the result.
+        result_size: height and width of the result, px, for checks before the work.
+        skip_existing: leave out images whose output exists, even if it appears during the work.
+        overwrite: replace outputs that exist.
+        quality: of JPEG and WebP, 1 to 100.
+    """
     for job in jobs:
         start = time.perf_counter()
-        if skip_existing and job.target.exists():
-            yield FileResult(job, "skipped")
-            continue
         try:
-            _check_target(job, overwrite=overwrite)
-            picture = enlarge(read_image(job.source))
-            left_out = write_image(job.target, picture, overwrite=overwrite, quality=quality)
-        except InputError as error:
-            yield FileResult(job, "failed", reason=str(error), seconds=time.perf_counter() - start)
-            continue
-        seconds = time.perf_counter() - start
-        yield FileResult(job, "done", "", picture.width, picture.height, seconds, left_out)
+            if job.problem:
+                raise job.problem
+            _check_target(job, overwrite=overwrite and not skip_existing)
+            picture = read_image(job.source)
+            height, width = result_size(picture)
+            check_writable(job.target, width, height)
+            if warning := size_warning((picture.height, picture.width), (height, width)):
+                log.warning("%s: %s", job.source, warning)
+            picture = enlarge(picture)
+            left_out = write_image(job.target, picture, overwrite=overwrite and not skip_existing, quality=quality)
+        except Exception as error:
+            if skip_existing and isinstance(error, InputError) and error.code in _EXISTS:
+                result = FileResult(job, "skipped")
+            else:
+                result = FileResult(job, "failed", _reason(job, error), seconds=time.perf_counter() - start)
+        else:
+            seconds = time.perf_counter() - start
+            result = FileResult(job, "done", "", picture.width, picture.height, seconds, left_out)
+        yield result
 
 
 def as_report(results: Sequence[FileResult]) -> list[dict[str, object]]:
@@ -150,26 +192,85 @@ def as_report(results: Sequence[FileResult]) -> list[dict[str, object]]:
     ]
 
 
-def _find_sources(inputs: Sequence[str], *, recursive: bool) -> Iterator[tuple[Path, Path]]:
-    """Pairs of an image file and its path below the output folder, each file once."""
-    seen: set[Path] = set()
-    for text in inputs:
-        for path in _expand(text):
-            found = find_images(path, recursive) if path.is_dir() else [path]
-            for source in found:
-                if source not in seen:
-                    seen.add(source)
-                    yield source, source.relative_to(path) if path.is_dir() else Path(source.name)
+def _find(text: str, output: Path, *, recursive: bool) -> Iterator[FileJob]:
+    """The images of one input, with their targets if `output` is a folder, and what cannot be looked at."""
+    try:
+        paths = _expand(text)
+    except OSError as error:
+        problem = InputError(
+            one_line(f"{text}: cannot be looked at ({error.strerror}); choose another name, or change its permissions"),
+            code="input.no-access",
+        )
+        yield FileJob(Path(text), output, problem)
+        return
+    except InputError as problem:
+        yield FileJob(Path(text), output, problem)
+        return
+    for path in paths:
+        if path.is_dir():
+            yield from _find_in_folder(path, output, recursive=recursive)
+        else:
+            yield FileJob(path, output / path.name)
+
+
+def _find_in_folder(folder: Path, output: Path, *, recursive: bool) -> list[FileJob]:
+    problems: list[FileJob] = []
+
+    def keep(inner: Path, error: InputError) -> None:
+        problems.append(FileJob(inner, output / inner.relative_to(folder), error))
+
+    images = find_images(folder, recursive, keep)
+    results = Path(os.path.realpath(output))
+    if folder.resolve() in results.parents:  # results of an earlier run
+        images = [image for image in images if results not in Path(os.path.realpath(image)).parents]
+    if not images and not problems:
+        return [FileJob(folder, output, _no_images(folder))]
+    return [FileJob(image, output / image.relative_to(folder)) for image in images] + problems
 
 
 def _expand(text: str) -> list[Path]:
     path = Path(text)
     if path.exists() or not glob.has_magic(text):
         if not path.exists():
-            raise InputError(f"{text}: no such file or folder", code="input.not-found")
+            raise InputError(one_line(f"{text}: no such file or folder"), code="input.not-found")
         return [path]
     matches = [Path(match) for match in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207 - absolute patterns too
-    return [match for match in matches if match.is_dir() or is_image_name(match)]
+    matches = [match for match in matches if match.is_dir() or is_image_name(match)]
+    if not matches:
+        raise _no_images(text)
+    return matches
+
+
+def _no_images(where: Path | str) -> InputError:
+    return InputError(
+        one_line(f"no image found in {where}; give image files or folders that hold some"), code="input.no-images"
+    )
+
+
+def _is_file(output: Path | str, found: Sequence[FileJob], *, named: bool) -> bool:
+    """Whether `output` names a file.
+
+    Args:
+        output: as it was given.
+        found: what is to be enlarged.
+        named: whether the only input is a file.
+
+    Raises:
+        InputError: it is one, and cannot be one.
+    """
+    path = Path(output)
+    if path.is_dir() or str(output).endswith(("/", os.sep)):
+        return False
+    if path.suffix and len(found) == 1 and (named or path.suffix.lower() in READABLE):
+        return True
+    if path.exists() or path.suffix.lower() in READABLE:
+        raise InputError(
+            f"{output}: one file cannot hold {len(found)} images; give a folder"
+            if path.suffix.lower() in READABLE
+            else f"{output}: is a file, and not an image; give a folder, or the name of an image",
+            code="output.not-a-folder",
+        )
+    return False
 
 
 def _with_suffix(path: Path, suffix: str | None) -> Path:
@@ -180,9 +281,26 @@ def _with_suffix(path: Path, suffix: str | None) -> Path:
 
 def _check_target(job: FileJob, *, overwrite: bool) -> None:
     """Refuse before the work what could not be written after it."""
-    if job.target.exists() and not overwrite:
+    if os.path.lexists(job.target) and not overwrite:
         raise InputError(
             f"{job.target}: exists already; use --overwrite, --skip-existing or another output folder",
             code="output.exists",
         )
+    if job.target.is_dir():
+        raise InputError(f"{job.target}: is a folder; choose another output folder", code="image.is-folder")
     check_folder(job.target)
+
+
+def _reason(job: FileJob, error: Exception) -> str:
+    """Why a job failed, in one line that names the file."""
+    if isinstance(error, InputError):
+        text = str(error)
+    elif is_out_of_memory(error):
+        text = "not enough memory; ask for a smaller size, or cut the image into pieces"
+    elif isinstance(error, OSError) and error.strerror:
+        text = error.strerror
+    else:
+        log.error("%s: unexpected error", job.source, exc_info=error)
+        text = f"unexpected {type(error).__name__}: {error}"
+    named = str(job.source) in text or str(job.target) in text
+    return one_line(text if named else f"{job.source}: {text}")

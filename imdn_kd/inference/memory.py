@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,14 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+# Of PyTorch's allocators, the C++ library, CUDA's and Apple's libraries, and oneDNN, which names what it did not get: a
+# "primitive descriptor" that cannot be created is another matter.
+_OUT_OF_MEMORY = re.compile(
+    r"not enough memory|(can't|cannot) allocate memory|out of memory|bad_alloc|_ALLOC_FAILED"
+    r"|could not create a (primitive|memory object)\s*$",
+    re.IGNORECASE,
+)
 
 
 def available_memory(device: torch.device) -> int:
@@ -31,8 +40,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` says that an allocation failed. PyTorch has no exception type for it on the CPU."""
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("not enough memory" in text or "can't allocate memory" in text)
+    return isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None
 
 
 class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]

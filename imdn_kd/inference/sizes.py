@@ -43,6 +43,25 @@ def target_size(source: Size, *, scale: float | None = None, size: Size | None =
     return max(1, math.floor(height * factor + 1e-6)), max(1, math.floor(width * factor + 1e-6))
 
 
+def size_warning(source: Size, target: Size) -> str:
+    """What a person may not expect of `target` as the size of a result: another aspect ratio, or no enlargement.
+
+    Args:
+        source: size of the input.
+        target: size of the result. A side may be rounded up or down.
+
+    Returns:
+        One line, or nothing where all is as expected.
+    """
+    (height, width), (tall, wide) = source, target
+    changes = []
+    if abs(wide * height - tall * width) >= max(height, width):
+        changes.append("the aspect ratio changes (fit keeps it)")
+    if tall < height or wide < width:
+        changes.append("the picture shrinks")
+    return f"{width}x{height} px become {wide}x{tall}: {', '.join(changes)}" if changes else ""
+
+
 def plan_passes(size: Size, target: Size, scales: Collection[int]) -> list[int]:
     """Which of the available `scales` (each 2 or more) to apply one after the other, so that `target` is reached.
 

@@ -1,6 +1,8 @@
 import json
+import os
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -238,7 +240,9 @@ def test_one_bad_file_does_not_stop_the_rest(capfd, model, tmp_path):
         (("a.png", "-o", "out", "-m", "MODEL", "--scal", "2"), "--scal"),
         (("a.png", "a.bmp", "-o", "out", "-m", "MODEL", "--format", "png"), "would both become"),
         (("a.png", "a.bmp", "-o", "a.png", "-m", "MODEL"), "give a folder"),
+        (("a.png", "a.bmp", "-o", "out.png", "-m", "MODEL"), "give a folder"),
         (("a.png", "-o", "out/a.gif", "-m", "MODEL"), "change its suffix"),
+        (("a.png", "-o", "out.xyz", "-m", "MODEL"), "change its suffix"),
         (("a.png", "-o", "out/a.png", "-m", "MODEL", "--format", "jpg"), "change its suffix"),
         (("a.png", "-o", "out", "-m", "MODEL", "--device", "meta"), "meta"),
         (("a.png", "-o", "out", "-m", "MODEL", "--memory", "9" * 400), "memory"),
@@ -257,7 +261,63 @@ def test_bad_requests_are_one_line_and_write_nothing(capfd, model, tmp_path, mon
     assert result.out == ""
     assert result.err.count("\n") == 1
     assert message in result.err
-    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_distortion_is_told_on_the_error_stream(capfd, model, tmp_path):
+    source = photo(tmp_path / "a.png")
+    result = run(capfd, "upscale", source, "-o", tmp_path / "out", "-m", model, "--size", "9x30")
+    assert (result.code, result.out, result.err.count("\n")) == (0, "1 done\n", 1)
+    assert result.err.startswith(f"imdn-kd: {source}: ")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_signals_leave_whole_files_and_a_report(capfd, model, tmp_path, monkeypatch, number):
+    """A signal while the second picture is written; a closed terminal sends more than one."""
+    for name in ("a.png", "b.png", "c.png"):
+        photo(tmp_path / "in" / name)
+    before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)]
+    write, seen = Path.write_bytes, []
+
+    def write_and_stop(path, data):
+        write(path, data[:20])
+        seen.append(path)
+        if len(seen) == 2:
+            try:
+                os.kill(os.getpid(), number)
+            finally:
+                if number != signal.SIGINT:
+                    os.kill(os.getpid(), number)
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", write_and_stop)
+    result = run(capfd, "upscale", tmp_path / "in", "-o", tmp_path / "out", "-m", model, "--json")
+    assert result.code == 128 + number
+    assert [(entry["output"], entry["status"]) for entry in json.loads(result.out)] == [
+        (str(tmp_path / "out" / "a.png"), "done")
+    ]
+    assert "2 of 3 images left" in result.err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]
+    assert size_of(tmp_path / "out" / "a.png") == (24, 20)
+    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)] == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_a_closed_terminal_does_not_end_what_nohup_started(capfd, model, tmp_path, monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        write = Path.write_bytes
+
+        def write_and_hang_up(path, data):
+            os.kill(os.getpid(), signal.SIGHUP)
+            return write(path, data)
+
+        monkeypatch.setattr(Path, "write_bytes", write_and_hang_up)
+        source = photo(tmp_path / "a.png")
+        assert run(capfd, "upscale", source, "-o", tmp_path / "out", "-m", model) == (0, "1 done\n", "")
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.processes
