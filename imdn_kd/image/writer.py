@@ -250,9 +250,10 @@ def check_writable(path: Path | str, width: int, height: int) -> None:
         )
     kind, longest = _FORMATS[suffix], max(width, height)
     if longest > kind.largest_side:
-        others = " or ".join(key for key in (".png", ".tif") if longest <= _FORMATS[key].largest_side)
+        others = [key for key in (".png", ".tif") if longest <= _FORMATS[key].largest_side]
+        advice = f"use {' or '.join(others)}" if others else "ask for a smaller size"
         raise InputError(
-            f"{path}: {width} x {height} px is more than the {kind.largest_side} of {kind.name}; use {others or 'a smaller size'}",
+            f"{path}: {width} x {height} px is more than the {kind.largest_side} of {kind.name}; {advice}",
             code="image.too-large",
         )
 
