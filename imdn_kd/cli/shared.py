@@ -96,7 +96,8 @@ def read_network(path: Path) -> NetworkOptions:
     if not isinstance(spec, dict) or not isinstance(paths, dict):
         raise InputError(f"{path}: has no network_g; give an option file with one", code="options.no-network")
     weights = paths.get("pretrain_network_g") or paths.get("pretrain_model_g")
-    return NetworkOptions(spec, None if weights is None else str(weights), paths.get("param_key_g"))
+    key = paths.get("param_key_g")
+    return NetworkOptions(spec, None if weights is None else str(weights), None if key is None else str(key))
 
 
 Imports = Annotated[

@@ -29,7 +29,7 @@ class TeacherOptions(Options):
         type: network of ours or of BasicSR, with its own options; not needed for a model file of ours, an official IMDN
             checkpoint, or one that spandrel recognises.
         weights: checkpoint, or name of a student of the zoo.
-        param_key: with `type`, which weights of a BasicSR checkpoint (default: the EMA weights if there are any).
+        param_key: which weights of a checkpoint, any key in it (default: the EMA weights if there are any).
         value_range: what stands for white in its input and output (default: as its file says, otherwise 1).
         mean: R, G and B in [0, 1] that are subtracted from its input and added to its output.
         self_ensemble: average over the eight rotations and mirror images, at eight times the cost.
@@ -43,7 +43,7 @@ class TeacherOptions(Options):
 
     type: str | None = None
     weights: UserPath
-    param_key: Literal["params", "params_ema"] | None = None
+    param_key: str | None = None
     value_range: float | None = Field(None, gt=0)
     mean: list[float] | None = None
     self_ensemble: bool = False
@@ -53,7 +53,7 @@ class TeacherOptions(Options):
     @model_validator(mode="after")
     def _options_have_a_type(self) -> TeacherOptions:
         _refuse_misspelt(self)
-        extra = [*(self.__pydantic_extra__ or {}), *({"param_key"} & self.model_fields_set)]
+        extra = self.__pydantic_extra__
         if self.type is None and extra:
             keys = ", ".join(extra)
             raise PydanticCustomError("teacher", "{keys}: options of a network, but there is no type", {"keys": keys})

@@ -69,7 +69,7 @@ class PathOptions(Options):
 
     Attributes:
         pretrain_network_g: any model file, or name of a student (default: the best student of the scale).
-        param_key_g: which set of weights of a BasicSR checkpoint (default: the EMA weights, if there are any).
+        param_key_g: which weights of a checkpoint, any key in it (default: the EMA weights if there are any).
         strict_load_g: weights always have to fit.
         pretrain_model_g: older name of `pretrain_network_g`.
     """
@@ -77,7 +77,7 @@ class PathOptions(Options):
     harmless: ClassVar[Mapping[str, str]] = {"strict_load": "no effect; weights always have to fit"}
 
     pretrain_network_g: UserPath | None = None
-    param_key_g: Literal["params", "params_ema"] | None = None
+    param_key_g: str | None = None
     strict_load_g: bool = True
     pretrain_model_g: UserPath | None = None
 

@@ -1,7 +1,7 @@
 """Model files: weights that say which network they belong to.
 
-Our own are safetensors whose metadata hold the architecture. Checkpoints of the official IMDN release, of BasicSR
-(`params`, `params_ema`) and of the kinds that spandrel knows are told by their keys and shapes.
+Our own are safetensors whose metadata hold the architecture. Checkpoints of the official IMDN release, of BasicSR and
+other trainers, and of the kinds that spandrel knows are told by their keys and shapes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from imdn_kd.archs.adopted import AdoptedNetwork
 from imdn_kd.archs.base import SRNetwork
 from imdn_kd.archs.detect import detect
 from imdn_kd.errors import InputError
-from imdn_kd.inference.weights import WeightFile, check_finite, load_weights, misfits, one_line, read_weight_file
+from imdn_kd.inference.checkpoint_forms import BASICSR, named_as, namings
+from imdn_kd.inference.weights import WeightFile, check_values, load_weights, misfits, read_weight_file, shortened
 from imdn_kd.registry import ARCHS
 from imdn_kd.utils.files import atomic_path
 
@@ -101,7 +102,7 @@ def load_model(model: Path | str, spec: Mapping[str, Any] | None = None, *, key:
             values are read, never code.
         spec: `{"type": ..., **keywords}` as for the registry, for weights that do not say of what network they are, as
             BasicSR's. Weights that do are refused if they are of another network.
-        key: which of the sets of weights of a BasicSR checkpoint; by default `params_ema`, if it is there, or `params`.
+        key: which of the sets of weights of a checkpoint; see `read_weights`.
 
     Raises:
         InputError: no such file or student, not a model, a damaged file, or weights of an unknown or another network.
@@ -111,7 +112,7 @@ def load_model(model: Path | str, spec: Mapping[str, Any] | None = None, *, key:
     file = read_weight_file(path, key)
     if "architecture" in file.metadata:
         found = _described(path, file)
-    elif (detected := detect(file.weights)) is not None:
+    elif (detected := next(filter(None, map(detect, namings(file.weights))), None)) is not None:
         found = _detected(path, file, detected)
     elif wanted is not None:
         load_weights(wanted, path, key=key)
@@ -147,9 +148,9 @@ def _described(path: Path, file: WeightFile) -> ModelFile:
     """By the architecture in the metadata."""
     try:
         spec = json.loads(file.metadata["architecture"])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(
-            f"{path}: its metadata cannot be used ({one_line(error)}); save the model again", code="model.bad-metadata"
+            f"{path}: its metadata cannot be used ({shortened(error)}); save the model again", code="model.bad-metadata"
         ) from error
     _check_import(path, file.metadata.get("import"), spec)
     try:
@@ -160,9 +161,9 @@ def _described(path: Path, file: WeightFile) -> ModelFile:
             raise ValueError(f"value_range {value_range}")
     except InputError as error:
         raise InputError(f"{path}: its metadata cannot be used: {error}", code=error.code) from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise InputError(
-            f"{path}: its metadata cannot be used ({one_line(error)}); save the model again", code="model.bad-metadata"
+            f"{path}: its metadata cannot be used ({shortened(error)}); save the model again", code="model.bad-metadata"
         ) from error
     _fill(path, network, file.weights)
     return ModelFile(network, value_range, training, file.metadata.get("card", ""))
@@ -185,14 +186,16 @@ def _detected(path: Path, file: WeightFile, spec: Mapping[str, Any]) -> ModelFil
         raise InputError(f"{path}: looks like {spec['type']}, but {error}", code="model.misfit") from error
     _fill(path, network, file.weights)
     # The released IMDN_RTE was trained on values in 0..255 (its head biases are about 7), unlike the others.
-    raw_rte = spec["type"] == "IMDN_RTE" and file.wrapper is None
+    raw_rte = spec["type"] == "IMDN_RTE" and file.wrapper not in BASICSR
     return ModelFile(network, value_range=255.0 if raw_rte else 1.0)
 
 
 def _fill(path: Path, network: SRNetwork, weights: dict[str, Tensor]) -> None:
-    problem = next(misfits(network.state_dict(), weights), None)
+    own = network.state_dict()
+    weights = named_as(own, weights)
+    problem = next(misfits(own, weights), None)
     if problem is not None:
         raise InputError(f"{path}: looks like {network.spec['type']}, but {problem}", code="model.misfit")
-    check_finite(path, weights)
+    check_values(path, own, weights)
     network.load_state_dict(weights)
     network.eval()

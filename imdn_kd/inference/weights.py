@@ -13,9 +13,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from imdn_kd.errors import InputError
+from imdn_kd.inference.checkpoint_forms import SeveralError, find_weights, named_as, select_weights
+from imdn_kd.utils.text import one_line
 
-WRAPPERS = ("params_ema", "params")
-"""The keys of a BasicSR checkpoint that hold weights, averaged and plain, in the order of preference."""
+_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 class MisfitError(InputError):
@@ -26,7 +27,7 @@ class WeightFile(NamedTuple):
     """What a file of weights holds.
 
     Attributes:
-        weights: the tensors by their names, without `module.`, on the CPU.
+        weights: the tensors by their names in the file, on the CPU.
         metadata: that of a safetensors file, otherwise empty.
         wrapper: the key of the file that they were under, None if there was none.
     """
@@ -41,10 +42,11 @@ def read_weights(path: Path | str, key: str | None = None) -> dict[str, Tensor]:
 
     Args:
         path: the file. Only tensors and plain values are read of a .pth file, never code.
-        key: which of the sets of weights of a BasicSR checkpoint; by default `params_ema`, if it is there, or `params`.
+        key: which of the sets of weights of a checkpoint, or which module of a trainer's (`generator`); by default
+            `params_ema`, if it is there, or `params`, `state_dict` and the like.
 
     Returns:
-        The tensors by their names, without the `module.` of distributed training, on the CPU.
+        The tensors by their names in the file, on the CPU.
 
     Raises:
         InputError: no such file, one that does not hold weights, or no such key in it.
@@ -61,30 +63,39 @@ def read_weight_file(path: Path, key: str | None = None) -> WeightFile:
         raise InputError(
             f"{path}: cannot read it ({error.strerror}); give the path of a model file", code="model.cannot-read"
         ) from error
+    content: Mapping[Any, Any]
+    metadata: dict[str, str] = {}
     if head[8:9] == b"{":
-        weights, metadata = _read_safetensors(path)
-        if key is not None:
-            raise InputError(
-                f"{path}: a safetensors file has one set of weights and no key {key!r}; leave the key out",
-                code="model.no-such-key",
-            )
-        return WeightFile(_without_prefix(weights), metadata, None)
-    content = _read_pth(path)
-    if not isinstance(content, Mapping):
+        content, metadata = _read_safetensors(path)
+    else:
+        content = _read_pth(path)
+    wrapper = key
+    try:
+        if key is None:
+            weights, wrapper = find_weights(content)
+        else:
+            weights = select_weights(content, key)
+    except SeveralError as error:
         raise InputError(
-            f"{path}: holds a {type(content).__name__} where a dictionary of weights was expected",
-            code="model.no-weights",
-        )
-    found = ", ".join(str(key) for key in list(content)[:4]) or "nothing"
-    if key is not None and key not in content:
+            f"{path}: holds several sets of weights, {one_line(', '.join(error.args[:4]))}; give one of these keys "
+            "(param_key_g, param_key)",
+            code="model.several-weights",
+        ) from error
+    found = one_line(", ".join(str(key) for key in list(content)[:4])) or "nothing"
+    if key is not None and not weights and key not in content:
         raise InputError(
             f"{path}: has no key {key!r}, but: {found}; correct the key or leave it out", code="model.no-such-key"
         )
-    wrapper = key or next((key for key in WRAPPERS if key in content), None)
-    held = content[wrapper] if wrapper else content
-    if not isinstance(held, Mapping) or not all(isinstance(value, Tensor) for value in held.values()):
+    if not weights:
         raise InputError(f"{path}: holds no weights, but: {found}", code="model.no-weights")
-    return WeightFile(_without_prefix(held), {}, wrapper)
+    for name, value in weights.items():
+        if value.layout != torch.strided or value.is_nested or value.is_meta or value.is_quantized:
+            raise InputError(
+                f"{path}: {one_line(name)} is a sparse, nested or quantised tensor, or one without values; save the "
+                "weights as dense tensors of floating-point numbers",
+                code="model.bad-tensor",
+            )
+    return WeightFile(weights, metadata, wrapper)
 
 
 def load_weights(network: nn.Module, path: Path | str, *, key: str | None = None, strict: bool = True) -> list[str]:
@@ -102,11 +113,11 @@ def load_weights(network: nn.Module, path: Path | str, *, key: str | None = None
 
     Raises:
         MisfitError: a tensor does not fit (`strict`).
-        InputError: the file cannot be used, no tensor fits, or one has values that are not finite.
+        InputError: the file cannot be used, no tensor fits, or one has values that the network cannot take.
     """
     path = Path(path)
-    weights = read_weights(path, key)
     own = network.state_dict()
+    weights = named_as(own, read_weights(path, key))
     name = type(network).__name__
     problems = list(misfits(own, weights))
     if strict and problems:
@@ -118,7 +129,7 @@ def load_weights(network: nn.Module, path: Path | str, *, key: str | None = None
         raise InputError(
             f"{path}: no tensor in it fits {name}; give weights of this network or one like it", code="model.misfit"
         )
-    check_finite(path, fitting)
+    check_values(path, own, fitting)
     network.load_state_dict(fitting, strict=False)
     return problems
 
@@ -135,18 +146,29 @@ def misfits(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Iterato
             yield f"has a tensor that this does not have: {key}"
 
 
-def check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
-    """Raise InputError where a tensor has infinite values or NaN."""
+def check_values(path: Path, own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    """Raise InputError where the values of a tensor are not numbers that the network, whose state is `own`, can take.
+
+    Quantised and complex numbers would be taken for others, NaN and infinite ones spoil every result.
+    """
     for key, value in weights.items():
-        if not value.isfinite().all():
+        of_floats = own[key].is_floating_point()
+        if (value.dtype not in _FLOATS) if of_floats else (value.is_floating_point() or value.is_complex()):
+            wanted = "floating-point numbers of 16 bits or more" if of_floats else "whole numbers"
+            raise InputError(
+                f"{path}: {key} holds {str(value.dtype).removeprefix('torch.')} where {wanted} are needed; give the "
+                "weights before they were quantised or converted",
+                code="model.bad-dtype",
+            )
+        if of_floats and not value.to(own[key].dtype).isfinite().all():
             raise InputError(
                 f"{path}: {key} has values that are not finite; the file is damaged or the training diverged",
                 code="model.not-finite",
             )
 
 
-def one_line(error: BaseException) -> str:
-    """Type and message of `error`, shortened."""
+def shortened(error: BaseException) -> str:
+    """Type and message of `error`, in at most 100 characters."""
     text = next(iter(str(error).splitlines()), "")
     text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return text if len(text) <= 100 else f"{text[:97]}..."
@@ -159,19 +181,20 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118 - not a mapping
     except (SafetensorError, OSError) as error:
         raise InputError(
-            f"{path}: a damaged safetensors file ({one_line(error)}); fetch or save it again", code="model.damaged"
+            f"{path}: a damaged safetensors file ({shortened(error)}); fetch or save it again", code="model.damaged"
         ) from error
 
 
-def _read_pth(path: Path) -> object:
+def _read_pth(path: Path) -> Mapping[Any, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            content: object = torch.load(path, map_location="cpu", weights_only=True)
+            with path.open("rb") as file:  # by its path, torch.load would go by the name
+                content: object = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load has no error type of its own: EOFError, RuntimeError, KeyError, ...
         if not isinstance(error, pickle.UnpicklingError):
             raise InputError(
-                f"{path}: not a model file, or a damaged one ({one_line(error)})", code="model.not-a-model-file"
+                f"{path}: not a model file, or a damaged one ({shortened(error)})", code="model.not-a-model-file"
             ) from error
         if "GLOBAL" not in str(error):
             raise InputError(
@@ -181,8 +204,9 @@ def _read_pth(path: Path) -> object:
             f"{path}: holds Python objects, which are not loaded since they could run code; save the state_dict alone",
             code="model.holds-code",
         ) from error
+    if not isinstance(content, Mapping):
+        raise InputError(
+            f"{path}: holds a {type(content).__name__} where a dictionary of weights was expected",
+            code="model.no-weights",
+        )
     return content
-
-
-def _without_prefix(weights: Mapping[Any, Tensor]) -> dict[str, Tensor]:
-    return {str(key).removeprefix("module."): value for key, value in weights.items()}

@@ -27,7 +27,9 @@ from imdn_kd.archs.adopted import adopt
 from imdn_kd.archs.base import ModelInfo, SRNetwork
 from imdn_kd.archs.probing import info_of, measure_info
 from imdn_kd.errors import InputError
-from imdn_kd.inference.weights import check_finite, read_weights
+from imdn_kd.inference.checkpoint_forms import namings
+from imdn_kd.inference.weights import check_values, read_weights
+from imdn_kd.utils.text import one_line
 
 PREFIX = "spandrel/"
 """Begins the `type` of a network of spandrel."""
@@ -38,7 +40,7 @@ def load_spandrel(path: Path | str, key: str | None = None) -> SRNetwork:
 
     Args:
         path: a safetensors or .pth file; only tensors and plain values are read, never code.
-        key: which of the sets of weights in it; by default `params_ema`, if it is there, or `params`.
+        key: which of the sets of weights in it; see `read_weights`.
 
     Returns:
         The network, fp32, on the CPU, in eval mode: of spandrel's class, with its modules and their names, that states
@@ -54,22 +56,8 @@ def load_spandrel(path: Path | str, key: str | None = None) -> SRNetwork:
     except InputError as error:
         raise InputError(f"{path}: not a network of imdn_kd; {error}", code=error.code) from error
     weights = read_weights(path, key)
-    check_finite(path, weights)
-    weights = _with_buffers_of_dat(path, weights)
-    try:
-        with _as_in_2022():
-            descriptor = spandrel.MAIN_REGISTRY.load(weights)
-    except spandrel.UnsupportedModelError as error:
-        raise InputError(
-            f"{path}: neither imdn_kd nor spandrel knows this network (the first tensors: "
-            f"{', '.join(list(weights)[:3])}); if it is one of BasicSR, give its type and options (--arch, `type:`)",
-            code="model.unknown",
-        ) from error
-    except Exception as error:  # of some architecture: KeyError, AssertionError, RuntimeError, ...
-        raise InputError(
-            f"{path}: spandrel cannot make a network of it ({_shortened(error)}); it is incomplete, damaged or unusual",
-            code="model.misfit",
-        ) from error
+    check_values(path, weights, weights)
+    descriptor = _recognised(path, spandrel, weights)
     name = descriptor.architecture.name
     if descriptor.purpose != "SR":
         raise InputError(
@@ -130,6 +118,35 @@ def advice() -> str:
     except InputError as error:
         return str(error)
     return ""
+
+
+def _recognised(path: Path, spandrel: ModuleType, weights: dict[str, Tensor]) -> Any:  # noqa: ANN401
+    """What spandrel makes of weights, under the first of their names that it knows."""
+    for named in namings(weights):
+        whole = _with_buffers_of_dat(path, named)
+        try:
+            with _as_in_2022():
+                descriptor = spandrel.MAIN_REGISTRY.load(whole)
+        except spandrel.UnsupportedModelError:
+            continue
+        except Exception as error:  # of some architecture: KeyError, AssertionError, RuntimeError, ...
+            raise InputError(
+                f"{path}: spandrel cannot make a network of it ({_shortened(error)}); it is incomplete, damaged or "
+                "unusual",
+                code="model.misfit",
+            ) from error
+        own = descriptor.model.state_dict()
+        for name, value in whole.items():
+            # Some architectures rename tensors; what they call a weight is a number with a fraction all the same.
+            own.setdefault(name, value.float() if name.endswith(("weight", "bias")) else value)
+        check_values(path, own, whole)
+        return descriptor
+    raise InputError(
+        f"{path}: neither imdn_kd nor spandrel knows this network (the first tensors: "
+        f"{one_line(', '.join(list(weights)[:3]))}); if it is one of BasicSR, give its type and options (--arch, "
+        "`type:`)",
+        code="model.unknown",
+    )
 
 
 def _architecture(name: str) -> type[nn.Module] | None:

@@ -84,7 +84,7 @@ class PathOptions(Options):
 
     Attributes:
         pretrain_network_g: file of the weights to start from; a run that is resumed has its own.
-        param_key_g: which of the weights in a checkpoint of BasicSR; by default the averaged ones if there are any.
+        param_key_g: which of the weights in a checkpoint, any key in it; by default the averaged ones if there are any.
         strict_load_g: refuse weights that do not fit; with false, what fits is taken and the rest is named.
         resume_state: training state to resume from, where --auto_resume is not given or finds none.
         pretrain_model_g: older name of `pretrain_network_g`.
@@ -94,7 +94,7 @@ class PathOptions(Options):
     moved = foreign_keys.PATH
 
     pretrain_network_g: UserPath | None = None
-    param_key_g: Literal["params", "params_ema"] | None = None
+    param_key_g: str | None = None
     strict_load_g: bool = True
     resume_state: UserPath | None = None
     pretrain_model_g: UserPath | None = None

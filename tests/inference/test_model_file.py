@@ -128,7 +128,7 @@ def zip_of_text() -> bytes:
         (saved(print), "model.holds-code"),
         (saved(torch.nn.Linear(2, 2)), "model.holds-code"),
         (saved([1, 2]), "model.no-weights"),
-        (saved({}), "model.unknown"),
+        (saved({}), "model.no-weights"),
         (saved({"epoch": 3, "lr": 0.1}), "model.no-weights"),
         (saved({"params": 3}), "model.no-weights"),
         (saved({"params": {"a": "b"}}), "model.no-weights"),

@@ -198,7 +198,7 @@ IN_SCHEMA = {
         {"val": {"metrics": {"mse": {"type": "calculate_mse", "crop_border": 2}}}},
         "val.metrics.mse.type: Input should be 'calculate_psnr', 'calculate_ssim', 'calculate_niqe',",
     ),
-    "key of weights": ({"path": {"param_key_g": "ema"}}, "path.param_key_g: Input should be 'params' or 'params_ema'"),
+    "key of weights": ({"path": {"param_key_g": 3}}, "path.param_key_g: Input should be a valid string"),
 }
 """Mistakes that can be seen in the file alone: changes, and how the message begins after the name of file and line."""
 
