@@ -54,6 +54,9 @@ def upscale(
 ) -> None:
     """Upscale images of any size and kind with a super-resolution model.
 
+    Animations become animations where the output is PNG or WebP, pages of a TIFF those of a TIFF; otherwise the first
+    picture is enlarged. What an output does not hold is said at the end.
+
     A file that cannot be enlarged is reported at the end and does not stop the rest; the exit code is then 1.
     """
     import json

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,12 @@ DESCRIPTIVE_TAGS = frozenset(
         *(ExifTags.Base.XPAuthor, ExifTags.Base.XPKeywords, ExifTags.Base.XPSubject),
     }
 )
+_LAYOUT = re.compile(
+    r"ImageJ=|shape=\(|Aperio |state\.|scanimage\.SI|SI\.|SIMPLE  =|\[[^\]\n]+\][,\r\n]"
+    r"|<\?xml|<[A-Za-z].*>\Z|\{\s*\".*\}\Z",
+    re.DOTALL,
+)
+_PLACES = frozenset({0x9214, 0xA214})  # SubjectArea and SubjectLocation, in px of the former picture
 EXIF_SUB_FOLDERS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 
 
@@ -105,7 +112,7 @@ def exif_dpi(exif: Image.Exif) -> tuple[float, float] | None:
 
 
 def portable_exif(exif: Image.Exif, from_tiff: bool) -> bytes | None:
-    """Return EXIF that fits any file, without orientation, thumbnail and layout of a TIFF; None if nothing is left.
+    """Return EXIF that fits any file, without orientation, thumbnail and layout of the file; None if nothing is left.
 
     Damaged EXIF is dropped rather than the picture refused.
     """
@@ -114,12 +121,24 @@ def portable_exif(exif: Image.Exif, from_tiff: bool) -> bytes | None:
         for tag, value in exif.items():
             if tag in DESCRIPTIVE_TAGS or not (from_tiff or tag in (ExifTags.Base.Orientation, *EXIF_SUB_FOLDERS)):
                 kept[tag] = value
+        if states_layout(kept.get(ExifTags.Base.ImageDescription)):
+            del kept[ExifTags.Base.ImageDescription]
         for tag in EXIF_SUB_FOLDERS:
-            if folder := sub_folder(exif, tag):
+            folder = {key: value for key, value in sub_folder(exif, tag).items() if key not in _PLACES}
+            if folder:
                 kept[tag] = folder
         return kept.tobytes() if len(kept) else None
     except Exception:  # Pillow raises a dozen kinds on hostile tags
         return None
+
+
+def states_layout(description: object) -> bool:
+    """Whether an ImageDescription was written for programs, to say how the pixels of this very file are laid out.
+
+    ImageJ, tifffile and the programs of microscopes (OME-XML and others) write such: XML, JSON, or words of their own.
+    """
+    text = description.decode("latin-1") if isinstance(description, bytes) else str(description)
+    return bool(_LAYOUT.match(text.strip("\0 \t\r\n\ufeff")))
 
 
 def sub_folder(exif: Image.Exif, tag: int) -> dict[int, Any]:

@@ -18,7 +18,7 @@ import imagecodecs
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from imdn_kd.errors import InputError
 from imdn_kd.image.colour import find_profile, read_avif_colours, read_png_colours, tiff_colours
@@ -41,7 +41,7 @@ for _name in ("PIL", "tifffile", "imagecodecs"):
     logging.getLogger(_name).addHandler(logging.NullHandler())
 
 
-class _RefusedError(InputError):
+class RefusedError(InputError):
     """The reason why an image is refused, and what to do; the reader adds the name of the file."""
 
 
@@ -49,7 +49,7 @@ def read_image(path: Path | str) -> Picture:
     """Read an image file; the content decides the format, not the name.
 
     PNG, JPEG, WebP, TIFF, BMP, GIF, PNM, JPEG 2000 and, where Pillow has it, AVIF. Of animations and files of several
-    pages the first picture is read. EXIF orientation is applied.
+    pages the first picture is read; `imdn_kd.image.frames.read_frames` reads all. EXIF orientation is applied.
 
     - Grey stays grey; 1, 2 and 4 bits per sample are stretched to 8. Palettes become RGB. Transparency of any kind
       (alpha channel, palette entry, a transparent colour) becomes an alpha channel.
@@ -71,26 +71,31 @@ def read_image(path: Path | str) -> Picture:
             `image.too-large` (more than 2**30 pixels), `image.pixel-format` (samples without a sensible 16-bit form),
             or `image.no-memory`.
     """
-    with _naming(path):
-        _require_file(path)
+    return read_page(path, 0)
+
+
+def read_page(path: Path | str, page: int) -> Picture:
+    """Read one page of a TIFF, counted from 0, as `read_image` does; other files have only a first one."""
+    with naming_errors(path):
+        require_file(path)
         with Path(path).open("rb") as file:
-            return _decode(file)
+            return _decode(file, page)
 
 
 def decode_image(data: bytes, name: str) -> Picture:
     """Decode the bytes of an image file, as `read_image` does; `name` is for messages."""
-    with _naming(name):
+    with naming_errors(name):
         if not data:
-            raise _RefusedError(_EMPTY, code="image.empty")
+            raise RefusedError(_EMPTY, code="image.empty")
         return _decode(BytesIO(data))
 
 
 @contextmanager
-def _naming(path: Path | str) -> Iterator[None]:
+def naming_errors(path: Path | str) -> Iterator[None]:
     """Turn every error into an InputError that begins with the name of the file."""
     try:
         yield
-    except _RefusedError as error:
+    except RefusedError as error:
         raise InputError(one_line(f"{path}: {error}"), code=error.code) from error
     except Image.DecompressionBombError as error:
         raise InputError(
@@ -113,26 +118,27 @@ def _naming(path: Path | str) -> Iterator[None]:
         ) from error
 
 
-def _decode(file: BinaryIO) -> Picture:
-    with _quiet:
-        return _read_deep_tiff(file) or _read_with_pillow(file)
+def _decode(file: BinaryIO, page: int = 0) -> Picture:
+    with quiet:
+        return _read_deep_tiff(file, page) or _read_with_pillow(file, page)
 
 
-def _require_file(path: Path | str) -> None:
+def require_file(path: Path | str) -> None:
+    """Refuse what is no regular file with content."""
     try:
         status = Path(path).stat()
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:
-        raise _RefusedError("no such file; check the name", code="image.not-found") from error
+        raise RefusedError("no such file; check the name", code="image.not-found") from error
     except OSError as error:
         if isinstance(error, PermissionError):
             raise
-        raise _RefusedError(f"cannot be opened ({error.strerror}); check the name", code="image.cannot-open") from error
+        raise RefusedError(f"cannot be opened ({error.strerror}); check the name", code="image.cannot-open") from error
     if stat.S_ISDIR(status.st_mode):
-        raise _RefusedError("is a folder; name an image in it", code="image.is-folder")
+        raise RefusedError("is a folder; name an image in it", code="image.is-folder")
     if not stat.S_ISREG(status.st_mode):
-        raise _RefusedError("is not a regular file; save the image to a file first", code="image.not-a-file")
+        raise RefusedError("is not a regular file; save the image to a file first", code="image.not-a-file")
     if status.st_size == 0:
-        raise _RefusedError(_EMPTY, code="image.empty")
+        raise RefusedError(_EMPTY, code="image.empty")
 
 
 class _Quiet:
@@ -161,27 +167,35 @@ class _Quiet:
                 self._warnings.__exit__(None, None, None)
 
 
-_quiet = _Quiet()
+quiet = _Quiet()
 _one_libtiff = threading.Lock()
 
 
-def _read_with_pillow(file: BinaryIO) -> Picture:
+def open_image(file: BinaryIO) -> ImageFile.ImageFile:
+    """Open an image of the formats that are read."""
     file.seek(0)
     Image.init()
-    with Image.open(file, formats=[name for name in _FORMATS if name in Image.OPEN]) as image:
-        if 0 in image.size:
-            raise _RefusedError("has no pixels; get a fresh copy", code="image.damaged")
+    image = Image.open(file, formats=[name for name in _FORMATS if name in Image.OPEN])
+    if 0 in image.size:
+        raise RefusedError("has no pixels; get a fresh copy", code="image.damaged")
+    return image
+
+
+def _read_with_pillow(file: BinaryIO, page: int) -> Picture:
+    with open_image(file) as image:
+        if page:
+            image.seek(page)
         # The tile list says how the file stores samples, and where; loading clears it.
         exact = image.format == "PNG" and _pillow_loses(str(image.tile[0][3]))
         if isinstance(image, TiffImagePlugin.TiffImageFile) and not _is_covered(image):
-            raise _RefusedError(_CUT_SHORT, code="image.truncated")
+            raise RefusedError(_CUT_SHORT, code="image.truncated")
         with _deaf_to_libtiff() if image.format == "TIFF" else nullcontext():
             image.load()
         pixels = _decode_png(file) if exact else pixels_of(image)
-        exif = _exif_of(image)
+        exif = exif_of(image)
         profile = fitting_profile(find_profile(image, file), _channels(pixels))
         return Picture(
-            _upright(pixels, exif.get(ExifTags.Base.Orientation)),
+            upright(pixels, exif.get(ExifTags.Base.Orientation)),
             profile,
             portable_exif(exif, from_tiff=image.format == "TIFF"),
             sane_dpi(*image.info["dpi"]) if "dpi" in image.info else exif_dpi(exif),
@@ -247,20 +261,21 @@ def _decode_png(file: BinaryIO) -> Pixels:
     return pixels
 
 
-def _exif_of(image: Image.Image) -> Image.Exif:
+def exif_of(image: Image.Image) -> Image.Exif:
+    """Return the EXIF of an image, empty if it is damaged."""
     try:
         return image.getexif()
     except Exception:  # as in portable_exif: damaged EXIF costs the EXIF, not the picture
         return Image.Exif()
 
 
-def _read_deep_tiff(file: BinaryIO) -> Picture | None:
+def _read_deep_tiff(file: BinaryIO, number: int) -> Picture | None:
     """Read a TIFF of 16-bit grey or RGB samples; None for anything else, which Pillow reads."""
     if file.read(4) not in _TIFF_STARTS:
         return None
     file.seek(0)
     try:
-        page = tifffile.TiffFile(file).pages.first
+        page = tifffile.TiffFile(file).pages[number]
         if not isinstance(page, tifffile.TiffPage) or not _is_deep(page):
             return None
     except Exception:  # Pillow may still read it, or say what is wrong
@@ -268,13 +283,13 @@ def _read_deep_tiff(file: BinaryIO) -> Picture | None:
     if page.imagewidth * page.imagelength > MAX_PIXELS:
         raise Image.DecompressionBombError
     if len(page.dataoffsets) != math.prod(page.chunked) or 0 in page.databytecounts:
-        raise _RefusedError(_CUT_SHORT, code="image.truncated")
+        raise RefusedError(_CUT_SHORT, code="image.truncated")
     pixels = _tiff_pixels(page)
     exif = Image.Exif()
-    file.seek(0)
-    exif.load_from_fp(file)
+    exif.endian, exif.bigtiff = page.parent.byteorder, page.parent.is_bigtiff
+    exif.load_from_fp(file, page.offset)
     return Picture(
-        _upright(pixels, exif.get(ExifTags.Base.Orientation)),
+        upright(pixels, exif.get(ExifTags.Base.Orientation)),
         fitting_profile(exif.get(_ICC_TAG), _channels(pixels)),
         portable_exif(exif, from_tiff=True),
         exif_dpi(exif),
@@ -329,7 +344,7 @@ def pixels_of(image: Image.Image) -> Pixels:
         return np.array(_cmyk_to_rgb(image))
     mode = (_WITH_ALPHA if image.has_transparency_data else _WITHOUT_ALPHA).get(mode, mode)
     if mode not in ("L", "LA", "RGB", "RGBA"):
-        raise _RefusedError(
+        raise RefusedError(
             f"holds pixels of kind {mode}, which cannot be used; convert it to RGB", code="image.pixel-format"
         )
     return np.array(image if mode == image.mode else image.convert(mode))
@@ -340,7 +355,7 @@ def _sixteen_bits(values: NDArray[Any]) -> Pixels:
     top = 1 if values.dtype.kind == "f" else 65535
     # Written so that not-a-number fails it.
     if not (values.min() >= 0 and values.max() <= top):
-        raise _RefusedError(
+        raise RefusedError(
             f"holds 32-bit samples beyond 0..{top}; convert it to 8 or 16 bits per channel", code="image.pixel-format"
         )
     stretched: Pixels = np.rint(values * np.float64(65535 / top)).astype(np.uint16)
@@ -364,7 +379,7 @@ def _channels(pixels: Pixels) -> int:
     return 1 if pixels.ndim == 2 else int(pixels.shape[2])
 
 
-def _upright(pixels: NDArray[Any], orientation: object) -> Pixels:
+def upright(pixels: NDArray[Any], orientation: object) -> Pixels:
     """Undo an EXIF orientation (1 to 8; anything else counts as upright)."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)

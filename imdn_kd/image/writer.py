@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -28,7 +29,9 @@ _ROWS_AT_ONCE = 256
 _EXIF_START = b"Exif\0\0"
 _XMP_TAG = 700
 _TiffTag = tuple[int, str, int, Any, bool]
-_LARGEST_PLAIN_TIFF = 2**32 - 2**25  # where tifffile turns to BigTIFF
+Folders = dict[int, dict[int, Any]]
+"""EXIF folders by their tags."""
+LARGEST_PLAIN_TIFF = 2**32 - 2**25  # where tifffile turns to BigTIFF
 
 
 def write_image(path: Path | str, picture: Picture, *, overwrite: bool = False, quality: int = 95) -> tuple[str, ...]:
@@ -61,14 +64,19 @@ def write_image(path: Path | str, picture: Picture, *, overwrite: bool = False, 
             `image.no-memory`, or `image.cannot-write`.
     """
     target = Path(path)
-    try:
-        kind = _checked_format(target, picture, overwrite, quality)
-        channels = picture.channels if kind.alpha or not picture.has_alpha else picture.channels - 1
-        channels = channels if kind.grey else max(channels, 3 + picture.has_alpha)
-        metadata = metadata_for(picture, kind.holds(picture), channels, dpi_in_exif=kind.name == "WebP")
+    with naming_errors(path):
+        kind = checked_format(target, picture, overwrite, quality)
+        metadata = kind.metadata_of(picture)
         with atomic_path(target, overwrite=overwrite) as temporary:
             kind.encode(temporary, picture, metadata, quality)
         return metadata.left_out
+
+
+@contextmanager
+def naming_errors(path: Path | str) -> Iterator[None]:
+    """Turn every error of an encoder into an InputError that begins with the name of the file."""
+    try:
+        yield
     except InputError as error:
         code = "image.exists" if error.code == "file.exists" else error.code
         raise InputError(one_line(str(error)), code=code) from error
@@ -83,6 +91,11 @@ def write_image(path: Path | str, picture: Picture, *, overwrite: bool = False, 
 
 
 def _write_png(path: Path, picture: Picture, metadata: Metadata, quality: int) -> None:
+    path.write_bytes(encode_png(picture, metadata))
+
+
+def encode_png(picture: Picture, metadata: Metadata) -> bytes:
+    """Return a PNG file."""
     data = imagecodecs.png_encode(picture.pixels, level=_PNG_LEVEL)
     chunks = BytesIO()
     for name, value in metadata.colours.items():
@@ -96,19 +109,23 @@ def _write_png(path: Path, picture: Picture, metadata: Metadata, quality: int) -
     if metadata.xmp:
         PngImagePlugin.putchunk(chunks, b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0", metadata.xmp)
     after_header = 8 + 25  # signature and IHDR; what states colours must come before anything else
-    path.write_bytes(b"".join((data[:after_header], chunks.getvalue(), data[after_header:])))
+    return b"".join((data[:after_header], chunks.getvalue(), data[after_header:]))
 
 
 def _write_tiff(path: Path, picture: Picture, metadata: Metadata, quality: int) -> None:
-    exif, plain = metadata.exif, picture.pixels.nbytes < _LARGEST_PLAIN_TIFF
-    folders = {int(tag): sub_folder(exif, tag) for tag in EXIF_SUB_FOLDERS if plain and tag in exif}
+    with tifffile.TiffWriter(path, byteorder="<", bigtiff=picture.pixels.nbytes >= LARGEST_PLAIN_TIFF) as file:
+        folders = write_page(file, picture, metadata)
+    append_folders(path, [folders])
+
+
+def write_page(file: tifffile.TiffWriter, picture: Picture, metadata: Metadata) -> Folders:
+    """Write a page, and return the EXIF folders that `append_folders` has to add when all pages are written."""
+    exif = metadata.exif
+    folders = {int(tag): sub_folder(exif, tag) for tag in EXIF_SUB_FOLDERS if tag in exif}
     places: list[_TiffTag] = [(tag - 1, "I", 1, 0, True) for tag in folders]
     packet: list[_TiffTag] = [(_XMP_TAG, "B", len(metadata.xmp), metadata.xmp, True)] if metadata.xmp else []
-    tifffile.imwrite(
-        path,
+    file.write(
         picture.pixels,
-        byteorder="<",
-        bigtiff=not plain,
         photometric="rgb" if picture.channels > 2 else "minisblack",
         planarconfig="contig" if picture.channels > 1 else None,
         extrasamples=["unassalpha"] if picture.has_alpha else None,
@@ -122,7 +139,7 @@ def _write_tiff(path: Path, picture: Picture, metadata: Metadata, quality: int) 
         software=False,
         extratags=[*_tiff_tags(exif), *packet, *places],
     )
-    _append_folders(path, folders)
+    return folders
 
 
 def _tiff_tags(exif: Image.Exif) -> list[_TiffTag]:
@@ -139,24 +156,28 @@ def _tiff_tags(exif: Image.Exif) -> list[_TiffTag]:
     return tags
 
 
-def _append_folders(path: Path, folders: dict[int, dict[int, Any]]) -> None:
-    """Append EXIF folders to a little-endian TIFF, and turn their placeholder tags into pointers.
+def append_folders(path: Path, pages: list[Folders]) -> None:
+    """Append the EXIF folders of the pages of a little-endian TIFF, and turn their placeholder tags into pointers.
 
     tifffile writes tags, but neither folders of tags nor the tags that point to them.
     """
-    if not folders:
+    if not any(pages):
         return
     with tifffile.TiffFile(path) as written:
-        entries = {tag: written.pages.first.tags[tag - 1].offset for tag in folders}
+        entries = [
+            (page.aspage().tags[tag - 1].offset, tag, folder)
+            for page, folders in zip(written.pages, pages, strict=True)
+            for tag, folder in folders.items()
+        ]
     with path.open("r+b") as file:
-        for tag, folder in folders.items():
+        for entry, tag, folder in entries:
             place = (file.seek(0, os.SEEK_END) + 1) // 2 * 2
             block = TiffImagePlugin.ImageFileDirectory_v2(group=tag)
             for key, value in folder.items():
                 block[key] = value
             file.seek(place)
             file.write(block.tobytes(place))
-            file.seek(entries[tag])
+            file.seek(entry)
             file.write(struct.pack("<HHII", tag, TiffTags.LONG, 1, place))
 
 
@@ -171,19 +192,19 @@ def _write_jpeg(path: Path, picture: Picture, metadata: Metadata, quality: int) 
 
 
 def _write_webp(path: Path, picture: Picture, metadata: Metadata, quality: int) -> None:
+    path.write_bytes(encode_webp(picture, metadata, quality))
+
+
+def encode_webp(picture: Picture, metadata: Metadata, quality: int) -> bytes:
+    """Return a WebP file; `quality` as in `write_image`."""
     pixels = _eight_bits(picture.pixels, flatten=False)
     if picture.channels < 3:
         grey = pixels if picture.channels == 1 else pixels[..., 0]
         pixels = np.stack([grey, grey, grey, *([pixels[..., 1]] if picture.has_alpha else [])], axis=-1)
-    with path.open("wb") as file:
-        Image.fromarray(pixels).save(
-            file,
-            "WEBP",
-            lossless=quality == 100,
-            exact=True,
-            quality=quality if quality < 100 else 80,
-            **_for_pillow(metadata),
-        )
+    file, lossless = BytesIO(), quality == 100
+    settings = {"lossless": lossless, "quality": 80 if lossless else quality, "exact": True}
+    Image.fromarray(pixels).save(file, "WEBP", **settings, **_for_pillow(metadata))
+    return file.getvalue()
 
 
 def _for_pillow(metadata: Metadata) -> dict[str, Any]:
@@ -203,27 +224,31 @@ _Encoder = Callable[[Path, Picture, Metadata, int], None]
 
 
 @dataclass(frozen=True)
-class _Format:
+class Format:
+    """A format of image files: its name, encoder, largest side in px, and what it holds."""
+
     name: str
     encode: _Encoder
     largest_side: int
-    metadata: Holds
+    holds: Holds
     grey: bool = True
     alpha: bool = True
 
-    def holds(self, picture: Picture) -> Holds:
-        """What a file of `picture` holds."""
-        if self.name == "TIFF" and picture.pixels.nbytes >= _LARGEST_PLAIN_TIFF:
-            return replace(self.metadata, exif=0)
-        return self.metadata
+    def metadata_of(self, picture: Picture, count: int = 1) -> Metadata:
+        """Return the metadata of `picture` as a file of `count` such pictures holds them."""
+        channels = picture.channels if self.alpha or not picture.has_alpha else picture.channels - 1
+        channels = channels if self.grey else max(channels, 3 + picture.has_alpha)
+        large_tiff = self.name == "TIFF" and count * picture.pixels.nbytes >= LARGEST_PLAIN_TIFF
+        holds = replace(self.holds, exif=0) if large_tiff else self.holds
+        return metadata_for(picture, holds, channels, dpi_in_exif=self.name == "WebP")
 
 
 # PNG allows larger sides, but libpng, and so nearly every program, cannot read them.
-_PNG = _Format("PNG", _write_png, 10**6, Holds(colours=True))
-_JPEG = _Format("JPEG", _write_jpeg, 65500, Holds(exif=65533, xmp=65504), alpha=False)
-_WEBP = _Format("WebP", _write_webp, 16383, Holds(), grey=False)
-_TIFF = _Format("TIFF", _write_tiff, 2**32 - 1, Holds())
-_BMP = _Format("BMP", _write_bmp, 2**31 - 1, Holds(profile=False, exif=0, xmp=0), alpha=False)
+_PNG = Format("PNG", _write_png, 10**6, Holds(colours=True))
+_JPEG = Format("JPEG", _write_jpeg, 65500, Holds(exif=65533, xmp=65504), alpha=False)
+_WEBP = Format("WebP", _write_webp, 16383, Holds(), grey=False)
+_TIFF = Format("TIFF", _write_tiff, 2**32 - 1, Holds())
+_BMP = Format("BMP", _write_bmp, 2**31 - 1, Holds(profile=False, exif=0, xmp=0), alpha=False)
 _FORMATS = {
     ".png": _PNG,
     ".jpg": _JPEG,
@@ -258,7 +283,8 @@ def check_writable(path: Path | str, width: int, height: int) -> None:
         )
 
 
-def _checked_format(target: Path, picture: Picture, overwrite: bool, quality: int) -> _Format:
+def checked_format(target: Path, picture: Picture, overwrite: bool, quality: int) -> Format:
+    """Return the format of a file, or refuse what cannot be written there; see `write_image`."""
     check_writable(target, picture.width, picture.height)
     if target.is_dir():
         raise InputError(f"{target}: is a folder; name a file in it", code="image.is-folder")

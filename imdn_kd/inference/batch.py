@@ -7,21 +7,14 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from imdn_kd.errors import InputError, join_errors
-from imdn_kd.image.io import (
-    READABLE,
-    WRITABLE,
-    Picture,
-    check_writable,
-    find_images,
-    is_image_name,
-    read_image,
-    write_image,
-)
+from imdn_kd.image.frame_writer import further_pictures, holds_all, write_frames
+from imdn_kd.image.frames import Frame, read_frames
+from imdn_kd.image.io import READABLE, WRITABLE, Picture, check_writable, find_images, is_image_name, write_image
 from imdn_kd.inference.memory import is_out_of_memory
 from imdn_kd.inference.sizes import Size, size_warning
 from imdn_kd.utils.files import check_folder
@@ -60,7 +53,7 @@ class FileResult:
         width: of the result in px, 0 if there is none.
         height: of the result in px, 0 if there is none.
         seconds: reading, enlarging and writing.
-        left_out: what of the metadata the target does not hold, in words.
+        left_out: what of the source the target does not hold, in words.
     """
 
     job: FileJob
@@ -156,14 +149,9 @@ def run_jobs(
         try:
             if job.problem:
                 raise job.problem
-            _check_target(job, overwrite=overwrite and not skip_existing)
-            picture = read_image(job.source)
-            height, width = result_size(picture)
-            check_writable(job.target, width, height)
-            if warning := size_warning((picture.height, picture.width), (height, width)):
-                log.warning("%s: %s", job.source, warning)
-            picture = enlarge(picture)
-            left_out = write_image(job.target, picture, overwrite=overwrite and not skip_existing, quality=quality)
+            replaced = overwrite and not skip_existing
+            _check_target(job, overwrite=replaced)
+            size, left_out = _enlarge_file(job, enlarge, result_size, overwrite=replaced, quality=quality)
         except Exception as error:
             if skip_existing and isinstance(error, InputError) and error.code in _EXISTS:
                 result = FileResult(job, "skipped")
@@ -171,8 +159,40 @@ def run_jobs(
                 result = FileResult(job, "failed", _reason(job, error), seconds=time.perf_counter() - start)
         else:
             seconds = time.perf_counter() - start
-            result = FileResult(job, "done", "", picture.width, picture.height, seconds, left_out)
+            result = FileResult(job, "done", "", size[1], size[0], seconds, left_out)
         yield result
+
+
+def _enlarge_file(
+    job: FileJob,
+    enlarge: Callable[[Picture], Picture],
+    result_size: Callable[[Picture], Size],
+    *,
+    overwrite: bool,
+    quality: int,
+) -> tuple[Size, tuple[str, ...]]:
+    """Enlarge the pictures of a file that its target holds; return height and width of the first, and what is lost."""
+    frames = read_frames(job.source)
+    whole = holds_all(job.target, frames)
+    sizes: list[Size] = []
+
+    def enlarged(frame: Frame) -> Frame:
+        picture = frame.picture
+        height, width = result_size(picture)
+        check_writable(job.target, width, height)
+        warning = size_warning((picture.height, picture.width), (height, width))
+        if warning and not sizes:
+            log.warning("%s: %s", job.source, warning)
+        sizes.append((height, width))
+        return replace(frame, picture=enlarge(picture))
+
+    pictures = map(enlarged, frames.pictures)
+    if whole and frames.count > 1:
+        left_out = write_frames(job.target, replace(frames, pictures=pictures), overwrite=overwrite, quality=quality)
+    else:
+        left_out = write_image(job.target, next(pictures).picture, overwrite=overwrite, quality=quality)
+        left_out += further_pictures(frames)
+    return sizes[0], left_out
 
 
 def as_report(results: Sequence[FileResult]) -> list[dict[str, object]]:

@@ -285,3 +285,73 @@ def test_damaged_xmp_costs_no_picture(tmp_path, damaged):
     for suffix in (".png", ".jpg", ".webp", ".tif"):
         write_image(tmp_path / f"a{suffix}", picture)
         assert read_image(tmp_path / f"a{suffix}").pixels.shape == (13, 17, 3)
+
+
+# ---- descriptions of a layout ----
+
+STACK = np.zeros((3, 13, 17), np.uint16)
+DESCRIBED = {
+    "imagej": {"data": STACK, "imagej": True, "metadata": {"axes": "ZYX"}},
+    "ome": {"data": STACK, "ome": True, "metadata": {"axes": "ZYX", "PhysicalSizeX": 0.1}},
+    "shaped": {"data": STACK, "shaped": True, "metadata": {"axes": "ZYX"}},
+    "svs": {"description": "Aperio Image Library v11.2.1\r\n46000x32914 [0,100 46000x32893] (256x256) J2K/YUV16 Q=70"},
+    "scn": {"description": '<?xml version="1.0"?><scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01"></scn>'},
+    "metaseries": {
+        "description": '<MetaData><prop id="ImageSpaceWidth" value="17"/></MetaData>',
+        "software": "MetaSeries",
+    },
+    "scanimage": {"description": "state.configPath='c'\rstate.acq.linesPerFrame=13\r"},
+    "astrotiff": {"description": "SIMPLE  =                    T\nNAXIS1  =                   17\nEND"},
+    "streak": {"description": "[Application],Date=01-01-2020,Camera=1\r\n[Grabber],Width=17"},
+}
+
+
+@pytest.mark.parametrize("kind", DESCRIBED)
+def test_a_description_of_the_layout_stays_with_its_file(tmp_path, kind):
+    """Which kinds there are is what tifffile knows of."""
+    options = {"data": STACK[0], "photometric": "minisblack", "metadata": None, "software": False, **DESCRIBED[kind]}
+    tifffile.imwrite(tmp_path / "a.tif", **options)
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        given = file.pages.first.description
+        assert getattr(file.pages.first, f"is_{kind}")
+    exif = Image.Exif()
+    exif[ExifTags.Base.ImageDescription] = given
+    exif[ExifTags.Base.Make] = "Kiebitz"
+    Image.fromarray(STACK[0].astype(np.uint8)).save(tmp_path / "a.jpg", exif=exif)
+    for source in ("a.tif", "a.jpg"):
+        for suffix in (".tif", ".png", ".jpg", ".webp"):
+            write_image(
+                tmp_path / f"b{suffix}",
+                Picture(pixels(1, np.uint8, (26, 34)), exif=read_image(tmp_path / source).exif),
+                overwrite=True,
+            )
+            with Image.open(tmp_path / f"b{suffix}") as theirs:
+                held = theirs.getexif()
+                assert ExifTags.Base.ImageDescription not in held
+                assert (ExifTags.Base.Make in held) == (source == "a.jpg")
+
+
+@pytest.mark.parametrize(
+    "text", ["a plover", "[Portrait] of a plover", "{plover}", "Images=3", "a < b > c", '{"', "shape of a plover"]
+)
+def test_a_description_for_people_is_kept(tmp_path, text):
+    exif = Image.Exif()
+    exif[ExifTags.Base.ImageDescription] = text
+    Image.fromarray(pixels(3, np.uint8)).save(tmp_path / "a.jpg", exif=exif)
+    write_image(tmp_path / "b.tif", read_image(tmp_path / "a.jpg"))
+    with tifffile.TiffFile(tmp_path / "b.tif") as file:
+        assert file.pages.first.description == text
+
+
+def test_places_in_the_former_picture_are_left_out():
+    exif = Image.Exif()
+    exif[ExifTags.IFD.Exif] = {
+        0x9214: (5, 6, 2, 2),
+        0xA214: (5, 6),
+        ExifTags.Base.Flash: 1,
+    }
+    file = io.BytesIO()
+    Image.fromarray(pixels(3, np.uint8)).save(file, "JPEG", exif=exif)
+    kept = Image.Exif()
+    kept.load(decode_image(file.getvalue(), "a").exif)
+    assert dict(kept.get_ifd(ExifTags.IFD.Exif)) == {ExifTags.Base.Flash: 1}
