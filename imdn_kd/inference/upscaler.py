@@ -140,9 +140,10 @@ class Upscaler:
         upscaled beforehand; the others are not run where the target is not larger than the image.
 
         Args:
-            image: the path of an image file (of an animation the first frame), or a `Picture` read from one; a PIL image; an array H x W, H x W x 2 (grey
-                and alpha), H x W x 3 or H x W x 4 of uint8, uint16 (full range of the type) or float32 (nominally 0 to
-                1); or a tensor C x H x W or N x C x H x W of uint8 or floating point. Alpha is enlarged by itself.
+            image: the path of an image file (of an animation the first frame), or a `Picture` read from one; a PIL
+                image; an array H x W, H x W x 2 (grey and alpha), H x W x 3 or H x W x 4 of uint8, uint16 (full range
+                of the type) or float32 (nominally 0 to 1); or a tensor C x H x W or N x C x H x W of uint8 or floating
+                point. Alpha is enlarged by itself.
             scale: any number from 1 up (default: that of the network).
             size: of the result, instead of `scale`: (width, height) for paths, pictures and PIL images, as in PIL and
                 on the command line; (height, width) for arrays and tensors, as in their shapes.
