@@ -53,7 +53,12 @@ def doubled(picture):
 
 
 def enlarge(path, suffix, folder):
-    (result,) = run_jobs(plan_jobs([str(path)], folder / "out", suffix=suffix), doubled, quality=100)
+    (result,) = run_jobs(
+        plan_jobs([str(path)], folder / "out", suffix=suffix),
+        doubled,
+        lambda picture: (2 * picture.height, 2 * picture.width),
+        quality=100,
+    )
     return result
 
 
