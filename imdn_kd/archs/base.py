@@ -33,6 +33,8 @@ class ModelInfo:
             only the whole image gives the exact result.
         global_pool_modules: paths of the modules that pool over the whole map.
         num_in_ch: channels of the input and of the output.
+        enlarged_input: at scale 1: whether the input is to be an image that was enlarged to the size of the result, as
+            for IMDN_AS, rather than one that is restored as it is.
     """
 
     scale: int
@@ -41,6 +43,7 @@ class ModelInfo:
     receptive_radius: int | None = 0
     global_pool_modules: tuple[str, ...] = ()
     num_in_ch: int = 3
+    enlarged_input: bool = False
 
     def __str__(self) -> str:
         """All of it in one readable line."""

@@ -234,6 +234,7 @@ class IMDN_AS(_IMDNBody):  # noqa: N801 - the name of the paper
             receptive_radius=self.STEP * (1 + IMDB.RADIUS * self.num_block + 2),
             global_pool_modules=tuple(f"IMDB{k}.cca" for k in range(1, self.num_block + 1)),
             num_in_ch=self.num_in_ch,
+            enlarged_input=True,
         )
 
     def segments(self) -> list[Segment]:

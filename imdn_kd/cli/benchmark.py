@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from imdn_kd.cli import shared as opt
+
+
+class Space(str, Enum):
+    """Values of `imdn_kd.evaluation.protocol.Space` that tables use."""
+
+    y = "y"
+    rgb = "rgb"
 
 
 def benchmark(
@@ -20,7 +29,8 @@ def benchmark(
         typer.Option(
             "--model",
             "-m",
-            help="Name of a student, a model file, or bicubic; can be given several times. Default: the students.",
+            help="Name of a student, a model file, or bicubic (at scale 1: input); can be given several times. "
+            "Default: the students.",
         ),
     ] = None,
     data: Annotated[
@@ -31,7 +41,27 @@ def benchmark(
     ] = None,
     arch: opt.Arch = None,
     scale: Annotated[
-        int | None, typer.Option("--scale", "-s", min=2, help="Scale (default: that of each model).")
+        int | None, typer.Option("--scale", "-s", min=1, help="Scale (default: that of each model).")
+    ] = None,
+    lr: Annotated[
+        Path | None,
+        typer.Option("--lr", metavar="FOLDER", help="The LR images, or inputs of scale 1, of the one data set."),
+    ] = None,
+    degrade: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--degrade",
+            metavar="STEPS",
+            help="Make the inputs so: noise=25, jpeg=10, blur=1.6+noise=2; to enlarge, bicubic+noise=5. Can be given "
+            "several times.",
+        ),
+    ] = None,
+    grey: Annotated[
+        bool, typer.Option("--grey", help="Turn images grey first, as tables of grey denoising and of JPEG do.")
+    ] = False,
+    space: Annotated[
+        Space | None,
+        typer.Option("--space", help="Measure Y or RGB (default: as published tables do).", show_default=False),
     ] = None,
     root: Annotated[Path, typer.Option(help="Folder of data sets given by name.")] = Path("datasets"),
     options: Annotated[
@@ -54,13 +84,18 @@ def benchmark(
     """Score models on data sets: PSNR and SSIM, by the protocol of published tables.
 
     A data set is a folder of HR images, or one with HR/ and LRbicx2/ ... in it; missing LR images are made by
-    MATLAB's bicubic where there are none.
+    MATLAB's bicubic where there are none. Models of scale 1, which restore images, need inputs: a folder of them, or
+    --degrade.
 
     imdn-kd benchmark --model IMDN_x4.pth --data Set5 Set14
+
+    imdn-kd benchmark --model denoiser.safetensors --model input --data kodak24 --degrade noise=15 --degrade noise=50
     """
     from imdn_kd.cli.progress import FileProgress
     from imdn_kd.config.options import read_options
+    from imdn_kd.data.degradation_schema import parse_steps
     from imdn_kd.data.layouts.names import DataSource
+    from imdn_kd.errors import InputError
     from imdn_kd.evaluation import benchmark as library
     from imdn_kd.evaluation.protocol import Protocol
     from imdn_kd.evaluation.report import report_scores
@@ -73,14 +108,14 @@ def benchmark(
     check_output(output)
     models = list(model or [])
     sources = [DataSource(name) for name in (*(data or []), *(more_data or []))]
-    protocol = Protocol()
+    protocol = None
     spec, key = None if arch is None else opt.parse_arch(arch), None
     if options is not None:
         file = read_options(options, BenchmarkOptions)
         protocol = file.protocol()
         for note in file.notes():
             print(f"imdn-kd: {note}", file=sys.stderr)
-        sources = sources or [dataset.source() for dataset in file.datasets.values()]
+        sources = sources or [dataset.source(file.scale) for dataset in file.datasets.values()]
         scale = scale or file.scale
         if not models and file.path.model:
             models, key = [file.path.model], file.path.param_key_g
@@ -92,6 +127,15 @@ def benchmark(
         if save is None and (file.val.save_img or file.save_img):
             save = Path("experiments") / file.name / "visualization"
 
+    if lr is not None and (degrade or len(sources) != 1):
+        raise InputError(
+            "--lr names the LR images of one data set; give one, without --degrade", code="cli.exclusive-options"
+        )
+    changes: list[dict[str, Any]] = [{"steps": parse_steps(text)} for text in degrade or ()] or [{}]
+    changes = [each | ({} if lr is None else {"lr": lr}) | ({"grey": True} if grey else {}) for each in changes]
+    sources = [replace(source, **each) for source in sources for each in changes]
+    if space is not None:
+        protocol = replace(protocol or Protocol(), space=space.value)
     upsamplers = library.open_upsamplers(
         models,
         scale=scale,

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
+from imdn_kd.data.degradation_schema import Bicubic, Step, check_steps, name_of_steps
+from imdn_kd.data.degradations import degrade
 from imdn_kd.data.layouts.names import HR_FOLDERS, LR_FOLDERS, LR_NAMES, DataSource
 from imdn_kd.errors import InputError
 from imdn_kd.image.io import find_images
-from imdn_kd.image.resize import imresize
-from imdn_kd.image.rgb import RgbImage, read_rgb
+from imdn_kd.image.rgb import RgbImage, read_grey, read_rgb
 
-COMPUTED = "MATLAB bicubic"
-"""Source of LR images that are computed from the HR images."""
+SEED = 0
+"""Of the random numbers in degradations: the same for everyone, so that figures can be compared."""
 
 
 @dataclass(frozen=True)
@@ -34,28 +36,33 @@ class ImageSet:
         scale: side of the HR images / side of the LR images.
         lr: folder of the LR images; None if they are computed from the HR images.
         pairs: the images, by name.
+        steps: degradations by which they are computed.
+        grey: whether images are turned grey, see `read_grey`.
     """
 
     name: str
     scale: int
     lr: Path | None
     pairs: tuple[ImagePair, ...]
+    steps: tuple[Step, ...] = ()
+    grey: bool = False
 
     @property
     def lr_source(self) -> str:
         """Source of the LR images, shown in tables."""
-        return COMPUTED if self.lr is None else f"{self.lr.name} (files)"
+        return name_of_steps(self.steps) if self.lr is None else f"{self.lr.name} (files)"
 
     def load(self, pair: ImagePair) -> tuple[RgbImage, RgbImage]:
         """Read a pair: the HR image, cropped at the bottom and right to a multiple of the scale, and its LR image.
 
         Returns:
-            sH x sW x 3 and H x W x 3, RGB.
+            sH x sW x 3 and H x W x 3, RGB; or sH x sW and H x W, grey.
 
         Raises:
             InputError: an unreadable image, `image.too-small`, or `data.lr-size`, sizes that do not fit.
         """
-        hr = read_rgb(pair.hr)
+        read = read_grey if self.grey else read_rgb
+        hr = read(pair.hr)
         height, width = (side // self.scale for side in hr.shape[:2])
         if not height or not width:
             raise InputError(
@@ -64,8 +71,9 @@ class ImageSet:
             )
         hr = hr[: height * self.scale, : width * self.scale]
         if pair.lr is None:
-            return hr, imresize(hr, size=(height, width))
-        lr = read_rgb(pair.lr)
+            # The key is that of `imdn-kd prepare`, so that its files are the same.
+            return hr, degrade(hr, Fraction(self.scale), self.steps, f"{SEED} {pair.name} {self.scale}")
+        lr = read(pair.lr)
         if lr.shape[:2] != (height, width):
             raise InputError(
                 f"{pair.lr}: is {_size(lr)} px, but x{self.scale} of {pair.hr.name} needs {width}x{height}; "
@@ -79,16 +87,17 @@ def find_set(source: DataSource | str | Path, scale: int, *, root: Path | str = 
     """Find the images of a data set.
 
     A folder with `HR/` (or BasicSR's `GTmod12/`) and perhaps `LRbicx2/` and the like, or a plain folder of HR images.
-    Without LR files for the scale, LR images are computed when loaded.
+    Without LR files for the scale, or with `DataSource.steps`, LR images are computed when loaded.
 
     Args:
         source: a folder, or the name of one in `root`.
-        scale: 2 or more.
+        scale: 1 or more.
         root: folder of all data sets.
 
     Raises:
-        InputError: `data.not-found`, `data.not-a-folder`, `data.no-images`, `data.same-name` for two HR images, or
-            `data.lr-missing`, an LR folder without the LR image of one.
+        InputError: `data.not-found`, `data.not-a-folder`, `data.no-images`, `data.same-name` for two HR images,
+            `data.lr-missing`, an LR folder without the LR image of one, `data.no-inputs` at scale 1, or
+            `degradation.steps`, steps that do not make LR images for the scale.
     """
     if not isinstance(source, DataSource):
         source = DataSource(source)
@@ -102,12 +111,21 @@ def find_set(source: DataSource | str | Path, scale: int, *, root: Path | str = 
     name, count = Counter(path.stem for path in originals).most_common(1)[0]
     if count > 1:
         raise InputError(f"{hr_folder}: has {count} images called {name}; keep one of them", code="data.same-name")
-    lr_folder = _lr_folder(source, folder, hr_folder, scale)
+    steps = source.steps or (Bicubic(),)
+    check_steps(steps, downscales=scale > 1)
+    lr_folder = None if source.steps else _lr_folder(source, folder, hr_folder, scale)
+    if scale == 1 and lr_folder is None and not source.steps:
+        raise InputError(
+            f"{folder}: at scale 1, bicubic images would be the HR images themselves; say how the inputs are made "
+            "(--degrade noise=25), put them into a folder such as noisy/ beside the HR images, or, for a network that "
+            "takes enlarged images, give their scale",
+            code="data.no-inputs",
+        )
     lr_images = _lr_images(originals, lr_folder, source.lr_name, scale)
     pairs = (ImagePair(hr.stem, hr, lr) for hr, lr in zip(originals, lr_images, strict=True))
     resolved = folder.resolve()
     default_name = resolved.parent.name if resolved.name in HR_FOLDERS else resolved.name
-    return ImageSet(source.name or default_name, scale, lr_folder, tuple(pairs))
+    return ImageSet(source.name or default_name, scale, lr_folder, tuple(pairs), steps, source.grey)
 
 
 def _folder(data: str | Path, root: Path) -> Path:

@@ -26,7 +26,7 @@ Floats = npt.NDArray[np.float32]
 
 @singledispatch
 def apply_step(step: Step, image: RgbImage, scale: Fraction, random: np.random.Generator) -> RgbImage:
-    """Apply one degradation to an image, H x W x 3, uint8; its sides are multiples of the numerator of `scale`."""
+    """Apply one degradation to an image, H x W (x 3), uint8; its sides are multiples of the numerator of `scale`."""
     raise TypeError(f"{type(step)} is no degradation")
 
 
@@ -43,7 +43,7 @@ def _(step: Blur, image: RgbImage, scale: Fraction, random: np.random.Generator)
     from scipy.ndimage import gaussian_filter
 
     sigma = _drawn(step.sigma, random)
-    smooth: Floats = gaussian_filter(image.astype(np.float32), (sigma, sigma, 0), mode="reflect")
+    smooth: Floats = gaussian_filter(image.astype(np.float32), (sigma, sigma, 0)[: image.ndim], mode="reflect")
     return np.rint(smooth).astype(np.uint8)
 
 
@@ -65,7 +65,7 @@ def degrade(image: RgbImage, scale: Fraction, steps: Sequence[Step], key: str) -
     """Make the LR image of an HR image by a list of degradations.
 
     Args:
-        image: H x W x 3, uint8; both sides multiples of the numerator of the scale.
+        image: H x W x 3 or H x W, uint8; both sides multiples of the numerator of the scale.
         scale: downscaling factor.
         steps: degradations in order; `Bicubic` among them, unless the scale is 1.
         key: seeds the random numbers: the same key gives the same image.

@@ -6,7 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -16,7 +16,7 @@ from imdn_kd.data.benchmark_sets import ImagePair, ImageSet, find_set
 from imdn_kd.data.layouts.names import DataSource
 from imdn_kd.errors import InputError
 from imdn_kd.evaluation.metrics import psnr, ssim
-from imdn_kd.evaluation.protocol import PROTOCOLS, Protocol
+from imdn_kd.evaluation.protocol import PROTOCOLS, Protocol, usual_protocol
 from imdn_kd.image.io import Picture, write_image
 from imdn_kd.image.resize import imresize
 from imdn_kd.image.rgb import RgbImage
@@ -27,18 +27,20 @@ from imdn_kd.inference.upscaler import Upscaler
 BICUBIC = "bicubic"
 """Name of the baseline among models."""
 
-STANDARD = PROTOCOLS["standard"]
+INPUT = "input"
+"""Its name at scale 1, where it is the input itself."""
+
 _WARM_UP_SIDE = 48
 
 
 @dataclass(frozen=True)
 class Upsampler:
-    """A model or method under test, which enlarges images by one factor.
+    """A model or method under test, which enlarges images by one factor, or restores them (scale 1).
 
     Attributes:
         name: shown in tables.
-        scale: the factor, 2 or more.
-        enlarge: from H x W x 3 RGB uint8 to sH x sW x 3.
+        scale: the factor, 1 or more.
+        enlarge: from H x W x 3 RGB or H x W grey, uint8, to sH x sW x 3 or sH x sW.
         run: precision and device, shown below tables.
     """
 
@@ -48,9 +50,9 @@ class Upsampler:
     run: str = ""
 
     def __post_init__(self) -> None:
-        if self.scale < 2:
+        if self.scale < 1:
             raise InputError(
-                f"scale {self.scale} cannot be scored; give a whole factor of 2 or more", code="benchmark.scale"
+                f"scale {self.scale} cannot be scored; give a whole factor of 1 or more", code="benchmark.scale"
             )
 
 
@@ -123,19 +125,25 @@ class SetScore:
 
 
 def bicubic(scale: int) -> Upsampler:
-    """The baseline: MATLAB's bicubic enlargement."""
-    return Upsampler(BICUBIC, scale, lambda lr: imresize(lr, scale))
+    """The baseline: MATLAB's bicubic enlargement; at scale 1 the input as it is."""
+    return Upsampler(INPUT if scale == 1 else BICUBIC, scale, lambda lr: imresize(lr, scale))
 
 
 def make_upsampler(upscaler: Upscaler, name: str, scale: int | None = None) -> Upsampler:
     """Make an upsampler from an `Upscaler`, by default at the scale of its network.
 
     Raises:
-        InputError: `benchmark.scale`, a scale below 2, or none given for a network that takes any.
+        InputError: `benchmark.scale`, a scale below 1, 1 for a network of another, or none given for a network that
+            takes any.
     """
-    if scale is None and upscaler.scale == 1:
+    if scale is None and upscaler.scale == 1 and not upscaler.restores:
         raise InputError(f"{name} enlarges by any factor; say by which (scale)", code="benchmark.scale")
     factor = upscaler.scale if scale is None else scale
+    if factor == 1 < upscaler.scale:
+        raise InputError(
+            f"{name} enlarges by {upscaler.scale}; at scale 1, give a model that restores images",
+            code="benchmark.scale",
+        )
     run = f"{str(upscaler.dtype).removeprefix('torch.')} on {upscaler.device}"
     return Upsampler(name, factor, lambda lr: upscaler(lr, factor), run)
 
@@ -153,8 +161,8 @@ def open_upsamplers(
     """Open models for a benchmark, named as in the zoo or by the stem of their files.
 
     Args:
-        models: names of students of the zoo, model files, or `bicubic` for the baseline at the factors of the others;
-            none for the best student of each scale, or of `scale`.
+        models: names of students of the zoo, model files, or `bicubic` or `input` for the baseline at the factors of
+            the others (see `bicubic`); none for the best student of each scale, or of `scale`.
         scale: the factor; by default that of each network. A network made for another factor is brought to it as in
             `Upscaler`, which its name then says.
         arch: the network of model files that do not say it; see `load_model`.
@@ -171,16 +179,16 @@ def open_upsamplers(
     counts = Counter(stems)
     opened: list[Upsampler] = []
     for model, stem in zip(chosen, stems, strict=True):
-        if model == BICUBIC:
+        if model in (BICUBIC, INPUT):
             continue
         spec = None if zoo.find(model) and len(chosen) > 1 else arch
         file = load_model(model, spec, key=key)
         upscaler = Upscaler(file, device=device, precision=precision, self_ensemble=self_ensemble)
         name = stem if counts[stem] == 1 else model
-        if scale is not None and upscaler.scale not in (1, scale):
+        if scale is not None and upscaler.scale != scale and (upscaler.scale > 1 or upscaler.restores):
             name += f" (x{upscaler.scale} network)"
         opened.append(make_upsampler(upscaler, f"{name} (self-ensemble)" if self_ensemble else name, scale))
-    if BICUBIC in chosen:
+    if BICUBIC in chosen or INPUT in chosen:
         factors = {scale} if scale else {one.scale for one in opened}
         if not factors:
             raise InputError("bicubic enlarges by any factor; say by which (scale)", code="benchmark.scale")
@@ -220,9 +228,14 @@ def plan_tasks(
     return [EvalTask(model, images) for model in upsamplers for images in sets[model.scale]]
 
 
+def protocol_of(images: ImageSet) -> Protocol:
+    """The protocol of published tables for a data set."""
+    return usual_protocol(images.scale, images.steps if images.lr is None else (), grey=images.grey)
+
+
 def check_names(tasks: Sequence[EvalTask]) -> None:
     """Raise InputError where the saved images of two tasks would have the same names."""
-    names = Counter((task.upsampler.name, task.upsampler.scale, task.images.name) for task in tasks)
+    names = Counter((task.upsampler.name, task.upsampler.scale, _folder_name(task.images)) for task in tasks)
     (_, _, data), number = names.most_common(1)[0]
     if number > 1:
         raise InputError(
@@ -233,7 +246,7 @@ def check_names(tasks: Sequence[EvalTask]) -> None:
 def score(
     task: EvalTask,
     *,
-    protocol: Protocol = STANDARD,
+    protocol: Protocol | None = None,
     explain: bool = False,
     save: Path | str | None = None,
     on_image: Callable[[int], None] | None = None,
@@ -245,16 +258,19 @@ def score(
 
     Args:
         task: see `plan_tasks`.
-        protocol: how images are measured.
+        protocol: how images are measured (default: `protocol_of`).
         explain: measure by the other `PROTOCOLS` as well.
-        save: folder for the results, as `x4/Set5/baby_MODEL.png`; images that exist are replaced.
+        save: folder for the results, as `x4/Set5/baby_MODEL.png` or `x1/Set5_noise_sigma_25/baby_MODEL.png`; images
+            that exist are replaced.
         on_image: called after each image with its px.
 
     Raises:
         InputError: an image that cannot be used, or is too small to be measured, or a result that cannot be written.
     """
     model, images = task.upsampler, task.images
-    alternatives = {name: other for name, other in PROTOCOLS.items() if explain and other != protocol}
+    protocol = protocol or protocol_of(images)
+    protocol = replace(protocol, space="grey") if images.grey else protocol
+    alternatives = _alternatives(protocol, images) if explain else {}
     scores: list[ImageScore] = []
     by_other: dict[str, list[tuple[float, float]]] = {name: [] for name in alternatives}
     for number, pair in enumerate(images.pairs):
@@ -266,7 +282,7 @@ def score(
         sr = model.enlarge(lr)
         seconds = time.perf_counter() - start
         if save is not None:
-            folder = Path(save) / f"x{model.scale}" / images.name
+            folder = Path(save) / f"x{model.scale}" / _folder_name(images)
             name = f"{pair.name}_{_file_name(model.name)}.png"
             write_image(folder / name, Picture(sr), overwrite=True)
         scores.append(ImageScore(pair.name, *_measure(sr, hr, pair, model.scale, protocol), seconds))
@@ -288,7 +304,7 @@ def benchmark(
     data: Sequence[DataSource | str | Path],
     *,
     root: Path | str = "datasets",
-    protocol: Protocol = STANDARD,
+    protocol: Protocol | None = None,
     explain: bool = False,
     save: Path | str | None = None,
 ) -> list[SetScore]:
@@ -303,10 +319,27 @@ def _students(scale: int | None) -> list[str]:
     students = zoo.defaults()
     if scale is None:
         return [students[key].name for key in sorted(students)]
+    if scale == 1:
+        raise InputError("no student restores images (scale 1); name a model file", code="zoo.no-student")
     if scale not in students:
         there = ", ".join(f"x{key}" for key in sorted(students))
         raise InputError(f"there is no student for x{scale} (there: {there}); name a model file", code="zoo.no-student")
     return [students[scale].name]
+
+
+def _alternatives(protocol: Protocol, images: ImageSet) -> dict[str, Protocol]:
+    """The `PROTOCOLS` that measure these images in another way than `protocol`, and than each other."""
+    seen, found = {_what_counts(protocol, images.scale)}, {}
+    for name, known in PROTOCOLS.items():
+        other = replace(known, space="grey") if images.grey else known
+        if (counts := _what_counts(other, images.scale)) not in seen:
+            seen.add(counts)
+            found["y" if known == Protocol() else name] = other
+    return found
+
+
+def _what_counts(protocol: Protocol, scale: int) -> tuple[object, ...]:
+    return protocol.space, protocol.border(scale), protocol.ssim_window
 
 
 def _measure(sr: RgbImage, hr: RgbImage, pair: ImagePair, scale: int, protocol: Protocol) -> tuple[float, float]:
@@ -316,6 +349,11 @@ def _measure(sr: RgbImage, hr: RgbImage, pair: ImagePair, scale: int, protocol: 
             f"{pair.hr}: {hr.shape[1]}x{hr.shape[0]} px are too few to be measured; remove it", code="image.too-small"
         )
     return figures
+
+
+def _folder_name(images: ImageSet) -> str:
+    """Of saved results: one data set may be degraded in several ways."""
+    return images.name if images.scale > 1 or images.lr else _file_name(f"{images.name}_{images.lr_source}")
 
 
 def _file_name(name: str) -> str:

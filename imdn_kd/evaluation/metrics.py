@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from imdn_kd.errors import InputError
 from imdn_kd.evaluation.protocol import PROTOCOLS, Protocol, Space, Window
+from imdn_kd.image.rgb import LUMA
 
 Image = npt.NDArray[np.uint8]
 Values = npt.NDArray[np.floating[Any]]
@@ -89,11 +90,9 @@ def _comparable(sr: Image, hr: Image, scale: float, protocol: Protocol) -> tuple
                 f"cannot measure an image of type {image.dtype}; clamp, round and convert it to uint8",
                 code="metrics.images",
             )
-        if image.ndim != 2 and image.shape[2:] != (3,):
-            raise InputError(
-                f"cannot measure an image of shape {image.shape}; give H x W x 3 RGB or H x W grey",
-                code="metrics.images",
-            )
+        if image.ndim != 2 and (image.shape[2:] != (3,) or protocol.space == "grey"):
+            wanted = "H x W grey" if protocol.space == "grey" else "H x W x 3 RGB or H x W grey"
+            raise InputError(f"cannot measure an image of shape {image.shape}; give {wanted}", code="metrics.images")
     border = protocol.border(scale)
     height, width = sr.shape[:2]
     inner = (slice(border, max(border, height - border)), slice(border, max(border, width - border)))
@@ -101,15 +100,13 @@ def _comparable(sr: Image, hr: Image, scale: float, protocol: Protocol) -> tuple
 
 
 def _convert(image: Image, space: Space) -> Values:
-    if space == "rgb" or image.size == 0:
+    if space in ("rgb", "grey") or image.size == 0:
         return image.astype(np.float64)
     if space == "y-pillow":
         from PIL import Image as PillowImage
 
         # A grey image goes through RGB too, as it usually does: Pillow's Y loses a level on the way.
         return np.asarray(PillowImage.fromarray(image).convert("RGB").convert("YCbCr"))[..., 0].astype(np.float64)
-    weights = np.array([65.481, 128.553, 24.966]) / 255
-    if space == "y-swapped":
-        weights = weights[::-1]
+    weights = LUMA[::-1] if space == "y-swapped" else LUMA
     y = 16 + (image @ weights if image.ndim == 3 else image * weights.sum())
     return np.floor(y + 0.5) if space == "y-rounded" else y

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from imdn_kd.data.degradation_schema import Jpeg, Step
 from imdn_kd.errors import InputError
 
-Space = Literal["y", "y-rounded", "y-swapped", "y-pillow", "rgb"]
+Space = Literal["y", "y-rounded", "y-swapped", "y-pillow", "rgb", "grey"]
 Window = Literal["gaussian11", "uniform7"]
 
 _SPACES: dict[Space, str] = {
@@ -17,6 +19,7 @@ _SPACES: dict[Space, str] = {
     "y-swapped": "Y (BT.601, 16-235, not rounded) with red and blue swapped",
     "y-pillow": "Y (Pillow's YCbCr, 0-255)",
     "rgb": "RGB",
+    "grey": "the levels of grey images",
 }
 _WINDOWS: dict[Window, str] = {
     "gaussian11": "SSIM window Gaussian 11x11 (sigma 1.5)",
@@ -31,7 +34,7 @@ class Protocol:
     Attributes:
         space: colour space that is measured. `y` is 16 + 65.481 R + 128.553 G + 24.966 B for R, G, B in [0, 1], as
             MATLAB's `rgb2ycbcr` before rounding; a grey image counts as R = G = B. The others are met elsewhere.
-        shave: pixels cut from each border before colours are converted; None for as many as the scale.
+        shave: pixels cut from each border before colours are converted; None for as many as the scale, and none at 1.
         ssim_window: the published 11x11 Gaussian with population covariance, or scikit-image's default, a 7x7 uniform
             window with sample covariance.
 
@@ -56,14 +59,31 @@ class Protocol:
                 code="metrics.protocol",
             )
 
-    def describe(self) -> str:
-        """One line to print beside the numbers."""
+    def describe(self, scale: float | None = None) -> str:
+        """One line to print beside the numbers; `scale` is that of all images, if they have the same."""
         border = "`scale`" if self.shave is None else str(self.shave)
+        border = "0" if self.shave is None and scale == 1 else border
         return f"PSNR and SSIM on {_SPACES[self.space]}, {border} px cut from each border, {_WINDOWS[self.ssim_window]}"
 
     def border(self, scale: float) -> int:
         """Pixels to cut from each border of an image that was enlarged by `scale`; a fraction is rounded up."""
-        return math.ceil(scale) if self.shave is None else self.shave
+        usual = 0 if scale == 1 else math.ceil(scale)
+        return usual if self.shave is None else self.shave
+
+
+def usual_protocol(scale: int, steps: Sequence[Step] = (), *, grey: bool = False) -> Protocol:
+    """The protocol of published tables.
+
+    Args:
+        scale: above 1, that of super-resolution: Y. At scale 1, tables of denoising, deblurring and the like measure
+            RGB, those of JPEG artefacts Y; neither cuts borders.
+        steps: degradations that make the inputs, as far as they are known.
+        grey: whether the images are grey, H x W.
+    """
+    if grey:
+        return Protocol(space="grey")
+    on_y = scale > 1 or any(isinstance(step, Jpeg) for step in steps)
+    return Protocol(space="y" if on_y else "rgb")
 
 
 PROTOCOLS = {

@@ -12,15 +12,15 @@ from imdn_kd.evaluation.tables import Report, Table
 
 
 def report_scores(scores: Sequence[SetScore]) -> Report:
-    """Lay out scores, one or more, that were measured by one protocol."""
-    protocol = scores[0].protocol
+    """Lay out scores, one or more."""
     runs = sorted({score.run for score in scores if score.run})
-    notes = [f"Protocol: {protocol.describe()}; 8-bit results, means over images."]
+    notes = [f"Protocol{who}: {described}; 8-bit results, means over images." for who, described in _protocols(scores)]
     if runs:
         notes.append(f"Networks run in {', '.join(runs)}.")
+    inputs = "Inputs" if all(score.scale == 1 for score in scores) else "LR images"
     main = Table(
         title="PSNR and SSIM",
-        columns=("Model", "Scale", "Data", "Images", "PSNR dB", "SSIM", "s/image", "LR images"),
+        columns=("Model", "Scale", "Data", "Images", "PSNR dB", "SSIM", "s/image", inputs),
         rows=tuple(
             (
                 *(score.model, f"x{score.scale}", score.data, str(len(score.images))),
@@ -29,14 +29,27 @@ def report_scores(scores: Sequence[SetScore]) -> Report:
             for score in scores
         ),
         notes=tuple(notes),
-        texts=frozenset({"Model", "Data", "LR images"}),
+        texts=frozenset({"Model", "Data", inputs}),
     )
     explained = tuple(_explain(score) for score in scores if score.alternatives)
     data = {
-        "protocol": {**dataclasses.asdict(protocol), "description": protocol.describe()},
+        "protocol": _protocol_as_data(scores[0]),
         "scores": [_as_data(score) for score in scores],
     }
     return Report((main, *explained), data)
+
+
+def _protocols(scores: Sequence[SetScore]) -> list[tuple[str, str]]:
+    """Each protocol in words, and what was measured by it, if there are several."""
+    by: dict[str, dict[str, None]] = {}
+    for score in scores:
+        named = f"{score.data} ({score.lr_source})" if score.scale == 1 else f"{score.data} x{score.scale}"
+        by.setdefault(score.protocol.describe(score.scale), {})[named] = None
+    return [("" if len(by) == 1 else f" of {', '.join(named)}", described) for described, named in by.items()]
+
+
+def _protocol_as_data(score: SetScore) -> dict[str, Any]:
+    return {**dataclasses.asdict(score.protocol), "description": score.protocol.describe(score.scale)}
 
 
 def report_profiles(profiles: Sequence[Profile]) -> Report:
@@ -89,7 +102,7 @@ def _explain(score: SetScore) -> Table:
     rows = [
         (
             *(other.name, f"{other.psnr:.3f}", f"{other.psnr - score.psnr:+.3f}"),
-            *(_ssim(other.ssim), f"{other.ssim - score.ssim:+.4f}", other.protocol.describe()),
+            *(_ssim(other.ssim), f"{other.ssim - score.ssim:+.4f}", other.protocol.describe(score.scale)),
         )
         for other in score.alternatives
     ]
@@ -106,11 +119,12 @@ def _as_data(score: SetScore) -> dict[str, Any]:
     means = {"psnr": score.psnr, "ssim": score.ssim, "seconds": score.seconds}
     return {
         **{key: getattr(score, key) for key in ("model", "scale", "data", "lr_source", "run")},
+        "protocol": _protocol_as_data(score),
         **means,
         "images": [dataclasses.asdict(image) for image in score.images],
         "alternatives": [
             {
-                **{"name": other.name, "description": other.protocol.describe()},
+                **{"name": other.name, "description": other.protocol.describe(score.scale)},
                 **{"psnr": other.psnr, "ssim": other.ssim},
             }
             for other in score.alternatives

@@ -10,8 +10,9 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from imdn_kd.config.options import Integer, Options, UserPath
+from imdn_kd.data.degradation_schema import Step
 from imdn_kd.data.layouts.names import DataSource
-from imdn_kd.evaluation.protocol import Protocol
+from imdn_kd.evaluation.protocol import Protocol, usual_protocol
 
 
 class IoBackend(Options):
@@ -28,16 +29,19 @@ class DatasetOptions(Options):
         type: as in BasicSR.
         dataroot_gt: folder of the HR images, or of a data set with `HR/` in it.
         dataroot_lq: folder of the LR images; without it they are looked for beside the HR images, or made.
+        degradation: steps that make the LR images instead, as for `imdn-kd prepare`: `[{type: noise, sigma: 25}]`;
+            their random numbers are the same each time.
         filename_tmpl: name of the LR image of HR image `{}`, less the suffix.
         io_backend: `disk`.
         color: as in BasicSR: `y` in option files of networks that work on Y; the network itself says how many channels
-            it takes.
+            it takes. At scale 1, `y` turns the images grey first, as tables of grey denoising and of JPEG artefacts do.
     """
 
     name: str
     type: Literal["PairedImageDataset", "SingleImageDataset"] = "PairedImageDataset"
     dataroot_gt: UserPath | None = None
     dataroot_lq: UserPath | None = None
+    degradation: list[Step] | None = Field(None, min_length=1)
     filename_tmpl: str | None = None
     io_backend: IoBackend = IoBackend()
     color: Literal["y", "n"] | None = None
@@ -59,9 +63,24 @@ class DatasetOptions(Options):
             raise PydanticCustomError("name", "is to be a plain name, without slashes")
         return name
 
-    def source(self) -> DataSource:
+    @model_validator(mode="after")
+    def _made_or_given(self) -> DatasetOptions:
+        if self.degradation and (self.dataroot_lq or self.filename_tmpl):
+            raise PydanticCustomError(
+                "given", "degradation makes the LR images; leave out dataroot_lq and filename_tmpl, or degradation"
+            )
+        return self
+
+    def source(self, scale: int) -> DataSource:
         """The data set, as `find_set` takes it."""
-        return DataSource(self.dataroot_gt or self.name, self.dataroot_lq, self.name, self.filename_tmpl)
+        return DataSource(
+            self.dataroot_gt or self.name,
+            self.dataroot_lq,
+            self.name,
+            self.filename_tmpl,
+            tuple(self.degradation or ()),
+            grey=scale == 1 and self.color == "y",
+        )
 
 
 class PathOptions(Options):
@@ -108,7 +127,7 @@ class ValOptions(Options):
 
     Attributes:
         save_img: save the results in `experiments/NAME/visualization`.
-        metrics: the protocol (default: that of published tables). PSNR and SSIM are always
+        metrics: the protocol (default: that of published tables, `usual_protocol`). PSNR and SSIM are always
             reported both.
     """
 
@@ -123,12 +142,12 @@ class ValOptions(Options):
             )
         return self
 
-    def protocol(self, scale: int) -> Protocol:
-        """The protocol for a scale."""
+    def protocol(self, scale: int) -> Protocol | None:
+        """The protocol for a scale; None for the usual one."""
         for metric in self._measured():
-            border = None if metric.crop_border == scale else metric.crop_border
+            border = None if metric.crop_border == Protocol().border(scale) else metric.crop_border
             return Protocol(space="y" if metric.test_y_channel else "rgb", shave=border)
-        return Protocol()
+        return None
 
     def ignored(self) -> list[str]:
         """Names of the metrics that are not measured."""
@@ -153,7 +172,7 @@ class BenchmarkOptions(Options):
 
     Attributes:
         name: name of the run.
-        scale: upscaling factor.
+        scale: upscaling factor; 1 for models that restore images.
         datasets: the data sets by any key, as `test_1`.
         network_g: the network of the model file, as `{"type": "EDSR", "num_feat": 64}`: needed for checkpoints of
             BasicSR; an error where the file says that it is another.
@@ -170,7 +189,7 @@ class BenchmarkOptions(Options):
     harmless: ClassVar[Mapping[str, str]] = {"suffix": BenchmarkValOptions.harmless["suffix"]}
 
     name: str
-    scale: Integer = Field(ge=2)
+    scale: Integer = Field(ge=1)
     datasets: dict[str, DatasetOptions] = Field(min_length=1)
     network_g: dict[str, Any] | None = None
     path: PathOptions = PathOptions()
@@ -192,10 +211,12 @@ class BenchmarkOptions(Options):
             )
         return self
 
-    def protocol(self) -> Protocol:
-        """The protocol of the file."""
+    def protocol(self) -> Protocol | None:
+        """The protocol of the file; None for the usual one."""
         protocol = self.val.protocol(self.scale)
-        return protocol if self.crop_border in (None, self.scale) else replace(protocol, shave=self.crop_border)
+        if self.crop_border in (None, Protocol().border(self.scale)):
+            return protocol
+        return replace(protocol or usual_protocol(self.scale), shave=self.crop_border)
 
     def notes(self) -> Iterator[str]:
         """A line for everything that has another meaning here than in BasicSR, or none."""

@@ -1,4 +1,4 @@
-"""RGB images as training and benchmarks use them: H x W x 3, 8 bit."""
+"""RGB images as training and benchmarks use them, H x W x 3, 8 bit; and grey ones, H x W."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ from imdn_kd.image.io import Picture, read_image
 RgbImage = npt.NDArray[np.uint8]
 """H x W x 3, RGB."""
 
+GreyImage = npt.NDArray[np.uint8]
+"""H x W."""
+
+LUMA = np.array([65.481, 128.553, 24.966]) / 255
+"""Weights of R, G and B (0 to 255) in Y (ITU-R BT.601), which begins at 16."""
+
 
 def read_rgb(path: Path) -> RgbImage:
     """Read an image as H x W x 3, RGB, 8 bit; see `rgb_of`.
@@ -22,6 +28,21 @@ def read_rgb(path: Path) -> RgbImage:
         InputError: as `read_image` and `rgb_of`.
     """
     return rgb_of(read_image(path), str(path))
+
+
+def read_grey(path: Path) -> GreyImage:
+    """Read an image as H x W, 8 bit: grey as it is, of colours Y (BT.601, 16 to 235, rounded).
+
+    Raises:
+        InputError: as `read_image` and `rgb_of`.
+    """
+    picture = read_image(path)
+    rgb = rgb_of(picture, str(path))
+    if picture.pixels.ndim == 2 or picture.pixels.shape[2] < 3:
+        return np.ascontiguousarray(rgb[..., 0])
+    thousandths = rgb.astype(np.int64) @ np.array([65481, 128553, 24966])  # whole numbers, so that ties are exact
+    grey: GreyImage = ((thousandths + 255_000 * 16 + 127_500) // 255_000).astype(np.uint8)
+    return grey
 
 
 def rgb_of(picture: Picture, name: str) -> RgbImage:

@@ -1,4 +1,4 @@
-"""`Upscaler`, which runs a model: images of any kind and size in, larger images of the same kind out."""
+"""`Upscaler`, which runs a model: images of any kind and size in, larger or restored images of the same kind out."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _LUMA = np.array([65.481, 128.553, 24.966], dtype=np.float32) / np.float32(219)
 
 
 class Upscaler:
-    """Upscales images with a super-resolution network.
+    """Upscales images with a super-resolution network, or restores them with one of scale 1.
 
     Args:
         model: a student of the zoo by name; a model file, or any checkpoint that spandrel knows; a network, or any
@@ -102,6 +102,11 @@ class Upscaler:
         """Default scale: that of the network, or the largest of several."""
         return max(self._scales)
 
+    @property
+    def restores(self) -> bool:
+        """Whether the network works at scale 1 on images as they are: it denoises, deblurs, ..."""
+        return self._scales == [1] and not self._runner(1).info.enlarged_input
+
     @overload
     def __call__(
         self,
@@ -136,8 +141,9 @@ class Upscaler:
         """Upscale `image`.
 
         The nearest network at or above the scale is run (several one after the other if none is large enough), and the
-        result is brought to the size with MATLAB's bicubic. A network of scale 1 (IMDN_AS, restoration) gets the image
-        upscaled beforehand; the others are not run where the target is not larger than the image.
+        result is brought to the size with MATLAB's bicubic. A network of scale 1 restores the image at its own size,
+        or gets it upscaled beforehand if it asks for that (`ModelInfo.enlarged_input`: IMDN_AS); the others are not
+        run where the target is not larger than the image.
 
         Args:
             image: the path of an image file (of an animation the first frame), or a `Picture` read from one; a PIL
@@ -214,7 +220,8 @@ class Upscaler:
             )
         if self._scales == [1]:
             runners = [self._runner(1)]
-            pixels = imresize(pixels, size=target) if pixels.shape[:2] != target else pixels
+            if pixels.shape[:2] != target and not self.restores:
+                pixels = imresize(pixels, size=target)
         else:
             runners = [self._runner(s) for s in passes]
         work, dtype = pixels, pixels.dtype

@@ -36,7 +36,7 @@ PREFIX = "spandrel/"
 
 
 def load_spandrel(path: Path | str, key: str | None = None) -> SRNetwork:
-    """Read a super-resolution network from a checkpoint of a kind that spandrel knows.
+    """Read a network that upscales or restores images from a checkpoint of a kind that spandrel knows.
 
     Args:
         path: a safetensors or .pth file; only tensors and plain values are read, never code.
@@ -48,7 +48,7 @@ def load_spandrel(path: Path | str, key: str | None = None) -> SRNetwork:
 
     Raises:
         InputError: no such file, spandrel is not installed or does not know what is in the file, or it is no network
-            that makes one larger image of one image, with as many channels.
+            that makes one image of one image, larger or of the same size, with as many channels.
     """
     path = Path(path)
     try:
@@ -59,9 +59,9 @@ def load_spandrel(path: Path | str, key: str | None = None) -> SRNetwork:
     check_values(path, weights, weights)
     descriptor = _recognised(path, spandrel, weights)
     name = descriptor.architecture.name
-    if descriptor.purpose != "SR":
+    if descriptor.purpose not in ("SR", "Restoration"):
         raise InputError(
-            f"{path}: a network of the kind {name} for {descriptor.purpose.lower()}, not one that upscales images",
+            f"{path}: a network of the kind {name} for {descriptor.purpose.lower()}, not one that upscales or restores",
             code="model.not-super-resolution",
         )
     if descriptor.input_channels != descriptor.output_channels:
@@ -73,7 +73,8 @@ def load_spandrel(path: Path | str, key: str | None = None) -> SRNetwork:
     info = _info(path, descriptor)
     if not _is_called_plainly(descriptor, info):
         raise InputError(
-            f"{path}: a network of the kind {name}, which does more than turn an image into a larger one; give another",
+            f"{path}: a network of the kind {name}, which is given more than an image (say, the strength of noise), or "
+            "does more than make an image of it; give another",
             code="model.not-super-resolution",
         )
     return _adopt(descriptor.model.eval(), info)

@@ -135,7 +135,7 @@ def _measure(file: TrainOptions, run: RunArtifacts, on_image: Callable[[int, int
         make_upsampler(Upscaler(model, device=device, precision="fp32"), kind, file.scale)
         for kind, model in models.items()
     ]
-    tasks = plan_tasks(upsamplers, [dataset.source() for dataset in (*tested, *chosen)])
+    tasks = plan_tasks(upsamplers, [dataset.source(file.scale) for dataset in (*tested, *chosen)])
     sets = [task.images for task in tasks if task.upsampler is upsamplers[0]]
     for images in sets[len(tested) :]:
         if reported_on(images, sets[: len(tested)]):

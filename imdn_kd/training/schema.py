@@ -376,7 +376,7 @@ class TrainOptions(Options):
 
     Attributes:
         name: of the run, and of its folder in `experiments`.
-        scale: the factor.
+        scale: the factor; 1 trains a network that restores images: denoises, deblurs, ...
         datasets: what is trained and measured on.
         network_g: the network.
         path: weights to begin with.
@@ -454,6 +454,6 @@ class TrainOptions(Options):
             return []
         return self.network_t if isinstance(self.network_t, list) else [self.network_t]
 
-    def protocol(self) -> Protocol:
-        """How images are measured."""
-        return Protocol() if self.val is None else self.val.protocol(self.scale)
+    def protocol(self) -> Protocol | None:
+        """How images are measured; None for the usual protocol."""
+        return None if self.val is None else self.val.protocol(self.scale)

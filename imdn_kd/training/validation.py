@@ -11,7 +11,7 @@ from accelerate import Accelerator
 
 from imdn_kd.archs.base import SRNetwork
 from imdn_kd.data.benchmark_sets import ImageSet
-from imdn_kd.evaluation.benchmark import EvalTask, ImageScore, SetScore, make_upsampler, score
+from imdn_kd.evaluation.benchmark import EvalTask, ImageScore, SetScore, make_upsampler, protocol_of, score
 from imdn_kd.evaluation.protocol import Protocol
 from imdn_kd.inference.upscaler import Upscaler
 from imdn_kd.training import distributed as launch
@@ -30,7 +30,7 @@ def validate(
     accelerator: Accelerator,
     *,
     name: str,
-    protocol: Protocol,
+    protocol: Protocol | None,
     save: Path | None = None,
     on_image: Callable[[int], None] | None = None,
 ) -> list[SetScore]:
@@ -41,7 +41,7 @@ def validate(
         sets: all for the factor of the network.
         accelerator: knows the processes; each of them must call this.
         name: of the network.
-        protocol: how images are measured.
+        protocol: how images are measured (default: `protocol_of` each set).
         save: folder for the enlarged images.
         on_image: called after each image of this process; it may raise `StoppedError`.
 
@@ -56,14 +56,15 @@ def validate(
     scores = []
     for images in sets:
         mine = images.pairs[accelerator.process_index :: accelerator.num_processes]
+        measured_by = protocol or protocol_of(images)
         task = EvalTask(model, dataclasses.replace(images, pairs=mine))
-        shares = launch.all_gather_object(launch.run_on_all_ranks(partial(_share, task, protocol, save, on_image)))
+        shares = launch.all_gather_object(launch.run_on_all_ranks(partial(_share, task, measured_by, save, on_image)))
         finished = [share for share in shares if share is not None]
         if len(finished) < len(shares):
             raise StoppedError
         by_name = {image.name: image for share in finished for image in share}
         ordered = tuple(by_name[pair.name] for pair in images.pairs)
-        scores.append(SetScore(name, images.scale, images.name, images.lr_source, model.run, protocol, images=ordered))
+        scores.append(SetScore(name, images.scale, images.name, images.lr_source, model.run, measured_by, ordered))
     return scores
 
 

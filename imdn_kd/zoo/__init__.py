@@ -74,14 +74,14 @@ def locate(model: str | Path) -> Path:
 
 
 def defaults(*, fast: bool = False) -> dict[int, Student]:
-    """The best student of each scale, or the fastest.
+    """The best student of each scale, or the fastest; none of scale 1, where it depends on what is to be removed.
 
     Raises:
         InputError: this version of the package ships none.
     """
     chosen: dict[int, Student] = {}
     for student in students():
-        if student.fast or not fast:
+        if student.scale > 1 and (student.fast or not fast):
             chosen.setdefault(student.scale, student)
     if not chosen:
         raise InputError(

@@ -173,7 +173,7 @@ def test_without_models_the_zoo_is_scored(tmp_path, monkeypatch):
     [
         (lambda folder: plan_tasks([], [folder]), "benchmark.nothing-to-do"),
         (lambda folder: plan_tasks([bicubic(2)], []), "benchmark.nothing-to-do"),
-        (lambda folder: bicubic(1), "benchmark.scale"),
+        (lambda folder: bicubic(0), "benchmark.scale"),
         (lambda folder: open_upsamplers(["bicubic"]), "benchmark.scale"),
         (lambda _: make_upsampler(Upscaler(IMDN_AS(num_feat=8, num_block=1), device="cpu"), "as"), "benchmark.scale"),
         (lambda folder: benchmark([bicubic(2)], [folder / "small"]), "image.too-small"),

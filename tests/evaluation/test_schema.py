@@ -38,7 +38,7 @@ def read(folder: Path, text: str) -> BenchmarkOptions:
 def test_good(tmp_path):
     options = read(tmp_path, GOOD)
     assert options.protocol() == Protocol()
-    assert options.datasets["test_1"].source() == DataSource("datasets/Set5", None, "Set5", None)
+    assert options.datasets["test_1"].source(4) == DataSource("datasets/Set5", None, "Set5", None)
 
 
 def test_protocols(tmp_path):
@@ -48,7 +48,7 @@ def test_protocols(tmp_path):
     )
     assert read(tmp_path, GOOD.replace("      test_y_channel: true\n", "")).protocol() == Protocol(space="rgb")
     assert read(tmp_path, GOOD.replace("crop_border: 4", "crop_border: 0")).protocol() == Protocol(shave=0)
-    assert read(tmp_path, GOOD[: GOOD.index("val:")]).protocol() == Protocol()
+    assert read(tmp_path, GOOD[: GOOD.index("val:")]).protocol() is None
 
 
 def test_niqe_is_named_as_not_measured(tmp_path):
@@ -60,7 +60,7 @@ def test_niqe_is_named_as_not_measured(tmp_path):
 
 def test_a_set_by_name_alone(tmp_path):
     options = read(tmp_path, "name: run\nscale: 2\ndatasets: {test_1: {name: Set5}}\n")
-    assert options.datasets["test_1"].source().data == "Set5"
+    assert options.datasets["test_1"].source(4).data == "Set5"
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_set_by_name_alone(tmp_path):
         ("scale: 4", "scale: 4\nzzz: 3", "line 3: no option is called 'zzz'; known: name, scale"),
         ("scale: 4", "scale: four", "line 2: scale: Input should be a valid integer"),
         ("scale: 4", "scale: true", "line 2: scale: Input should be a valid integer"),
-        ("scale: 4", "scale: 1", "line 2: scale: Input should be greater than or equal to 2"),
+        ("scale: 4", "scale: 0", "line 2: scale: Input should be greater than or equal to 1"),
         ("scale: 4", "scale: 4\nscale: 2", "line 3: 'scale' is given twice"),
         ("scale: 4\n", "", "line 1: scale: Field required"),
         ("name: Set5", "type: PairedImageDataset", "line 4: datasets.test_1.name: Field required"),

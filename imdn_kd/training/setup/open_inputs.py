@@ -15,6 +15,7 @@ from imdn_kd.distill.schema import GROUND_TRUTH_OPTIONS
 from imdn_kd.distill.teacher import Teacher
 from imdn_kd.distill.terms import LossTerm, OutputTerm, weight_schedule
 from imdn_kd.errors import InputError, Problems
+from imdn_kd.evaluation.benchmark import protocol_of
 from imdn_kd.evaluation.metrics import is_measurable
 from imdn_kd.evaluation.schema import DatasetOptions
 from imdn_kd.integrations.teachers import open_teacher
@@ -130,17 +131,18 @@ def _teachers(options: TrainOptions, device: torch.device, problems: Problems) -
 
 
 def _image_sets(options: TrainOptions, phase: Literal["val", "test"], problems: Problems) -> Iterator[ImageSet]:
-    for dataset in options.datasets.measured(phase) if options.scale > 1 else ():
+    for dataset in options.datasets.measured(phase):
         images = problems.of(f"datasets.{phase}", partial(_image_set, dataset, options))
         if images is not None:
             yield images
 
 
 def _image_set(dataset: DatasetOptions, options: TrainOptions) -> ImageSet:
-    images = find_set(dataset.source(), options.scale)
+    images = find_set(dataset.source(options.scale), options.scale)
+    protocol = options.protocol() or protocol_of(images)
     for pair in images.pairs:
         hr, _ = images.load(pair)
-        if not is_measurable(hr.shape[:2], options.scale, options.protocol()):
+        if not is_measurable(hr.shape[:2], options.scale, protocol):
             raise InputError(
                 f"{pair.hr}: {hr.shape[1]}x{hr.shape[0]} px are too few to be measured; remove it",
                 code="image.too-small",

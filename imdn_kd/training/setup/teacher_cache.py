@@ -102,7 +102,7 @@ def compare_teachers(
     images: ImageSet,
     *,
     count: int,
-    protocol: Protocol,
+    protocol: Protocol | None,
     device: torch.device,
 ) -> float:
     """Make sure that there is something to learn; return the PSNR of the teachers in dB.
@@ -112,11 +112,11 @@ def compare_teachers(
         student: as it is now, if it is trained already.
         images: the first set for selection, for the factor of the teachers.
         count: how many images of it are enlarged.
-        protocol: how they are measured.
+        protocol: how they are measured (default: the usual protocol).
         device: where.
 
     Raises:
-        InputError: bicubic interpolation or the student does better.
+        InputError: bicubic interpolation (at scale 1 the input itself) or the student does better.
     """
     for teacher in teachers:
         teacher.to(device)

@@ -51,8 +51,6 @@ def _names(options: TrainOptions) -> Iterator[str]:
     phases: tuple[Literal["val", "test"], ...] = ("val", "test")
     for phase in phases:
         measured = options.datasets.measured(phase)
-        if measured and options.scale == 1:
-            yield f"datasets.{phase}: at scale 1 nothing is scored; leave it out, and select_on as well"
         for name, count in Counter(dataset.name for dataset in measured).items():
             if count > 1:
                 yield f"datasets.{phase}: {count} data sets are called {name}; give them different names"

@@ -177,5 +177,5 @@ def _measuring(options: TrainOptions) -> Iterator[str]:
         yield "val.select_on_benchmark: figures of the set that weights are selected on look better than they are"
     if val.val_freq > options.train.total_iter:
         yield f"val.val_freq: {val.val_freq} is more than total_iter, so there are no scores before the end"
-    if any(dataset.color for dataset in options.datasets.measured("val")):
+    if options.scale > 1 and any(dataset.color for dataset in options.datasets.measured("val")):
         yield "datasets.val.color: no effect; a network of one channel enlarges R, G and B one after the other"
