@@ -44,7 +44,13 @@ def train(
         ),
     ] = None,
     imports: opt.Imports = None,
-    check: Annotated[bool, typer.Option("--check", help="Say what is wrong or has no effect, and stop.")] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Say what is wrong or has no effect, and each loss term's share of the first loss; then stop.",
+        ),
+    ] = False,
 ) -> None:
     """Train a network as an option file says, in the words of BasicSR.
 
@@ -77,7 +83,8 @@ def train(
                 )
             setup = launch.run_on_all_ranks(lambda: run.check(content, root=root, auto_resume=auto_resume))
             if launch.rank() == 0:
-                print(*setup.warnings, f"{options}: can be trained", sep="\n")
+                shares = run.first_shares(setup)
+                print(*setup.warnings, *([shares] if shares else []), f"{options}: can be trained", sep="\n")
             return
         trained = training.run_training(content, root=root, auto_resume=auto_resume, deadline=deadline, again=_again)
     training.report(trained, _again)

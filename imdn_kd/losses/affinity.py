@@ -33,7 +33,7 @@ class PairwiseLoss(FeatureLoss):
     - `skd_code` (weight 0.5): the released code. Windows of half the height and width (rounded down), so 2 x 2 nodes,
       or 3 where a side is odd; maximum pooling, all pairs, `l2`; vectors are divided by their length + 1e-8, and this
       length counts as a constant in the gradient.
-    - `fakd` (weight 10): `beta: 1`, all pairs, `l1`; see `SpatialAffinityLoss`.
+    - `fakd` (weight 10 on 0..255): `beta: 1`, all pairs, `l1`; see `SpatialAffinityLoss`.
 
     Args:
         alpha: how far a node is connected, in rows and columns of nodes (as a square window), 1 or more; all nodes are
@@ -105,8 +105,9 @@ class SpatialAffinityLoss(PairwiseLoss):
     """Spatial affinity of FAKD (He et al., ICIP 2020, https://doi.org/10.1109/ICIP40778.2020.9190917).
 
     Mean absolute difference of the cosines of all pairs of pixels: `PairwiseLoss` with the preset `fakd`. Published
-    with a weight of 10 beside half an L1 loss to the ground truth and half one to the teacher's output. Student and
-    teacher may differ in width. Time grows with the square of the pixels.
+    with a weight of 10 beside half an L1 loss to the ground truth and half one to the teacher's output, on images of
+    0..255 and summed over three features: 10 / 255 * 3 = .118 for images of 0..1 and the mean of the features. Student
+    and teacher may differ in width. Time grows with the square of the pixels.
     """
 
     def __init__(self) -> None:

@@ -15,6 +15,7 @@ from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulation
 from filelock import BaseFileLock
 
 from imdn_kd.data.store import StoreDataset
+from imdn_kd.distill.shares import loss_shares
 from imdn_kd.errors import InputError
 from imdn_kd.inference.device import choose_device
 from imdn_kd.training import distributed as launch
@@ -38,6 +39,26 @@ def check(options: TrainOptions, *, root: Path | str = "experiments", auto_resum
     device = _device(options)
     launch.check_device(device)
     return build_setup(options, device=device, root=Path(root), auto_resume=auto_resume)
+
+
+def first_shares(setup: TrainSetup) -> str:
+    """Describe the share of each loss term in the first loss, on four patches of the first batch; empty for one term.
+
+    Args:
+        setup: of `check`, on the CPU.
+    """
+    if len(setup.distiller.terms) < 2:
+        return ""
+    step = 0 if setup.state is None else setup.state.step
+    (batch, *_), *_ = setup.loader.batches(step, step + 1, torch.device("cpu"))
+    few = {plane: images[:4] for plane, images in batch.items()}
+    shares = loss_shares(setup.distiller, few, step)
+    return "shares of the first loss: " + ", ".join(f"{name} {_percent(share)}" for name, share in shares.items())
+
+
+def _percent(share: float) -> str:
+    """A share with two digits where it is small, so that none vanishes."""
+    return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.0f} %"
 
 
 def _resumes(options: TrainOptions, auto_resume: bool) -> bool:

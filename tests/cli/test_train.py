@@ -53,6 +53,13 @@ def test_check_says_what_has_no_effect_and_begins_nothing(file, tmp_path, capfd)
     assert not (tmp_path / "runs").exists()
 
 
+def test_check_says_what_each_term_has_of_the_first_loss(file, tmp_path, capfd):
+    words = ("train", "-opt", file, "--root", tmp_path / "runs", "--check")
+    assert "shares" not in run(capfd, *words).out
+    result = run(capfd, *words, "--set", "train.fft_opt={type: L1Loss, loss_weight: 0.25}")
+    assert result.out.splitlines()[-2] == "shares of the first loss: l_pix 80 %, l_fft 20 %"
+
+
 def test_notes_of_a_run_are_told_and_kept(file, tmp_path, capfd):
     result = run(capfd, "train", "-opt", file, "--root", tmp_path, "--set", "dist_params.port=29500")
     (log,) = (tmp_path / "run").glob("*.log")
