@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from imdn_kd.errors import InputError
 from imdn_kd.inference.checkpoint_forms import SeveralError, find_weights, named_as, select_weights
 from imdn_kd.utils.text import one_line
+from imdn_kd.utils.zips import inflates
 
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -190,7 +191,11 @@ def _read_pth(path: Path) -> Mapping[Any, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with path.open("rb") as file:  # by its path, torch.load would go by the name
+                if reason := inflates(file):
+                    raise InputError(f"{path}: {reason}; save it again with torch.save", code="model.inflates")
                 content: object = torch.load(file, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
     except Exception as error:  # torch.load has no error type of its own: EOFError, RuntimeError, KeyError, ...
         if not isinstance(error, pickle.UnpicklingError):
             raise InputError(

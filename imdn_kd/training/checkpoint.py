@@ -15,6 +15,7 @@ from torch import Tensor
 
 from imdn_kd.errors import InputError
 from imdn_kd.utils.files import atomic_path
+from imdn_kd.utils.zips import inflates
 
 FORMAT = "imdn_kd.state.1"
 SUFFIX = ".state"
@@ -120,9 +121,12 @@ def load_state(path: Path) -> State:
         InputError: there is none, it is damaged, or not of this program.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            # PyTorch itself does not look at the checksums.
-            damaged = archive.testzip()
+        with path.open("rb") as file:
+            damaged = inflates(file)
+        if not damaged:
+            with zipfile.ZipFile(path) as archive:
+                # PyTorch itself does not look at the checksums.
+                damaged = archive.testzip()
         content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such training state", code="state.not-found") from error

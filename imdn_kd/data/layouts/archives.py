@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import tarfile
 import tempfile
 import zipfile
@@ -12,9 +13,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from threading import Lock
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from imdn_kd.errors import InputError
+from imdn_kd.image.bounded import read_bounded
 from imdn_kd.utils.text import one_line
 
 _GZIP = b"\x1f\x8b"
@@ -97,17 +99,17 @@ def _zip_members(path: Path) -> Iterator[tuple[str, ArchiveFile]]:
     for info in archive.infolist():
         if not info.is_dir():
             stamp = f"{info.file_size}-{info.CRC:08x}"
-            load = partial(_read_zipped, archive, lock, info)
             name = _plain(info.filename)
-            yield name, ArchiveFile(one_line(f"{path}:{name}"), stamp, info.file_size, load)
+            label = one_line(f"{path}:{name}")
+            yield name, ArchiveFile(label, stamp, info.file_size, partial(_read_zipped, archive, lock, info, label))
 
 
-def _read_zipped(archive: zipfile.ZipFile, lock: Lock, info: zipfile.ZipInfo) -> bytes:
+def _read_zipped(archive: zipfile.ZipFile, lock: Lock, info: zipfile.ZipInfo, label: str) -> bytes:
     # A ZipFile lets threads read side by side, but counts its open members without a lock.
     with lock:
         member = archive.open(info)
     try:
-        return member.read()
+        return read_bounded(cast(BinaryIO, member), info.file_size, label)
     finally:
         with lock:
             member.close()
@@ -144,10 +146,43 @@ def _tar_members(path: Path, shared: _SharedFile) -> Iterator[tuple[str, Archive
             name = _plain(member.name)
             if content.isreg():
                 stamp = f"{content.size}-{content.mtime}-{status.st_size}-{status.st_mtime_ns}"
-                load = partial(shared.read, content.offset_data, content.size)
-                yield name, ArchiveFile(one_line(f"{path}:{name}"), stamp, content.size, load)
+                label = one_line(f"{path}:{name}")
+                load = partial(_read_part, shared, content.offset_data, content.size, label)
+                yield name, ArchiveFile(label, stamp, content.size, load)
             elif not content.isdir():
                 yield name, None
+
+
+def _read_part(shared: _SharedFile, offset: int, size: int, label: str) -> bytes:
+    return read_bounded(cast(BinaryIO, _Part(shared, offset, size)), size, label)
+
+
+class _Part(io.RawIOBase):
+    """A part of a shared file, with a position of its own."""
+
+    def __init__(self, shared: _SharedFile, offset: int, size: int) -> None:
+        self._shared, self._offset, self._size, self._position = shared, offset, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, start + offset)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = max(0, self._size - self._position)
+        size = left if size is None or size < 0 else min(size, left)
+        data = self._shared.read(self._offset + self._position, size)
+        self._position += size
+        return data
 
 
 def _plain(name: str) -> str:

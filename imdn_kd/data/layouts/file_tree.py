@@ -10,6 +10,7 @@ from typing import Protocol
 
 from imdn_kd.data.layouts.archives import errors_named, members
 from imdn_kd.errors import InputError
+from imdn_kd.image.bounded import read_bounded
 from imdn_kd.image.io import is_image_name
 from imdn_kd.utils.text import one_line
 
@@ -61,8 +62,8 @@ class DiskFile:
 
     def read(self) -> bytes:
         """Return the content; InputError, with the path, where it cannot be read."""
-        with errors_named(self.label):
-            return self.path.read_bytes()
+        with errors_named(self.label), self.path.open("rb") as file:
+            return read_bounded(file, self.size, self.label)
 
     def _status(self) -> os.stat_result:
         with errors_named(self.label):
