@@ -132,7 +132,8 @@ Memory = Annotated[
     typer.Option(
         parser=parse_memory,
         metavar="BYTES",
-        help="Memory budget for feature maps, e.g. 2GiB (default: half of free memory).",
+        help="Memory of the process without the images, e.g. 2GiB; PyTorch takes .8 GB of it, or of less than "
+        "1.2 GB on top (default: half of what is free).",
     ),
 ]
 Scratch = Annotated[Path | None, typer.Option(help="Folder for features that do not fit into memory.")]

@@ -67,6 +67,7 @@ def upscale(
     from imdn_kd.errors import InputError
     from imdn_kd.image.io import Picture
     from imdn_kd.inference.batch import as_report, plan_jobs, run_jobs
+    from imdn_kd.inference.cropping import SMALLEST_PROCESS
     from imdn_kd.inference.model_file import load_model
     from imdn_kd.inference.sizes import Size, target_size
     from imdn_kd.inference.upscaler import Upscaler
@@ -97,6 +98,8 @@ def upscale(
         self_ensemble=self_ensemble,
         fast=fast,
     )
+    if memory is not None and memory < SMALLEST_PROCESS and upscaler.device.type == "cpu":
+        print("imdn-kd: --memory: PyTorch itself takes about .8 GB on top of so little", file=sys.stderr)
     results = []
     stopped = False
     with FileProgress(total=len(jobs)) as progress:

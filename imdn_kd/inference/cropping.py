@@ -31,6 +31,9 @@ CropMode = Literal["exact", "local", "paper", "whole"]
 RUNTIME_BYTES = 800_000_000
 """About what a process takes that has imported PyTorch and run a first network; part of the budget goes there."""
 
+SMALLEST_PROCESS = RUNTIME_BYTES * 3 // 2
+"""From this budget on, in bytes, the process keeps to it; with a smaller one, PyTorch itself comes on top."""
+
 TENSOR_SHARE = 0.6
 """Part of what is left that is planned for tensors; the rest is for the work space of operators and the allocator."""
 
@@ -42,7 +45,7 @@ SAMPLE_SIDE = 48
 
 
 def tensor_bytes(budget: int) -> int:
-    """How much of a memory budget is planned for tensors; below 1.2 GB PyTorch itself may come on top of the budget."""
+    """How much of a memory budget is planned for tensors; see `SMALLEST_PROCESS`."""
     return int(TENSOR_SHARE * max(budget - RUNTIME_BYTES, budget / 3))
 
 

@@ -128,6 +128,13 @@ def test_options(capfd, model, tmp_path, options, size):
     assert size_of(tmp_path / "out" / "a.png") == size
 
 
+@pytest.mark.parametrize(("memory", "lines"), [("500MB", 1), ("1199MB", 1), ("1.2GB", 0), ("2GiB", 0)])
+def test_less_memory_than_pytorch_needs_is_told(capfd, model, tmp_path, memory, lines):
+    source = photo(tmp_path / "a.png")
+    result = run(capfd, "upscale", source, "-o", tmp_path / "out", "-m", model, "--memory", memory, "--device", "cpu")
+    assert (result.code, result.err.count("\n")) == (0, lines)
+
+
 def test_options_reach_the_upscaler(capfd, model, tmp_path, monkeypatch):
     seen = {}
 
