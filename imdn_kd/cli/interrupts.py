@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import stat
 import threading
+from contextlib import suppress
+from pathlib import Path
 from types import FrameType, TracebackType
 
 _NUMBERS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -39,4 +43,14 @@ class Interrupts:
         for other in self._caught:  # a terminal that is closed sends several, and the first is still being answered
             signal.signal(other, signal.SIG_IGN)
         self.code = 128 + number
+        _leave_closed_terminal()
         raise KeyboardInterrupt
+
+
+def _leave_closed_terminal() -> None:
+    """Let what is still printed to a terminal that is gone vanish, where it would fail and end the clean-up."""
+    for number in (1, 2):
+        with suppress(OSError), Path(os.devnull).open("wb") as nowhere:
+            # A closed terminal no longer says that it is one, but stays a device.
+            if stat.S_ISCHR(os.fstat(number).st_mode) and not os.isatty(number):
+                os.dup2(nowhere.fileno(), number)
