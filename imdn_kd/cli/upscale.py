@@ -52,7 +52,7 @@ def upscale(
     imports: opt.Imports = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a report as JSON.")] = False,
 ) -> None:
-    """Upscale images of any size and kind with a super-resolution model.
+    """Upscale images of any size and kind with a super-resolution model, or restore them with one of scale 1.
 
     Animations become animations where the output is PNG or WebP, pages of a TIFF those of a TIFF; otherwise the first
     picture is enlarged. What an output does not hold is said at the end.

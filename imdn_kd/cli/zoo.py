@@ -168,7 +168,7 @@ def _listed() -> Report:
     sets = list(dict.fromkeys(data for _, record in students for data in record["figures"]))
     rows, entries = [], []
     for student, record in students:
-        marks = {"default": best[student.scale] == student, "fast": fastest.get(student.scale) == student}
+        marks = {"default": best.get(student.scale) == student, "fast": fastest.get(student.scale) == student}
         teachers = [teacher["file"] for teacher in record["teachers"]]
         figures = {data: (both["psnr"], both["ssim"]) for data, both in record["figures"].items()}
         shown = (f"{figures[data][0]:.3f} / {figures[data][1]:.4f}" if data in figures else "-" for data in sets)

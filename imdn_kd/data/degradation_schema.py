@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 from pydantic_core import PydanticCustomError
@@ -109,6 +109,11 @@ def parse_steps(text: str) -> tuple[Step, ...]:
             raise InputError(_usage(text), code="degradation.syntax")
         steps.append({"type": kind, **number})
     return tuple(check_options({"steps": steps}, _Steps, f"--degrade {text}").steps)
+
+
+def read_steps(described: Sequence[Mapping[str, Any]]) -> tuple[Step, ...]:
+    """Read steps as the manifest of a data set has them; raises InputError."""
+    return tuple(check_options({"steps": described}, _Steps, "degradation").steps)
 
 
 def name_of_steps(steps: Sequence[Step]) -> str:

@@ -188,6 +188,12 @@ class StoreDataset:
     def __len__(self) -> int:
         return len(self.store)
 
+    @property
+    def degradation(self) -> list[dict[str, Any]] | None:
+        """The steps that made the `lq` images, as JSON; None where they were given."""
+        steps: list[dict[str, Any]] | None = self.store.manifest["planes"][self._lq].get("degradation")
+        return steps
+
     def name(self, index: int) -> str:
         """Name of an image."""
         return self.store.name(index)

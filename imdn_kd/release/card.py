@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
+from imdn_kd.data.degradation_schema import name_of_steps, read_steps
 from imdn_kd.data.preparation.sources.catalogue import NAMED_SETS
+from imdn_kd.evaluation.benchmark import BICUBIC, INPUT
 from imdn_kd.evaluation.tables import Table
 from imdn_kd.training.history import run_updates
 
@@ -22,7 +24,8 @@ def card(record: Record) -> str:
             `imdn_kd.training.history`; records without it have none), all that follows being of the last run:
             `run_updates`, `seed`, `stages` (of {"start", "gt_size", "batch"}), `pieces` (see
             `imdn_kd.release.record.training_segments`), `start` ({"file", "sha256"} of the first weights, or None);
-            `data` ({"name", "images", "store", "sha256"}, the last two None for other data than stores); `teachers` (of
+            `data` ({"name", "images", "store", "sha256"}, the last two None for other data than stores, and perhaps
+            "degradation", the steps that made the LR images of a store, unless it is bicubic); `teachers` (of
             {"file", "sha256", "type", "self_ensemble", "weight"}); `losses` and `objectives` (their options by name);
             `optimizer`, `schedule` (the options of the scheduler, `warmup_iter` and `total_iter`), `ema_decay`;
             `selection` ({"set", "images", "lr", "psnr", "ssim", "update", "validations"}, and "also", a list, where the
@@ -49,9 +52,12 @@ def _purpose(record: Record) -> str:
     name, scale = record["name"], record["scale"]
     taught = any(run["teachers"] for run in (record, *_history(record)))
     kind = "distilled from another network" if taught else "trained without a teacher"
+    does, to = f"Enlarges photographs by {scale}", "large"
+    if scale == 1:
+        does, to = f"Restores photographs at their own size ({record['selection']['lr']})", "restored"
     return (
-        f"Enlarges photographs by {scale}: a small network, {kind}, for where large ones take too long or too much "
-        f"memory.\n\n    imdn-kd upscale photo.jpg -o large --model {name}"
+        f"{does}: a small network, {kind}, for where large ones take too long or too much "
+        f"memory.\n\n    imdn-kd upscale photo.jpg -o {to} --model {name}"
     )
 
 
@@ -70,8 +76,9 @@ def _figures(record: Record) -> str:
         (shown, str(figures["images"]), figures["lr"], _both(record["bicubic"][name]), _both(figures))
         for name, shown, figures in sets
     )
-    columns = ("Data", "Images", "LR images", "bicubic", str(record["name"]))
-    texts = frozenset({"Data", "LR images"})
+    inputs, baseline = ("Inputs", INPUT) if record["scale"] == 1 else ("LR images", BICUBIC)
+    columns = ("Data", "Images", inputs, baseline, str(record["name"]))
+    texts = frozenset({"Data", inputs})
     return Table("PSNR in dB / SSIM", columns, rows, tuple(record["protocol"]), texts).markdown()
 
 
@@ -243,6 +250,9 @@ def _weights(record: Record) -> str:
 def _commands(record: Record) -> str:
     data, options = record["data"], record["options"]
     lines = []
+    if record["scale"] == 1:
+        commands = (f"imdn-kd train -opt {options}", f"imdn-kd zoo publish -opt {options}")
+        return "\n".join(f"    {command}" for command in commands)
     if data["store"] and data["name"].lower() in NAMED_SETS:
         lines.append(f"imdn-kd prepare {data['name'].lower()} --scale {record['scale']} -o {data['store']}")
     elif data["store"]:
@@ -256,9 +266,20 @@ def _commands(record: Record) -> str:
 
 
 def _limits(record: Record) -> str:
-    made = (
-        f"made by MATLAB's bicubic by {record['scale']}, without noise" if record["data"]["store"] else "as it has seen"
-    )
+    steps = record["data"].get("degradation")
+    words = name_of_steps(read_steps(steps)) if steps else ""
+    if record["scale"] == 1:
+        seen = f" ({words})" if words else ""
+        return (
+            f"Trained for inputs as it has seen{seen}: what they lack or have else is not restored, and clean pictures "
+            "may lose fine texture. Figures are those of one training run, "
+            f"with seed {record['seed']}; another seed gives somewhat other ones."
+        )
+    made = f"made by MATLAB's bicubic by {record['scale']}, without noise"
+    if words:
+        made = f"made by {record['scale']} with {words}"
+    elif not record["data"]["store"]:
+        made = "as it has seen"
     return (
         f"Trained for LR images {made}: other noise, blur and JPEG artefacts of the small image are "
         "enlarged with it. Detail that the small image lost is not made up. "

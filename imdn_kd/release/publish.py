@@ -14,7 +14,7 @@ import torch
 
 from imdn_kd import zoo
 from imdn_kd.errors import InputError
-from imdn_kd.evaluation.benchmark import SetScore, Upsampler, bicubic, make_upsampler, plan_tasks, score
+from imdn_kd.evaluation.benchmark import BICUBIC, SetScore, Upsampler, bicubic, make_upsampler, plan_tasks, score
 from imdn_kd.inference.model_file import ModelFile, load_model, save_model
 from imdn_kd.inference.upscaler import Upscaler
 from imdn_kd.release.card import card
@@ -130,7 +130,8 @@ def _measure(file: TrainOptions, run: RunArtifacts, on_image: Callable[[int, int
         raise InputError("datasets.test: there is nothing to report on; give data sets", code="zoo.no-test-set")
     models = {"fp32": run.model} | ({} if (rounded := _rounded(run.model)) is None else {"fp16": rounded})
     device = "cpu" if file.num_gpu == 0 else "auto"
-    upsamplers: list[Upsampler] = [bicubic(file.scale)]
+    # The baseline has another name at scale 1.
+    upsamplers: list[Upsampler] = [dataclasses.replace(bicubic(file.scale), name=BICUBIC)]
     upsamplers += [
         make_upsampler(Upscaler(model, device=device, precision="fp32"), kind, file.scale)
         for kind, model in models.items()
@@ -246,7 +247,7 @@ def _index(folder: Path) -> str:
     entries, fast = [], set()
     for path, record in records:
         scale = record["scale"]
-        first = scale not in fast and record["parameters"] == smallest[scale]
+        first = scale > 1 and scale not in fast and record["parameters"] == smallest[scale]
         fast |= {scale} if first else set()
         entries.append({"name": path.stem, "file": path.name, "scale": scale, "fast": first})
     return json.dumps(entries, indent=2) + "\n"

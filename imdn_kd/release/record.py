@@ -10,6 +10,8 @@ from typing import Any
 
 from imdn_kd import zoo
 from imdn_kd.config.options import check_options
+from imdn_kd.data.degradation_schema import Bicubic
+from imdn_kd.data.degradations import describe
 from imdn_kd.distill.schema import GROUND_TRUTH_OPTIONS
 from imdn_kd.evaluation.benchmark import SetScore
 from imdn_kd.evaluation.profile import profile
@@ -72,7 +74,8 @@ def build_record(
         "seed": options.manual_seed,
         "stages": stages,
         "start": _first_weights(options, run.entries),
-        "data": {"name": data.name, "images": made["images"], "store": data.dataroot, "sha256": made.get("sha256")},
+        "data": {"name": data.name, "images": made["images"], "store": data.dataroot, "sha256": made.get("sha256")}
+        | ({"degradation": steps} if (steps := made.get("degradation")) not in (None, describe([Bicubic()])) else {}),
         "teachers": _teachers(file, run.options) if objectives else [],
         "losses": {name: loss.model_dump(exclude={"reduction"}) for name, loss in train.losses().items()},
         "objectives": {

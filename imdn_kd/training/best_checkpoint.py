@@ -110,6 +110,8 @@ class BestCheckpointTracker:
             "data": data.name,
             "seed": self._options.manual_seed,
         }
+        if self._network.info.scale == 1:
+            training["restores"] = ", ".join(dict.fromkeys(score.lr_source for score in scores)) or "as it was trained"
         training |= {f"{score.data} PSNR / SSIM": f"{score.psnr:.3f} / {score.ssim:.4f}" for score in scores}
         lines = "\n".join(f"- {key}: {value}" for key, value in training.items())
         card = f"# {self._options.name}\n\nTrained with imdn_kd.\n\n{lines}\n"

@@ -221,7 +221,7 @@ def _manifest(setup: TrainSetup) -> dict[str, Any]:
     images = setup.loader.images
     train: dict[str, Any] = {"images": len(images)}
     if isinstance(images, StoreDataset):
-        train |= {"store": str(images.store.path), "sha256": images.store.checksum}
+        train |= {"store": str(images.store.path), "sha256": images.store.checksum, "degradation": images.degradation}
     else:
         train |= {"first": images.name(0), "last": images.name(len(images) - 1)}
     sets = {"val": setup.val, "test": setup.test}

@@ -398,10 +398,11 @@ def test_a_set_that_is_tested_is_not_selected_on(data, place, capfd):
     assert line.startswith("val.select_on: held_out is a data set that results are reported on")
 
 
-def test_nothing_can_be_scored_at_scale_1(data, place, capfd):
+def test_scale_1_needs_inputs_to_score(data, place, capfd):
     changes = {**folders(dataroot_lq="pairs/gt"), "scale": 1, "network_g": {"upscale": 1}}
     (line,) = refused(capfd, place, dump(data, changes))
-    assert line.startswith("datasets.val: at scale 1 nothing is scored; leave it out")
+    assert line.startswith("datasets.val: ")
+    assert "at scale 1, bicubic images would be the HR images themselves" in line
 
 
 @needs_basicsr

@@ -42,6 +42,14 @@ def workplace(tmp_path_factory):
         output = default_output(name, "store", root / "datasets")
         options = PrepareOptions(source="folder", path=str(root / "photographs"), output=str(output))
         write_dataset(options, open_source(options, root=root), root=root)
+    noisy = PrepareOptions(
+        source="folder",
+        path=str(root / "photographs"),
+        scale=[1.0],
+        degradation=[{"type": "noise", "sigma": 25.0}],
+        output=str(default_output("sample_noise25", "store", root / "datasets")),
+    )
+    write_dataset(noisy, open_source(noisy, root=root), root=root)
     for name in ("DIV2K_valid", "sample_valid", "Set5", "Set14"):
         make_set(default_output(name, "folder", root / "datasets"), size=(48, 52))
     make_set(root / "photos_valid", hr="", size=(48, 52))
