@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from imdn_kd.archs import IMDN
+from imdn_kd.archs import IMDN, Plain
 from imdn_kd.config.options import check_options, merged_options
 from imdn_kd.data.preparation.job import open_source, write_dataset
 from imdn_kd.data.preparation.schema import PrepareOptions
@@ -71,6 +71,12 @@ def prepared(tmp_path_factory):
         options = PrepareOptions(source="sample", scale=[2.0], name=name)
         write_dataset(options, open_source(options, root=root), root=root / "datasets")
         make_set(root / "datasets" / f"{name}_valid", size=(64, 72))
+    noisy = PrepareOptions(
+        source="sample", scale=[1.0], degradation=[{"type": "noise", "sigma": 25.0}], name="sample_noise25"
+    )
+    write_dataset(noisy, open_source(noisy, root=root), root=root / "datasets")
+    denoiser = root / "experiments/quickstart_denoise/models/net_g_best_psnr.safetensors"
+    save_model(denoiser, ModelFile(Plain(num_feat=4, num_block=1, upscale=1)))
     (root / "options").symlink_to(ROOT / "options")
     return root
 
@@ -94,7 +100,7 @@ def test_commands(command, capfd):
     program, *arguments = shlex.split(command)
     assert program == "imdn-kd"
     if arguments[0] == "prepare":  # what it makes is not there yet
-        for made in ("datasets/sample.store", "datasets/Set5"):
+        for made in ("datasets/sample.store", "datasets/sample_noise25.store", "datasets/Set5"):
             shutil.rmtree(made)
         if "set14" in arguments:
             shutil.rmtree("datasets/Set14")

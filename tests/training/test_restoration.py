@@ -19,6 +19,7 @@ from imdn_kd.inference.model_file import load_model
 from imdn_kd.release.publish import publish
 from imdn_kd.training.schema import TrainOptions
 from tests.fake_set import picture
+from tests.refused import refused
 from tests.training.small_runs import content, metrics, train
 
 NOISE = {"type": "noise", "sigma": 25}
@@ -77,5 +78,5 @@ def test_a_published_student_says_what_it_restores_and_enlarges_nothing(finished
     monkeypatch.setattr(zoo, "FOLDER", tmp_path)
     (student,) = zoo.students()
     assert (student.name, student.scale, student.fast) == ("denoise", 1, False)
-    with pytest.raises(ValueError, match="no student"):
+    with refused("zoo.no-student"):
         zoo.defaults()
