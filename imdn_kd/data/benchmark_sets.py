@@ -10,6 +10,7 @@ from pathlib import Path
 from imdn_kd.data.degradation_schema import Bicubic, Step, check_steps, name_of_steps
 from imdn_kd.data.degradations import degrade
 from imdn_kd.data.layouts.names import HR_FOLDERS, LR_FOLDERS, LR_NAMES, DataSource
+from imdn_kd.data.layouts.restoration import find_clean_folder, find_input_folder
 from imdn_kd.errors import InputError
 from imdn_kd.image.io import find_images
 from imdn_kd.image.rgb import RgbImage, read_grey, read_rgb
@@ -102,7 +103,10 @@ def find_set(source: DataSource | str | Path, scale: int, *, root: Path | str = 
     if not isinstance(source, DataSource):
         source = DataSource(source)
     folder = _folder(source.data, Path(root))
-    hr_folder = next((folder / name for name in HR_FOLDERS if (folder / name).is_dir()), folder)
+    if scale == 1:
+        hr_folder = find_clean_folder(folder)
+    else:
+        hr_folder = next((folder / name for name in HR_FOLDERS if (folder / name).is_dir()), folder)
     originals = find_images(hr_folder)
     if not originals:
         raise InputError(
@@ -146,6 +150,8 @@ def _folder(data: str | Path, root: Path) -> Path:
 def _lr_folder(source: DataSource, folder: Path, hr_folder: Path, scale: int) -> Path | None:
     if source.lr is not None:
         return Path(source.lr)
+    if scale == 1:
+        return find_input_folder(hr_folder)
     if hr_folder == folder:
         return None
     usual = (folder / name.format(scale=scale) for name in LR_FOLDERS)

@@ -110,6 +110,33 @@ def test_files_by_prepare_are_the_inputs_that_benchmark_makes(folder, tmp_path):
     assert given.lr_source == "LRx1 (files)"
 
 
+@pytest.mark.parametrize(
+    ("clean", "inputs"),
+    [
+        *(("clean", "noisy"), ("target", "input"), ("gt", "lq"), ("sharp", "blur"), ("original_png", "noisy25")),
+        *(("GT", "input"), ("high", "low"), ("HR", "LRx1"), ("", "noisy")),
+    ],
+)
+@pytest.mark.parametrize("named", ["set", "clean"])
+def test_inputs_are_found_where_published_sets_have_them(tmp_path, clean, inputs, named):
+    noisy = 255 - PHOTO
+    write_image(tmp_path / "set" / clean / "a.png", Picture(PHOTO))
+    write_image(tmp_path / "set" / inputs / ("ax1.png" if inputs == "LRx1" else "a.png"), Picture(noisy))
+    images = find_set(tmp_path / "set" / clean if named == "clean" else tmp_path / "set", 1)
+    for found, expected in zip(images.load(images.pairs[0]), (PHOTO, noisy), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert images.lr_source == f"{inputs} (files)"
+    assert len(images.pairs) == 1
+
+
+def test_of_several_folders_of_inputs_one_is_to_be_named(tmp_path):
+    for name in ("original_png", "noisy15", "noisy25"):
+        write_image(tmp_path / name / "a.png", Picture(PHOTO))
+    with refused("data.several-inputs"):
+        find_set(tmp_path, 1)
+    assert find_set(DataSource(tmp_path, tmp_path / "noisy15"), 1).lr_source == "noisy15 (files)"
+
+
 def test_one_table_of_several_degradations_says_what_was_measured_on_what(folder, tmp_path):
     sets = [source(folder / "colour", steps) for steps in ("noise=25", "jpeg=10")]
     scores = [score(task, explain=True, save=tmp_path) for task in plan_tasks([bicubic(1)], sets)]
