@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from imdn_kd.distill.feature_names import match, resolve
 from imdn_kd.distill.hooks import SR, FeatureHooks
 from imdn_kd.errors import InputError
+from imdn_kd.losses.base import upcast
 
 Names = list[tuple[str, str]]
 """Hooks of the student and of a teacher that belong together."""
@@ -30,12 +32,32 @@ class FeaturePair:
         teacher: hook of the teacher.
         weight: factor of their loss.
         adapter: numbers of channels of both, where a 1x1 convolution goes from one to the other; None without it.
+        pooled: what to say where they differ in height or width, so that they are pooled; empty where they do not.
     """
 
     student: str
     teacher: str
     weight: float
     adapter: tuple[int, int] | None = None
+    pooled: str = ""
+
+
+def pool_to_smaller(mine: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
+    """Average features over areas, so that both have the smaller height and the smaller width of the two.
+
+    As RepDistiller (https://github.com/HobbitLong/RepDistiller) and torchdistill do before they compare features. Half
+    precision becomes float32. Features of the same size are returned as they are.
+
+    Args:
+        mine: N x C x H x W.
+        theirs: N x D x h x w.
+    """
+    size = (min(mine.shape[2], theirs.shape[2]), min(mine.shape[3], theirs.shape[3]))
+    mine, theirs = (
+        each if each.shape[2:] == size else functional.adaptive_avg_pool2d(upcast(each), size)
+        for each in (mine, theirs)
+    )
+    return mine, theirs
 
 
 def resolve_names(at: Sequence[str | Mapping[str, str]], student: nn.Module, teacher: nn.Module) -> Names:
@@ -73,7 +95,7 @@ def _expanded(network: nn.Module, hook: str) -> Sequence[str]:
 def pair_features(
     names: Names, loss: nn.Module, mine: Shapes, theirs: Shapes, weights: Sequence[float] | None = None
 ) -> list[FeaturePair]:
-    """Pair features, with adapters where they differ in width and the loss asks for adapters.
+    """Pair features, pooled where they differ in size, with adapters where they differ in width and the loss asks so.
 
     Args:
         names: the hooks.
@@ -92,9 +114,9 @@ def pair_features(
     for (one, other), weight in zip(names, weights, strict=True):
         which = f"{one} of the student and {other} of the teacher"
         narrow, wide = mine[one][1], theirs[other][1]
-        if mine[one][2:] != theirs[other][2:]:
-            sizes = f"{_size(mine[one])} and {_size(theirs[other])}"
-            raise InputError(f"{which} differ in size: {sizes}; choose others", code=MISMATCH)
+        unequal = mine[one][2:] != theirs[other][2:]
+        sizes = f"{_size(mine[one])} and {_size(theirs[other])}"
+        pooled = f"{which} are pooled to the smaller size ({sizes} for one input)" if unequal else ""
         adapts = narrow != wide and getattr(loss, "adapts", False)
         if narrow != wide and getattr(loss, "requires_same_channels", True) and not adapts:
             raise InputError(
@@ -102,7 +124,7 @@ def pair_features(
                 "others, or another loss",
                 code=MISMATCH,
             )
-        pairs.append(FeaturePair(one, other, weight, (narrow, wide) if adapts else None))
+        pairs.append(FeaturePair(one, other, weight, (narrow, wide) if adapts else None, pooled))
     return pairs
 
 

@@ -74,7 +74,8 @@ class LossTermOptions(Options):
             `StatisticsLoss`, ...), for `taps`; `ContrastiveLoss`; `HolisticTerm`, with a critic; or `UpcyclingTerm`.
         loss_weight: factor in the sum.
         taps: features that are compared: names for both networks (`head`, `block.3`, `fusion`, `body_out`, `sr`) or
-            paths of modules, `STUDENT: TEACHER` where they differ (default: the outputs, `sr`).
+            paths of modules, `STUDENT: TEACHER` where they differ (default: the outputs, `sr`). Where sizes differ, the
+            larger one is pooled.
         tap_weights: factors of these, one for each (default: 1 / their number).
         start_iter: first iteration with a weight, from 0.
         stop_iter: first iteration without one again (default: it has one to the end).

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from imdn_kd.distill.feature_pairs import FeaturePair
+from imdn_kd.distill.feature_pairs import FeaturePair, pool_to_smaller
 from imdn_kd.distill.hooks import SR
 from imdn_kd.distill.step_context import StepContext
 from imdn_kd.errors import InputError
@@ -139,6 +139,8 @@ class ContrastiveTerm(LossTerm):
 class FeatureTerm(LossTerm):
     """Compares features of the student with those of each of its teachers.
 
+    Features that differ in height or width are averaged over areas to the smaller size.
+
     Args:
         loss: of two feature maps: one of `imdn_kd.losses`, or any module.
         at: names of features, see `imdn_kd.distill.feature_names` and `FeatureHooks`; a mapping `{STUDENT: TEACHER}` of
@@ -200,13 +202,13 @@ class FeatureTerm(LossTerm):
         parts: list[Tensor] = []
         for teacher, (several, share) in enumerate(zip(self.pairs, self._shares, strict=True)):
             for number, pair in enumerate(several):
-                mine = context.student_features[pair.student]
-                key = f"{teacher}_{number}"
-                if key in self.adapters:
-                    mine = self.adapters[key](mine.float())
                 # The output may be in the cache.
                 output = pair.teacher == SR
                 theirs = context.teacher_sr if output else context.teacher_features(teacher)[pair.teacher]
+                mine, theirs = pool_to_smaller(context.student_features[pair.student], theirs)
+                key = f"{teacher}_{number}"
+                if key in self.adapters:
+                    mine = self.adapters[key](mine.float())
                 try:
                     parts.append(share * pair.weight * self.loss(mine, theirs))
                 except InputError as error:

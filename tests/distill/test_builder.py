@@ -11,13 +11,15 @@ from imdn_kd.archs.base import ModelInfo, SRNetwork
 from imdn_kd.config.options import check_options
 from imdn_kd.distill.builder import build_distiller
 from imdn_kd.distill.distiller import ADAPTERS, CRITIC, STUDENT, Distiller
+from imdn_kd.distill.feature_pairs import pool_to_smaller
+from imdn_kd.distill.hooks import FeatureHooks
 from imdn_kd.distill.schema import DistillOptions
 from imdn_kd.distill.teacher import Teacher
 from imdn_kd.distill.terms import FeatureTerm, OutputTerm
 from imdn_kd.errors import InputError
 from imdn_kd.losses import L1Loss
 from imdn_kd.losses.affinity import PairwiseLoss
-from imdn_kd.registry import ARCHS
+from imdn_kd.registry import ARCHS, LOSSES
 from tests.refused import refused
 
 SIDE = 12
@@ -94,6 +96,44 @@ def test_paths_of_modules_can_be_paired_by_hand(student, teacher, batch):
     mine, theirs = features(student, batch["lq"]), features(teacher.network, batch["lq"])
     expected = (PairwiseLoss()(mine[1], theirs[3]) + PairwiseLoss()(mine[0], theirs[0])) / 2
     torch.testing.assert_close(losses_of(distiller, batch)["l"], expected)
+
+
+def halves(features):
+    """The means of 2 x 2 pixels, added up by hand."""
+    return (
+        features[..., ::2, ::2] + features[..., 1::2, ::2] + features[..., ::2, 1::2] + features[..., 1::2, 1::2]
+    ) / 4
+
+
+@pytest.mark.parametrize("kind", ["PairwiseLoss", "AttentionLoss", "MimicLoss", "StatisticsLoss"])
+@pytest.mark.parametrize("rte_is", ["student", "teacher"])
+def test_features_of_unequal_size_are_pooled_to_the_smaller(kind, rte_is, batch):
+    # IMDN_RTE works on half the height and width.
+    torch.manual_seed(2)
+    rte, full = ARCHS.build({"type": "IMDN_RTE", "num_feat": 12, "num_block": 2}), imdn(16, 2, 1)
+    student, other = (rte, full) if rte_is == "student" else (full, rte)
+    of_student, of_teacher = ("block1", "IMDB1") if rte_is == "student" else ("IMDB1", "block1")
+    taps = {"taps": [{of_student: of_teacher}]}
+    distiller = distiller_of({"l": {"type": kind, **taps}}, student, Teacher(other))
+    with FeatureHooks(rte, ["block1"]).recording() as small, FeatureHooks(full, ["IMDB1"]).recording() as large:
+        rte(batch["lq"]), full(batch["lq"])
+    assert [2 * side for side in small["block1"].shape[2:]] == [*large["IMDB1"].shape[2:]]
+    pooled = {"IMDB1": halves(large["IMDB1"]), "block1": small["block1"]}
+    mine, theirs = pooled[of_student], pooled[of_teacher]
+    if kind == "MimicLoss":
+        mine = distiller.adapters["of_l"]["0_0"](mine)
+    torch.testing.assert_close(losses_of(distiller, batch)["l"], LOSSES.build({"type": kind})(mine, theirs))
+    (((pair,),),) = (term.pairs for term in distiller.terms)
+    assert "are pooled to the smaller size" in pair.pooled
+
+
+def test_each_side_is_pooled_to_the_smaller():
+    wide, high = torch.rand(1, 2, 3, 12), torch.rand(1, 5, 9, 4, dtype=torch.bfloat16)
+    mine, theirs = pool_to_smaller(wide, high)
+    torch.testing.assert_close(mine, wide.unflatten(3, (4, 3)).mean(4))
+    torch.testing.assert_close(theirs, high.float().unflatten(2, (3, 3)).mean(3))
+    same = pool_to_smaller(high, high)
+    assert same[0] is high
 
 
 def test_without_taps_a_loss_between_features_compares_the_outputs(student, teacher, batch):
@@ -281,7 +321,7 @@ def test_the_student_is_left_as_it_was(student, teacher, batch):
         ({"l": {"type": "PairwiseLoss", "taps": ["blok.1"]}}, "hooks.unknown-module"),
         ({"l": {"type": "PairwiseLoss", "taps": ["block.7"]}}, "hooks.unknown-feature"),
         ({"l": {"type": "PairwiseLoss", "taps": ["IMDB*"]}}, "distill.features-mismatch"),
-        ({"l": {"type": "PairwiseLoss", "taps": [{"head": "sr"}]}}, "distill.features-mismatch"),
+        ({"l": {"type": "ChannelAffinityLoss", "taps": [{"head": "sr"}]}}, "distill.features-mismatch"),
         ({"l": {"type": "ChannelAffinityLoss", "taps": ["head"]}}, "distill.features-mismatch"),
         ({"l_pix": {"type": "L1Loss"}}, "distill.name-taken"),
         ({"a": {"type": "HolisticTerm"}, "b": {"type": "HolisticTerm"}}, "distill.several-critics"),
