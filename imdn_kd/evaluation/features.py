@@ -56,8 +56,8 @@ def _report(tables: Sequence[Table]) -> Report:
 def _note() -> str:
     return (
         f"For a photograph of {SIZE[1]}x{SIZE[0]} px. Paths of other modules work too, also PATH@CALL and "
-        "PATH:input; * at the range: changed in place afterwards, so a copy is kept. Where heights or widths differ, the "
-        "larger feature is pooled to the smaller size."
+        "PATH:input; * at the range: changed in place afterwards, so a copy is kept. Where heights or widths "
+        "differ, the larger feature is pooled to the smaller size."
     )
 
 

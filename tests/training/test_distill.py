@@ -304,6 +304,9 @@ def test_options_without_effect_are_told(data, teachers):
         *("distill.objectives.l_kd.start_iter", "train.optim_a", "train.optim_d"),
         *("distill.check_images", "distill.objectives.l_up.stop_iter", "distill.cache"),
     ]
+    (line,) = told(distilled(data, teachers[:1], {"l_pair": {"type": "PairwiseLoss", "taps": [{"head": "sr"}]}}))
+    assert line.startswith("distill.objectives.l_pair: ")
+    assert "are pooled to the smaller size" in line
 
 
 @pytest.mark.parametrize(

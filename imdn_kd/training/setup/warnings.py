@@ -55,10 +55,9 @@ def distill_warnings(options: TrainOptions, distiller: Distiller) -> Iterator[st
             yield "distill.cache: no effect on training, since no loss term uses the teacher's output"
         if options.train.compile:
             yield "train.compile: the norms of the gradients of single losses are not logged"
-    for term in distiller.terms:
-        if isinstance(term, FeatureTerm):
-            for pair in (pair for several in term.pairs for pair in several if pair.pooled):
-                yield f"distill.objectives.{term.name}: {pair.pooled}"
+    for compared in (term for term in distiller.terms if isinstance(term, FeatureTerm)):
+        for pair in (pair for of_teacher in compared.pairs for pair in of_teacher if pair.pooled):
+            yield f"distill.objectives.{compared.name}: {pair.pooled}"
     if "optim_a" in given and ADAPTERS not in modules:
         yield "train.optim_a: no effect, since there are no adapters: only MimicLoss has them, for unequal widths"
     for key in ("optim_d", "scheduler_d"):
