@@ -49,10 +49,14 @@ class Problems:
                     check(value)
 
     The outer block ends with what `check` raises.
+
+    Args:
+        most: lines of the error, of which the last one then counts the others; None is no limit.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int | None = None) -> None:
         self._errors: list[InputError] = []
+        self._most = most
 
     def __bool__(self) -> bool:
         return bool(self._errors)
@@ -65,12 +69,13 @@ class Problems:
             self.check()
 
     @contextmanager
-    def at(self, place: str) -> Iterator[None]:
+    def at(self, place: str = "") -> Iterator[None]:
         """Collect the InputError of a block; its lines get the place, such as an option, before them."""
         try:
             yield
         except InputError as error:
-            self._errors.append(InputError(*(f"{place}: {line}" for line in error.lines), code=error.code))
+            lines = (f"{place}: {line}" for line in error.lines) if place else error.lines
+            self._errors.append(InputError(*lines, code=error.code))
 
     def of(self, place: str, make: Callable[[], T]) -> T | None:
         """Return what `make` returns; None if it raised an InputError, which is collected."""
@@ -88,5 +93,8 @@ class Problems:
 
     def check(self) -> None:
         """Raise an InputError of what was collected; see `join_errors`."""
-        if self._errors:
-            raise join_errors(self._errors)
+        if not self._errors:
+            return
+        error = join_errors(self._errors)
+        more = 0 if self._most is None else len(error.lines) - self._most
+        raise InputError(*error.lines[: self._most], f"and {more:,} more", code=error.code) if more > 0 else error

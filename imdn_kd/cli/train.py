@@ -7,11 +7,14 @@ import shlex
 import sys
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from imdn_kd.cli import shared as opt
+
+if TYPE_CHECKING:
+    from imdn_kd.data.base import ImagePairs
 
 
 class Launcher(str, Enum):
@@ -20,6 +23,13 @@ class Launcher(str, Enum):
     none = "none"
     pytorch = "pytorch"
     slurm = "slurm"
+
+
+_CHECK_SECONDS = 60
+_CHECK = (
+    "Say what is wrong or has no effect, and each loss term's share of the first loss; then stop. Reads training images, "
+    "at random and for a minute at most; those in a store have imdn-kd verify."
+)
 
 
 def train(
@@ -44,13 +54,7 @@ def train(
         ),
     ] = None,
     imports: opt.Imports = None,
-    check: Annotated[
-        bool,
-        typer.Option(
-            "--check",
-            help="Say what is wrong or has no effect, and each loss term's share of the first loss; then stop.",
-        ),
-    ] = False,
+    check: Annotated[bool, typer.Option("--check", help=_CHECK)] = False,
 ) -> None:
     """Train a network as an option file says, in the words of BasicSR.
 
@@ -81,13 +85,28 @@ def train(
                 content = launch.run_on_all_ranks(
                     lambda: next_segment(content, open_state(content, folder, auto_resume=auto_resume))
                 )
-            setup = launch.run_on_all_ranks(lambda: run.check(content, root=root, auto_resume=auto_resume))
+            read = _read_images if launch.rank() == 0 else None
+            setup = launch.run_on_all_ranks(
+                lambda: run.check(content, root=root, auto_resume=auto_resume, read_images=read)
+            )
             if launch.rank() == 0:
                 shares = run.first_shares(setup)
                 print(*setup.warnings, *([shares] if shares else []), f"{options}: can be trained", sep="\n")
             return
         trained = training.run_training(content, root=root, auto_resume=auto_resume, deadline=deadline, again=_again)
     training.report(trained, _again)
+
+
+def _read_images(images: ImagePairs) -> str:
+    from imdn_kd.cli.progress import FileProgress
+    from imdn_kd.data.read_check import read_pairs
+
+    total = len(images)
+    with FileProgress(total) as progress:
+        read = read_pairs(images, seconds=_CHECK_SECONDS, on_pair=progress.at)
+    if read == total:
+        return f"all {total:,} pairs were read"
+    return f"{read:,} of {total:,} pairs were read in {_CHECK_SECONDS} seconds; of the others only sizes were compared"
 
 
 def _again() -> str:

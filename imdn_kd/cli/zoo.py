@@ -136,9 +136,10 @@ def train(
 
 def _read_notes(path: Path | None) -> str:
     from imdn_kd.errors import InputError
+    from imdn_kd.utils.text import read_text
 
     try:
-        return "" if path is None else path.read_text(encoding="utf-8")
+        return "" if path is None else read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise InputError(f"{path}: cannot read it ({reason}); give a file of Markdown", code="zoo.notes") from error

@@ -9,6 +9,7 @@ from typing import Any
 
 from imdn_kd.config.yaml import Document
 from imdn_kd.errors import InputError
+from imdn_kd.utils.text import read_text
 
 BASE = "_base_"
 DROP = "_drop_"
@@ -78,7 +79,7 @@ def _bases(given: Any, path: Path, document: Document) -> list[Path]:  # noqa: A
 
 def _open(path: Path, named_by: str) -> Document:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         shown = named_by if named_by == f"{path}: " else f"{named_by}{path}: "

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from struct import unpack
@@ -24,6 +25,7 @@ from imdn_kd.errors import InputError
 from imdn_kd.image.io import decode_image
 from imdn_kd.image.rgb import RgbImage, rgb_of
 from imdn_kd.utils.files import atomic_path
+from imdn_kd.utils.text import read_text
 
 DATA = "data.mdb"
 META = "meta_info.txt"
@@ -111,7 +113,9 @@ def damaged(path: Path, error: Exception) -> InputError:
 
 __all__ = ["LmdbImages", "LmdbWriter", "check_key", "common_keys"]
 
-_META_LINE = re.compile(r"(?P<key>[^.]+)\.\S* \((?P<height>\d+), ?(?P<width>\d+), ?(?P<channels>\d+)\)( \d+)?")
+_META_LINE = re.compile(
+    r"(?P<key>[^.]+)\.\S*[ \t]+\((?P<height>\d+), ?(?P<width>\d+), ?(?P<channels>\d+)\)([ \t]+\d+)?"
+)
 
 
 class LmdbImages:
@@ -128,7 +132,8 @@ class LmdbImages:
         keys: names of the images, without suffix, in the order of meta_info.txt.
 
     Raises:
-        InputError: `lmdb.not-found`, `lmdb.name`, `lmdb.incomplete`, `lmdb.meta-info` or `lmdb.not-installed`.
+        InputError: `lmdb.not-found`, `lmdb.name`, `lmdb.incomplete`, `lmdb.meta-info`, `lmdb.damaged`,
+            `lmdb.not-installed`, or `lmdb.no-image`: meta_info.txt lists images that are not in the database.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -144,6 +149,16 @@ class LmdbImages:
                 code="lmdb.incomplete",
             )
         self._opened: tuple[int, Environment] | None = None
+        self._require_images()
+
+    def _require_images(self) -> None:
+        with self._transaction(buffers=True) as transaction:  # looks keys up without reading images
+            missing = [key for key in self.keys if _value(transaction, key) is None]
+        # Whoever only makes the object may open the file otherwise.
+        self._opened = None
+        if missing:
+            many = f"{len(missing)} of the {len(self.keys)} images of {META}, {missing[0]!r} among them"
+            raise InputError(f"{self.path}: lacks {many}; make the folder again", code="lmdb.no-image")
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": None}
@@ -163,22 +178,13 @@ class LmdbImages:
         Raises:
             InputError: `lmdb.no-image` or `lmdb.damaged`.
         """
-        lmdb = import_lmdb()
-        # An environment must not be used in a process forked from the one that opened it.
-        if self._opened is None or self._opened[0] != os.getpid():
-            self._opened = os.getpid(), open_to_read(self.path)
-        try:
-            with self._opened[1].begin() as transaction:
-                value: bytes | None = transaction.get(key.encode())
-        except lmdb.BadValsizeError:  # a key that cannot exist
-            value = None
-        except lmdb.Error as error:
-            raise damaged(self.path, error) from error
+        with self._transaction() as transaction:
+            value = _value(transaction, key)
         if value is None:
             raise InputError(
                 f"{self.path}: has no image {key!r}; check the name, or make the folder again", code="lmdb.no-image"
             )
-        return value
+        return bytes(value)
 
     def pixels(self, key: str) -> RgbImage:
         """Return an image as H x W x 3, RGB, 8 bit.
@@ -193,6 +199,27 @@ class LmdbImages:
             found, said = (f"{width}x{height}" for height, width in (image.shape[:2], stated[:2]))
             raise InputError(f"{name}: is {found} px, but {META} says {said}; make the folder again", code="lmdb.size")
         return image
+
+    @contextmanager
+    def _transaction(self, *, buffers: bool = False) -> Iterator[Any]:
+        lmdb = import_lmdb()
+        # An environment must not be used in a process forked from the one that opened it.
+        if self._opened is None or self._opened[0] != os.getpid():
+            self._opened = os.getpid(), open_to_read(self.path)
+        try:
+            with self._opened[1].begin(buffers=buffers) as transaction:
+                yield transaction
+        except lmdb.Error as error:
+            raise damaged(self.path, error) from error
+
+
+def _value(transaction: Any, key: str) -> bytes | memoryview | None:  # noqa: ANN401 - the package has no types
+    found: bytes | memoryview | None
+    try:
+        found = transaction.get(key.encode())
+    except import_lmdb().BadValsizeError:  # a key that cannot exist
+        found = None
+    return found
 
 
 def common_keys(one: LmdbImages, other: LmdbImages) -> list[str]:
@@ -213,7 +240,7 @@ def common_keys(one: LmdbImages, other: LmdbImages) -> list[str]:
 
 def _read_meta(path: Path) -> dict[str, tuple[int, int, int]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except FileNotFoundError as error:
         advice = "without it the folder is not complete; copy or make it again"
         raise InputError(f"{path.parent}: has no {META}; {advice}", code="lmdb.incomplete") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -13,11 +14,15 @@ import numpy.typing as npt
 
 from imdn_kd.data.base import exact_scale
 from imdn_kd.data.lmdb_io import LmdbImages, common_keys
-from imdn_kd.errors import InputError
+from imdn_kd.errors import InputError, Problems
 from imdn_kd.image.io import find_images
-from imdn_kd.image.probe import image_size
+from imdn_kd.image.probe import header_size, image_size
 from imdn_kd.image.rgb import RgbImage, read_rgb
 from imdn_kd.registry import DATASETS
+from imdn_kd.utils.text import read_text
+
+MOST_LINES = 10
+"""Of an error about many images."""
 
 
 class _Images(Protocol):
@@ -28,6 +33,8 @@ class _Images(Protocol):
     def name(self, index: int) -> str: ...
 
     def size(self, index: int) -> tuple[int, int]: ...
+
+    def cheap_size(self, index: int) -> tuple[int, int] | None: ...
 
     def read(self, index: int) -> RgbImage: ...
 
@@ -90,10 +97,18 @@ class PairedImageDataset:
         """Return the (height, width) of every `lq`, px, from headers or meta_info.txt; read once.
 
         Raises:
-            InputError: an image without a usable header that cannot be decoded.
+            InputError: with a line for each `lq` without a usable header that cannot be decoded, and for each pair
+                whose sizes do not fit (`data.lr-size`), as far as the header of `gt` tells.
         """
         if self._sizes is None:
-            sizes = np.array([self._lq.size(index) for index in range(len(self))], np.int64).reshape(-1, 2)
+            sizes = np.zeros((len(self), 2), np.int64)
+            with Problems(most=MOST_LINES) as problems:
+                for index in range(len(self)):
+                    with problems.at():
+                        sizes[index] = lq = self._lq.size(index)
+                        gt = self._gt.cheap_size(index)
+                        if gt is not None:
+                            self._fit(index, gt, lq)
             self._sizes = sizes // self.scale.denominator * self.scale.denominator
             self._sizes.setflags(write=False)
         return self._sizes
@@ -105,17 +120,29 @@ class PairedImageDataset:
             InputError: an image that cannot be read, or `data.lr-size`, sizes that do not fit.
         """
         gt, lq = self._gt.read(index), self._lq.read(index)
-        times = [self._fitting(*sides) for sides in zip(gt.shape[:2], lq.shape[:2], strict=True)]
-        if 0 in times:
-            sizes = [f"{image.shape[1]}x{image.shape[0]}" for image in (gt, lq)]
-            raise InputError(
-                f"{self._lq.name(index)}: is {sizes[1]} px, which x{float(self.scale):g} does not make the {sizes[0]} "
-                f"of {self._gt.name(index)}; make it again, or correct the scale",
-                code="data.lr-size",
-            )
+        times = self._fit(index, gt.shape[:2], lq.shape[:2])
         gt_height, gt_width = (self.scale.numerator * count for count in times)
         lq_height, lq_width = (self.scale.denominator * count for count in times)
         return {"gt": gt[:gt_height, :gt_width], "lq": lq[:lq_height, :lq_width]}
+
+    def _fit(self, index: int, gt: Sequence[int], lq: Sequence[int]) -> list[int]:
+        """How often numerator and denominator of the scale go into the (height, width) of a pair.
+
+        Raises:
+            InputError: `data.lr-size`.
+        """
+        times = [self._fitting(*sides) for sides in zip(gt, lq, strict=True)]
+        if 0 in times:
+            names, sizes = (self._gt.name(index), self._lq.name(index)), [f"{side[1]}x{side[0]}" for side in (gt, lq)]
+            message = (
+                f"{names[1]}: is {sizes[1]} px, larger than its HR image {names[0]} with {sizes[0]}; exchange the two, "
+                "or dataroot_gt and dataroot_lq"
+                if lq[0] > gt[0] and lq[1] > gt[1]
+                else f"{names[1]}: is {sizes[1]} px, which x{float(self.scale):g} does not make the {sizes[0]} of "
+                f"{names[0]}; make it again, or correct the scale"
+            )
+            raise InputError(message, code="data.lr-size")
+        return times
 
     def _fitting(self, gt: int, lq: int) -> int:
         """How often numerator and denominator of the scale go into the sides of `gt` and `lq`; 0 if they do not fit.
@@ -139,6 +166,9 @@ class _Files:
     def size(self, index: int) -> tuple[int, int]:
         return image_size(self._paths[index])
 
+    def cheap_size(self, index: int) -> tuple[int, int] | None:
+        return header_size(self._paths[index])
+
     def read(self, index: int) -> RgbImage:
         return read_rgb(self._paths[index])
 
@@ -156,6 +186,8 @@ class _Entries:
 
     def size(self, index: int) -> tuple[int, int]:
         return self._images.shape(self._keys[index])[:2]
+
+    cheap_size = size
 
     def read(self, index: int) -> RgbImage:
         return self._images.pixels(self._keys[index])
@@ -187,13 +219,13 @@ def find_pairs(gt_folder: Path, lq_folder: Path, list_file: Path | None, templat
         lq_folder: LR images; may hold more. That of an HR image in a sub folder is in `lq_folder` itself,
             where BasicSR looks for it, or else in the sub folder of the same name.
         list_file: the HR images to use, in this order: on each line a name in `gt_folder`, optionally followed by a
-            space and more. Default: all in `gt_folder` itself, by name.
+            space or tab and more; back-slashes may separate folders. Default: all in `gt_folder` itself, by name.
         template: name of the LR image of the HR image `{}`, both without suffix. The suffix is that of the HR image, or
             any other where there is no such file.
 
     Raises:
         InputError: `data.not-a-folder`, `data.no-images`, `data.same-name` for two HR images, `data.lr-missing`,
-            `data.lr-shared`, `data.image-list`, or `data.filename-template`.
+            `data.lr-shared`, `data.image-list`, `data.filename-template`, or `data.swapped`.
     """
     names = _names_in_folder(gt_folder) if list_file is None else _names_in_list(gt_folder, list_file)
     _check_template(template)
@@ -201,6 +233,11 @@ def find_pairs(gt_folder: Path, lq_folder: Path, list_file: Path | None, templat
     found = {name: finder.lr_image(name) for name in names}
     lonely = [name for name in names if found[name] is None]
     if lonely:
+        if _are_swapped(gt_folder, lq_folder, template):
+            raise InputError(
+                f"{gt_folder}: holds the LR images of {lq_folder}; exchange dataroot_gt and dataroot_lq",
+                code="data.swapped",
+            )
         who = f"{lonely[0]}" if len(lonely) == 1 else f"{len(lonely)} of {len(names)} images, {lonely[0]} among them"
         advice = "add it" if len(lonely) < len(names) else "check `dataroot_lq` and `filename_tmpl`"
         wanted = template.format(lonely[0].stem) + lonely[0].suffix
@@ -236,7 +273,9 @@ def _names_in_list(folder: Path, list_file: Path) -> list[Path]:
     for number, line in enumerate(_lines(list_file), 1):
         if not line.strip():
             continue
-        name = Path(line.strip().split(" ")[0])
+        listed = re.split("[ \t]", line.strip(), maxsplit=1)[0]
+        # Windows separates folders by back-slashes.
+        name = Path(listed if (folder / listed).is_file() else listed.replace("\\", "/"))
         if name in names:
             raise InputError(
                 f"{list_file}, line {number}: lists {name} again; remove one of the lines", code="data.image-list"
@@ -252,9 +291,15 @@ def _names_in_list(folder: Path, list_file: Path) -> list[Path]:
     return list(names)
 
 
+def _are_swapped(gt_folder: Path, lq_folder: Path, template: str) -> bool:
+    """Whether images of the LR folder have their LR images in the HR folder."""
+    finder = _Finder(gt_folder, template)
+    return template != "{}" and any(finder.lr_image(Path(path.name)) for path in find_images(lq_folder))
+
+
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise InputError(

@@ -19,14 +19,15 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         InputError: as `imdn_kd.image.io.read_image`.
     """
-    size = _size_in_header(path)
+    size = header_size(path)
     if size is not None:
         return size
     picture = read_image(path)
     return picture.height, picture.width
 
 
-def _size_in_header(path: Path) -> tuple[int, int] | None:
+def header_size(path: Path) -> tuple[int, int] | None:
+    """Return height and width of an upright image, px, without decoding it; None if its header is not enough."""
     try:
         with path.open("rb") as file, Image.open(file, formats=_HEADER_TELLS) as image:
             if image.format == "PNG" and not _ends_with_pixels(file, image.tile[0][2]):

@@ -18,6 +18,7 @@ from imdn_kd.training.history import EarlierRun, earlier_runs, updates_of
 from imdn_kd.training.run_folder import RunFolder
 from imdn_kd.training.schema import PathOptions, TrainOptions
 from imdn_kd.training.timed import is_complete
+from imdn_kd.utils.text import read_text
 
 LINE = "line.txt"
 """Beside the recipes: the names of the students that are trained in turn, one a line."""
@@ -140,7 +141,7 @@ def _line(recipes: Path) -> list[str]:
     """The names in the line, each of a recipe."""
     path = recipes / LINE
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise InputError(

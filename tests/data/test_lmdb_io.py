@@ -241,9 +241,20 @@ def test_unreadable_meta_info(folder, meta, where):
     assert f"meta_info.txt{where}" in str(error)
 
 
-def test_lines_as_others_write_them(folder):
-    (folder / "meta_info.txt").write_text("b.png (24, 31, 3)\r\n\r\n")
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("line", ["b.png (24, 31, 3)\r\n\r\n", "b.png\t(24,31,3)\t1\n"])
+def test_lines_as_others_write_them(line, encoding, folder):
+    (folder / "meta_info.txt").write_bytes(line.encode(encoding))
     assert LmdbImages(folder).shape("b") == (24, 31, 3)
+    assert np.array_equal(LmdbImages(folder).pixels("b"), pixels_of("b"))
+
+
+def test_images_that_are_only_listed(folder):
+    with (folder / "meta_info.txt").open("a") as file:
+        file.write(f"gone.png (24,31,3) 1\n{'long' * 200}.png (24,31,3) 1\n")
+    error = error_of(folder)
+    assert error.code == "lmdb.no-image"
+    assert "2 of the 5 images" in str(error)
 
 
 def test_missing_and_damaged_data(folder):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -10,7 +10,9 @@ from typing import Literal
 import torch
 
 from imdn_kd.archs.base import SRNetwork
+from imdn_kd.data.base import ImagePairs
 from imdn_kd.data.benchmark_sets import ImageSet, find_set
+from imdn_kd.data.store import StoreDataset
 from imdn_kd.distill.schema import GROUND_TRUTH_OPTIONS
 from imdn_kd.distill.teacher import Teacher
 from imdn_kd.distill.terms import LossTerm, OutputTerm, weight_schedule
@@ -40,6 +42,7 @@ class Inputs:
         teachers: on the CPU.
         val: data sets that are scored during training.
         test: data sets that are scored at the end.
+        images_read: what `read_images` says.
     """
 
     state: State | None
@@ -49,10 +52,21 @@ class Inputs:
     teachers: list[Teacher]
     val: list[ImageSet]
     test: list[ImageSet]
+    images_read: str | None
+
+
+ReadImages = Callable[[ImagePairs], str]
+"""Reads training images; says how many. It raises InputError for those that cannot be used."""
 
 
 def open_inputs(
-    options: TrainOptions, folder: RunFolder, device: torch.device, problems: Problems, *, auto_resume: bool
+    options: TrainOptions,
+    folder: RunFolder,
+    device: torch.device,
+    problems: Problems,
+    *,
+    auto_resume: bool,
+    read_images: ReadImages | None = None,
 ) -> Inputs:
     """Open all that an option file names.
 
@@ -62,6 +76,7 @@ def open_inputs(
         device: where it is to run.
         problems: takes what is wrong.
         auto_resume: resume from the newest state of the run, if there is one.
+        read_images: reads training images in files; None leaves this to training.
     """
     with problems.at("--root"):
         check_folder(folder.path)
@@ -69,10 +84,14 @@ def open_inputs(
     # Networks draw their first weights from this, then losses and teachers what they need: the order counts.
     torch.manual_seed(options.manual_seed)
     network = problems.of("network_g", lambda: _network(options))
-    loader = problems.of("datasets.train", lambda: open_loader(options))
+    images = problems.of("datasets.train", lambda: open_images(options.datasets.train, options.scale))
+    loader = None if images is None else problems.of("datasets.train", lambda: _loader(options, images))
+    read = None
+    if images is not None and read_images is not None and not isinstance(images, StoreDataset):
+        read = problems.of("datasets.train", lambda: read_images(images))
     terms, teachers = [*_terms(options, problems)], [*_teachers(options, device, problems)]
     val, test = ([*_image_sets(options, phase, problems)] for phase in ("val", "test"))
-    return Inputs(state, network, loader, terms, teachers, val, test)
+    return Inputs(state, network, loader, terms, teachers, val, test, read)
 
 
 def open_networks(options: TrainOptions) -> tuple[SRNetwork, list[Teacher]]:
@@ -92,14 +111,17 @@ def open_networks(options: TrainOptions) -> tuple[SRNetwork, list[Teacher]]:
 
 def open_loader(options: TrainOptions, planes: tuple[str, ...] = ()) -> TrainLoader:
     """Open the training images, with further planes of the store."""
-    data = options.datasets.train
-    images = open_images(data, options.scale, planes)
-    return TrainLoader(data, images, seed=options.manual_seed, accumulation=options.train.accumulation)
+    return _loader(options, open_images(options.datasets.train, options.scale, planes))
 
 
 def state_option(auto_resume: bool) -> str:
     """The option that names the state to resume from."""
     return "--auto_resume" if auto_resume else "path.resume_state"
+
+
+def _loader(options: TrainOptions, images: ImagePairs) -> TrainLoader:
+    data, accumulation = options.datasets.train, options.train.accumulation
+    return TrainLoader(data, images, seed=options.manual_seed, accumulation=accumulation)
 
 
 def _network(options: TrainOptions) -> SRNetwork:
