@@ -132,10 +132,12 @@ def report(trained: Trained, again: Callable[[], str]) -> None:
         print(f"imdn-kd: stopped at iteration {result.step:,}; resume with: {again()}", file=sys.stderr)
         raise typer.Exit(128 + result.signal)
     if result.test:
-        scores = report_scores(result.test)
+        scores = report_scores([*result.bicubic, *result.test])
         scores.show(as_json=False)
         scores.save(trained.trainer.folder.path / "test.md")
     selection = " and ".join(options.val.selection) if options.val else ""
     for metric, best in result.best.items():
         print(f"best {metric} on {selection}: {best['value']:.4f} at iteration {best['step']:,}")
     print(f"trained for {result.step:,} iterations: {result.model}")
+    for line in result.below_bicubic:
+        print(f"imdn-kd: {line}; train for longer, and see the notes at the head of the log", file=sys.stderr)

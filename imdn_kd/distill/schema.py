@@ -137,8 +137,9 @@ class DistillOptions(Options):
     Attributes:
         objectives: loss terms, by the names under which they are logged, as `l_kd`.
         cache: compute the teacher's outputs for all training images once, into the store, not in every iteration.
-        check_images: how many images of the selection set the teacher upscales before training, which is refused if
-            bicubic interpolation, or the student's first weights, do better; 0 is none.
+        check_images: how many images of the selection set (without one: of the first set for validation) the teacher
+            upscales before training, which is refused if bicubic interpolation, or the student's first weights, do
+            better on them; validation shows the student's score on the same images beside the teacher's. 0 is none.
     """
 
     objectives: dict[str, LossTermOptions] = Field(min_length=1)

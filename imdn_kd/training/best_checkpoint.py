@@ -12,12 +12,12 @@ from torch import Tensor
 
 from imdn_kd.archs.base import SRNetwork
 from imdn_kd.data.benchmark_sets import ImageSet
-from imdn_kd.evaluation.benchmark import SetScore
+from imdn_kd.evaluation.benchmark import SetScore, bicubic
 from imdn_kd.inference.model_file import ModelFile, load_model, save_model
 from imdn_kd.training.checkpoint import State
 from imdn_kd.training.run_folder import RunFolder
 from imdn_kd.training.schema import TrainOptions
-from imdn_kd.training.validation import validate
+from imdn_kd.training.validation import score_sets, validate
 
 METRICS = ("psnr", "ssim")
 
@@ -64,6 +64,11 @@ class BestCheckpointTracker:
     def score_selected(self, sets: Sequence[ImageSet], on_image: Callable[[int], None]) -> list[SetScore]:
         """Score the weights of the model file that the run results in."""
         return self._score(load_model(self.selected).network, sets, on_image, None)
+
+    def score_bicubic(self, sets: Sequence[ImageSet], on_image: Callable[[int], None]) -> list[SetScore]:
+        """Score bicubic interpolation instead."""
+        protocol = self._options.protocol()
+        return score_sets(bicubic(sets[0].scale), sets, self._accelerator, protocol=protocol, on_image=on_image)
 
     @property
     def selected(self) -> Path:

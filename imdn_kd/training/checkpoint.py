@@ -43,6 +43,7 @@ class State:
         validated: the last step at which validation was finished.
         skipped: how many iterations in a row were skipped, since their gradients were not finite.
         window: sums of the losses since the last line of the log, by name, and their number.
+        teacher: the fields of a `TeacherScore`; empty if there is none.
     """
 
     step: int
@@ -56,6 +57,7 @@ class State:
     validated: int = 0
     skipped: int = 0
     window: dict[str, Any] = field(default_factory=dict)
+    teacher: dict[str, Any] = field(default_factory=dict)
 
 
 def state_path(folder: Path, step: int) -> Path:

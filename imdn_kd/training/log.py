@@ -16,6 +16,7 @@ from accelerate.tracking import GeneralTracker, TensorBoardTracker, WandBTracker
 from torch import Tensor
 
 from imdn_kd.evaluation.benchmark import SetScore
+from imdn_kd.training.references import TeacherScore, beside
 from imdn_kd.training.run_folder import RunFolder
 from imdn_kd.training.schema import LoggerOptions
 from imdn_kd.utils.progress_log import ProgressLog
@@ -97,11 +98,28 @@ class TrainLog:
         self._progress_log.add(record)
         self._track(step, {**curves, "lr": rate, "it_per_s": speed})
 
-    def scores(self, step: int, scores: Sequence[SetScore], *, final: bool = False) -> None:
-        """Write down scores of a validation, or of the test at the end."""
+    def scores(
+        self,
+        step: int,
+        scores: Sequence[SetScore],
+        bicubic: Sequence[SetScore],
+        teacher: TeacherScore | None = None,
+        *,
+        final: bool = False,
+    ) -> None:
+        """Write down scores of a validation, or of the test at the end, and beside them those of bicubic and teacher.
+
+        Args:
+            step: iterations done.
+            scores: of the student.
+            bicubic: of bicubic interpolation, on the same data sets.
+            teacher: on one of them.
+            final: whether it is the test.
+        """
         kind, label = ("test", "test on") if final else ("scores", "validation on")
-        for score in scores:
-            logger.info("iter: %s, %s %s: %.3f dB, %.4f", f"{step:,}", label, score.data, score.psnr, score.ssim)
+        for score, other in zip(scores, bicubic, strict=True):
+            figures_of, others = (score.data, score.psnr, score.ssim), beside(score, other, teacher)
+            logger.info("iter: %s, %s %s: %.3f dB, %.4f%s", f"{step:,}", label, *figures_of, others)
         figures = {score.data: {"psnr": score.psnr, "ssim": score.ssim} for score in scores}
         self._progress_log.add({"step": step, kind: figures})
         self._track(step, {f"{data}/{name}": value for data, both in figures.items() for name, value in both.items()})

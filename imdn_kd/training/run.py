@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 from collections.abc import Callable, Mapping
@@ -19,10 +20,11 @@ from imdn_kd.distill.shares import loss_shares
 from imdn_kd.errors import InputError
 from imdn_kd.inference.device import choose_device
 from imdn_kd.training import distributed as launch
+from imdn_kd.training.references import TeacherScore, teacher_score
 from imdn_kd.training.run_folder import RunFolder
 from imdn_kd.training.schema import TrainOptions
-from imdn_kd.training.setup.open_inputs import open_loader
-from imdn_kd.training.setup.teacher_cache import compare_teachers
+from imdn_kd.training.setup.open_inputs import ReadImages, open_loader
+from imdn_kd.training.setup.teacher_cache import compare_teachers, score_teachers
 from imdn_kd.training.setup.train_setup import TrainSetup, build_setup
 from imdn_kd.training.signals import Deadline, TimeUpError
 from imdn_kd.training.trainer import Trainer
@@ -30,15 +32,27 @@ from imdn_kd.training.trainer import Trainer
 logger = logging.getLogger(__name__)
 
 
-def check(options: TrainOptions, *, root: Path | str = "experiments", auto_resume: bool = False) -> TrainSetup:
-    """Open everything that the options name, and begin nothing; arguments as in `prepare`.
+def check(
+    options: TrainOptions,
+    *,
+    root: Path | str = "experiments",
+    auto_resume: bool = False,
+    read_images: ReadImages | None = None,
+) -> TrainSetup:
+    """Open everything that the options name, and begin nothing.
+
+    Args:
+        options: of the run.
+        root: as in `prepare`.
+        auto_resume: as in `prepare`.
+        read_images: see `imdn_kd.training.setup.open_inputs`.
 
     Raises:
         InputError: with a line for everything that is wrong.
     """
     device = _device(options)
     launch.check_device(device)
-    return build_setup(options, device=device, root=Path(root), auto_resume=auto_resume)
+    return build_setup(options, device=device, root=Path(root), auto_resume=auto_resume, read_images=read_images)
 
 
 def first_shares(setup: TrainSetup) -> str:
@@ -130,22 +144,32 @@ def fill_teacher_cache(
 
 
 def check_teacher_quality(options: TrainOptions, setup: TrainSetup) -> None:
-    """See that the teachers do better than the student, on the first set for selection; see `compare_teachers`."""
-    names = [] if options.val is None else options.val.selection[:1]
-    images = next((images for images in setup.val if images.name in names), None)
+    """Score the teachers on the first images of the set for selection, or else of the first one for validation.
+
+    Before training they have to do better than the student; see `compare_teachers`. A run that is resumed has their
+    score already, unless options have changed.
+
+    Raises:
+        InputError: `teacher.no-better`.
+    """
+    names = [] if options.val is None else options.val.selection
+    sets = [images for images in setup.val if images.name in names] or setup.val
     count = 0 if options.distill is None else options.distill.check_images
-    if not setup.distiller.teachers or images is None or not count:
+    if not setup.distiller.teachers or not sets or not count:
         return
-    student = setup.network if options.path.pretrained is not None else None
-    psnr = compare_teachers(
-        setup.distiller.teachers,
-        student,
-        images,
-        count=count,
-        protocol=options.protocol(),
-        device=_device(options),
-    )
-    logger.info("the teacher has %.2f dB on %d images of %s", psnr, min(count, len(images.pairs)), images.name)
+    teachers, images, state, device = setup.distiller.teachers, sets[0], setup.state, _device(options)
+    if state is None:
+        student = setup.network if options.path.pretrained is not None else None
+        protocol = options.protocol()
+        found = compare_teachers(teachers, student, images, count=count, protocol=protocol, device=device)
+        setup.teacher = teacher_score(found)
+        return
+    before, now = state.options, options.model_dump(mode="json")
+    if state.teacher and all(before.get(key) == now[key] for key in ("datasets", "val", "network_t", "distill")):
+        setup.teacher = TeacherScore(**state.teacher)
+    else:
+        few = dataclasses.replace(images, pairs=images.pairs[:count])
+        setup.teacher = teacher_score(score_teachers(teachers, few, protocol=options.protocol(), device=device))
 
 
 def _open(options: TrainOptions, *, root: Path | str, auto_resume: bool) -> tuple[TrainSetup, Accelerator]:
@@ -165,8 +189,7 @@ def _make_ready(
     deadline: Deadline | None,
 ) -> None:
     """Check the teachers, and fill their cache, before training."""
-    if setup.state is None:
-        launch.run_on_all_ranks(lambda: check_teacher_quality(options, setup))
+    launch.run_on_all_ranks(lambda: check_teacher_quality(options, setup))
     if setup.cache is None or setup.cache.is_there:
         return
     if launch.world_size() > 1:

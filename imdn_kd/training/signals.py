@@ -29,13 +29,14 @@ class Deadline:
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.seconds, self.clock = seconds, clock
+        self.seconds, self.clock, self.kept = seconds, clock, 0.0
         self._end = clock() + seconds
 
     def earlier(self, seconds: float) -> Deadline:
-        """Return the moment so many seconds before this one."""
+        """Return the moment so many seconds before this one; its `kept` says how many there are after it."""
         other = copy.copy(self)
         other._end -= seconds
+        other.kept += seconds
         return other
 
     @property

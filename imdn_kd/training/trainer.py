@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any, TypeVar
 
 import torch
@@ -28,9 +29,11 @@ from imdn_kd.training.checkpoint import State, save_state, save_weights
 from imdn_kd.training.log import LossAverager, TrainLog
 from imdn_kd.training.nonfinite import find_first_nonfinite
 from imdn_kd.training.optim import OptimState, make_ema
+from imdn_kd.training.references import below_bicubic
 from imdn_kd.training.run_folder import RunFolder
 from imdn_kd.training.schema import TrainOptions
 from imdn_kd.training.setup.train_setup import TrainSetup
+from imdn_kd.training.setup.warnings import length_warnings
 from imdn_kd.training.signals import TIME_UP, Deadline, GracefulStop
 from imdn_kd.training.update import StepResult, TrainStep
 from imdn_kd.training.validation import StoppedError
@@ -38,6 +41,9 @@ from imdn_kd.training.validation import StoppedError
 Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
+
+LENGTH_KNOWN = 0.05
+"""Part of the time after which the length of a run that the clock ends is estimated."""
 
 _DAMAGE = 1000  # among the numbers of signals
 
@@ -55,6 +61,8 @@ class TrainResult:
         signal: the one that ended it early, if one did.
         best: for each metric, the best value on the sets that weights were selected on (their mean), and its step.
         test: scores of the selected weights on the test sets; empty if it ended early.
+        bicubic: scores of bicubic interpolation on these.
+        below_bicubic: a line for each data set on which the result is worse than bicubic interpolation.
         model: the model file with these weights.
         time_up: whether its deadline ended it early.
     """
@@ -65,6 +73,8 @@ class TrainResult:
     test: Sequence[SetScore]
     model: Path
     time_up: bool = False
+    bicubic: Sequence[SetScore] = ()
+    below_bicubic: Sequence[str] = ()
 
 
 class Trainer:
@@ -130,6 +140,9 @@ class Trainer:
         self._losses = LossAverager(None if state is None else state.window)
         self._norms: Mapping[str, float] = {}
         self._recent: Mapping[str, float] = {}
+        self._bicubic: list[SetScore] | None = None
+        self._scores: list[SetScore] = []
+        self._length_told = deadline is None or not train.is_open
         self._loader = setup.loader.share(accelerator.process_index, accelerator.num_processes)
 
     def _optim_state(self, name: str, module: nn.Module) -> OptimState:
@@ -175,6 +188,7 @@ class Trainer:
                 stopped = batches is None
                 if batches is not None:
                     self._update(batches)
+                    self._tell_length()
                     if self.step % options.logger.print_freq == 0 or self.step == total:
                         self._write_losses()
                     stopped = not self._validate_if_due()
@@ -275,6 +289,19 @@ class Trainer:
         found = launch.all_gather_object((here, mine))
         return next((why for here, why in found if here), found[0][1])
 
+    def _tell_length(self) -> None:
+        """Once the speed is known, say about how long a run is that the clock ends, and what is too long for it."""
+        if self._length_told or self._deadline is None:
+            return
+        left = self._deadline.left
+        if self._now() - self._start[0] < LENGTH_KNOWN * (self._now() - self._start[0] + left):
+            return
+        self._length_told = True
+        length = self.step + self.iterations_in(left + self._deadline.kept)
+        logger.info("about %s iterations fit the time", f"{length:,}")
+        for line in length_warnings(self.options, length):
+            logger.warning("%s", line)
+
     def _write_losses(self) -> None:
         self._recent = self._losses.take(self.accelerator)
         seconds, iterations = time.perf_counter() - self._clock, self.step - self._clock_step
@@ -299,10 +326,13 @@ class Trainer:
         folder = self.folder.visualization / str(step) if val.save_img else None
         try:
             scores = self.score(self.setup.val, self._look_up, save=folder)
+            if self._bicubic is None:
+                self._bicubic = self._tracker.score_bicubic(self.setup.val, self._look_up)
         except StoppedError:
             return False
         if self._log is not None:
-            self._log.scores(step, scores)
+            self._log.scores(step, scores, self._bicubic, self.setup.teacher)
+        self._scores = scores
         launch.run_on_all_ranks(lambda: self._tracker.keep_best(step, scores))
         self._validated = step
         self._begin_clock()
@@ -340,6 +370,7 @@ class Trainer:
                 if name != STUDENT
             },
             best=self._tracker.best,
+            teacher={} if self.setup.teacher is None else vars(self.setup.teacher).copy(),
             validated=self._validated,
             skipped=self._skipped,
             window=window,
@@ -353,18 +384,30 @@ class Trainer:
 
     def _end(self, stopped_by: int) -> TrainResult:
         """Test the selected weights, if training is complete."""
-        test: list[SetScore] = []
+        test, bicubic = list[SetScore](), list[SetScore]()
         if not stopped_by and self.setup.test:
             try:
                 test = self._tracker.score_selected(self.setup.test, self._look_up)
+                bicubic = self._tracker.score_bicubic(self.setup.test, self._look_up)
             except StoppedError:
                 stopped_by = self._highest(self._interrupt.reason)
             else:
                 if self._log is not None:
-                    self._log.scores(self.step, test, final=True)
+                    self._log.scores(self.step, test, bicubic, final=True)
         time_up = stopped_by == TIME_UP
         signal = stopped_by if stopped_by and not time_up else None
-        return TrainResult(self.step, signal, self._tracker.best, test, self._tracker.selected, time_up)
+        below = () if stopped_by else tuple(below_bicubic(self._figures(test, bicubic)))
+        best, model = self._tracker.best, self._tracker.selected
+        return TrainResult(self.step, signal, best, test, model, time_up, bicubic, below)
+
+    def _figures(self, test: Sequence[SetScore], bicubic: Sequence[SetScore]) -> Iterator[tuple[str, float, float]]:
+        """Data set, PSNR of the student that the run results in, and of bicubic interpolation."""
+        best, val = self._tracker.best.get("psnr"), self._bicubic or ()
+        names = [] if self.options.val is None else self.options.val.selection
+        if best is not None and val:
+            yield " and ".join(names), best["value"], fmean(score.psnr for score in val if score.data in names)
+        scores = zip((*(() if best else self._scores), *test), (*(() if best else val), *bicubic), strict=True)
+        yield from ((score.data, score.psnr, other.psnr) for score, other in scores)
 
     def _in_main(self, make: Callable[[], Result]) -> Result | None:
         """Do something in the main process, while the others wait; if it cannot be done, all of them end."""

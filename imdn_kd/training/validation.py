@@ -11,7 +11,15 @@ from accelerate import Accelerator
 
 from imdn_kd.archs.base import SRNetwork
 from imdn_kd.data.benchmark_sets import ImageSet
-from imdn_kd.evaluation.benchmark import EvalTask, ImageScore, SetScore, make_upsampler, protocol_of, score
+from imdn_kd.evaluation.benchmark import (
+    EvalTask,
+    ImageScore,
+    SetScore,
+    Upsampler,
+    make_upsampler,
+    protocol_of,
+    score,
+)
 from imdn_kd.evaluation.protocol import Protocol
 from imdn_kd.inference.upscaler import Upscaler
 from imdn_kd.training import distributed as launch
@@ -53,6 +61,19 @@ def validate(
         StoppedError: in all processes if it was raised in one; the others have done their share by then.
     """
     model = make_upsampler(Upscaler(network, device=accelerator.device, precision="fp32"), name, sets[0].scale)
+    return score_sets(model, sets, accelerator, protocol=protocol, save=save, on_image=on_image)
+
+
+def score_sets(
+    model: Upsampler,
+    sets: Sequence[ImageSet],
+    accelerator: Accelerator,
+    *,
+    protocol: Protocol,
+    save: Path | None = None,
+    on_image: Callable[[int], None] | None = None,
+) -> list[SetScore]:
+    """Score whatever enlarges images; arguments, result and errors as in `validate`."""
     scores = []
     for images in sets:
         mine = images.pairs[accelerator.process_index :: accelerator.num_processes]
@@ -64,7 +85,8 @@ def validate(
             raise StoppedError
         by_name = {image.name: image for share in finished for image in share}
         ordered = tuple(by_name[pair.name] for pair in images.pairs)
-        scores.append(SetScore(name, images.scale, images.name, images.lr_source, model.run, measured_by, ordered))
+        described = (model.name, images.scale, images.name, images.lr_source, model.run)
+        scores.append(SetScore(*described, measured_by, ordered))
     return scores
 
 

@@ -156,11 +156,15 @@ def test_weights_of_another_factor_are_taken_as_far_as_they_fit(file, data, tmp_
 def test_segments_of_some_minutes_follow_one_another(file, tmp_path, capfd, monkeypatch):
     fake_clock(monkeypatch)
     words = ("train", "-opt", file, "--root", tmp_path, "--auto_resume", "--minutes", 0.5)
+    done = False
     for total in (29, 58):
         result = run(capfd, *words)
         assert result.code == 0, result.err
         assert f"trained for {total} iterations" in result.out
         assert "until time is up" in result.err
+        assert f"about {total + 1} iterations fit the time" in result.err
+        assert f"train.ema_decay: 0.9 averages over about 10 iterations, so after {total + 1} " in result.err or done
+        done = True
         assert f"from iteration {total - 5} to {total}\n" in result.err
     state = state_file(tmp_path, total)
 

@@ -19,7 +19,7 @@ from imdn_kd.data.store_writer import add_plane
 from imdn_kd.distill.schema import TeacherOptions
 from imdn_kd.distill.teacher import Teacher, mean_of
 from imdn_kd.errors import InputError
-from imdn_kd.evaluation.benchmark import EvalTask, Upsampler, bicubic, make_upsampler, score
+from imdn_kd.evaluation.benchmark import EvalTask, SetScore, Upsampler, bicubic, make_upsampler, score
 from imdn_kd.evaluation.protocol import Protocol
 from imdn_kd.image.rgb import RgbImage
 from imdn_kd.inference.upscaler import Upscaler
@@ -104,38 +104,46 @@ def compare_teachers(
     count: int,
     protocol: Protocol | None,
     device: torch.device,
-) -> float:
-    """Make sure that there is something to learn; return the PSNR of the teachers in dB.
+) -> SetScore:
+    """Make sure that there is something to learn; return the score of the teachers.
 
     Args:
         teachers: asked on `device`.
         student: as it is now, if it is trained already.
-        images: the first set for selection, for the factor of the teachers.
-        count: how many images of it are enlarged.
+        images: a set for validation, for the factor of the teachers.
+        count: how many images of it are enlarged, from the first on.
         protocol: how they are measured (default: the usual protocol).
         device: where.
 
     Raises:
         InputError: bicubic interpolation (at scale 1 the input itself) or the student does better.
     """
-    for teacher in teachers:
-        teacher.to(device)
-    few = dataclasses.replace(images, pairs=images.pairs[:count])
-    scale = int(images.scale)
-    asked = Upsampler("the teacher", scale, lambda lr: _enlarge(teachers, lr))
+    few, scale = dataclasses.replace(images, pairs=images.pairs[:count]), images.scale
     rivals = [bicubic(scale)]
     if student is not None:
         rivals.append(make_upsampler(Upscaler(student, device=device, precision="fp32"), "the student", scale))
-    psnr = score(EvalTask(asked, few), protocol=protocol).psnr
-    for rival in rivals:
-        other = score(EvalTask(rival, few), protocol=protocol).psnr
-        if not psnr > other:
-            raise InputError(
-                f"the teacher has {psnr:.2f} dB on {len(few.pairs)} images of {images.name}, {rival.name} {other:.2f}: "
-                "there is nothing to learn; check its weights, value_range and scale, or set distill.check_images: 0",
-                code="teacher.no-better",
-            )
-    return psnr
+    found = score_teachers(teachers, few, protocol=protocol, device=device)
+    others = {rival.name: score(EvalTask(rival, few), protocol=protocol).psnr for rival in rivals}
+    where = f"the first {len(few.pairs)} of the {len(images.pairs)} images of {images.name}"
+    figures = ", ".join(f"{name} {psnr:.2f} dB" for name, psnr in {found.model: found.psnr, **others}.items())
+    if not all(found.psnr > other for other in others.values()):
+        raise InputError(
+            f"on {where}: {figures}; there is nothing to learn; check the weights, value_range and scale of the "
+            "teacher, or set distill.check_images: 0",
+            code="teacher.no-better",
+        )
+    logger.info("on %s: %s", where, figures)
+    return found
+
+
+def score_teachers(
+    teachers: Sequence[Teacher], images: ImageSet, *, protocol: Protocol, device: torch.device
+) -> SetScore:
+    """Score the mean output of the teachers."""
+    for teacher in teachers:
+        teacher.to(device)
+    asked = Upsampler("the teacher", images.scale, lambda lr: _enlarge(teachers, lr))
+    return score(EvalTask(asked, images), protocol=protocol)
 
 
 def _enlarge(teachers: Sequence[Teacher], lr: RgbImage) -> RgbImage:

@@ -16,11 +16,12 @@ from imdn_kd.errors import Problems
 from imdn_kd.training import distributed as launch
 from imdn_kd.training.checkpoint import State
 from imdn_kd.training.loader import TrainLoader
+from imdn_kd.training.references import TeacherScore
 from imdn_kd.training.run_folder import RunFolder
 from imdn_kd.training.schedule import Factor
 from imdn_kd.training.schema import TrainOptions
 from imdn_kd.training.setup.compare import compare_inputs
-from imdn_kd.training.setup.open_inputs import open_inputs, open_loader
+from imdn_kd.training.setup.open_inputs import ReadImages, open_inputs, open_loader
 from imdn_kd.training.setup.resume import changes
 from imdn_kd.training.setup.teacher_cache import TeacherCache
 from imdn_kd.training.setup.validate import validate_options
@@ -41,6 +42,7 @@ class TrainSetup:
         test: data sets that are scored at the end.
         state: what is resumed from; None to begin.
         warnings: what the user should know of the options, a line each.
+        teacher: the score of the teachers, once they were asked.
     """
 
     network: SRNetwork
@@ -52,9 +54,17 @@ class TrainSetup:
     cache: TeacherCache | None = None
     state: State | None = None
     warnings: list[str] = field(default_factory=list)
+    teacher: TeacherScore | None = None
 
 
-def build_setup(options: TrainOptions, *, device: torch.device, root: Path, auto_resume: bool = False) -> TrainSetup:
+def build_setup(
+    options: TrainOptions,
+    *,
+    device: torch.device,
+    root: Path,
+    auto_resume: bool = False,
+    read_images: ReadImages | None = None,
+) -> TrainSetup:
     """Open everything that the options name.
 
     Args:
@@ -62,13 +72,14 @@ def build_setup(options: TrainOptions, *, device: torch.device, root: Path, auto
         device: where it is to run.
         root: folder of all runs.
         auto_resume: resume from the newest state of the run, if there is one.
+        read_images: see `open_inputs`.
 
     Raises:
         InputError: with a line for everything that is wrong.
     """
     problems, folder = Problems(), RunFolder(root / options.name)
     lr_schedules = validate_options(options, device, problems)
-    inputs = open_inputs(options, folder, device, problems, auto_resume=auto_resume)
+    inputs = open_inputs(options, folder, device, problems, auto_resume=auto_resume, read_images=read_images)
     distiller, cache, not_loaded = compare_inputs(options, inputs, folder, problems, auto_resume=auto_resume)
     problems.check()
     network, loader, state = inputs.network, inputs.loader, inputs.state
@@ -80,4 +91,6 @@ def build_setup(options: TrainOptions, *, device: torch.device, root: Path, auto
     if options.train.reparam is not None and not can_expand(network):
         warnings.append("train.reparam: no effect, since the network has no 3x3 convolutions")
     warnings += [*not_loaded, *(() if state is None else changes(state, options)), *device_warnings(options, device)]
+    if inputs.images_read is not None:
+        warnings.append(f"datasets.train: {inputs.images_read}")
     return TrainSetup(network, loader, distiller, lr_schedules, inputs.val, inputs.test, cache, state, warnings)

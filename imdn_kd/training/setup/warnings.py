@@ -12,6 +12,9 @@ from imdn_kd.distill.terms import FeatureTerm
 from imdn_kd.training import distributed as launch
 from imdn_kd.training.schema import CosineOptions, MultiStepOptions, TrainOptions
 
+EMA_FIRST = 0.01
+"""Part of the first weights in their EMA at the end of a run, from which on it is told."""
+
 
 def config_warnings(options: TrainOptions, processes: int = 1) -> list[str]:
     """One line for each option whose meaning differs from BasicSR's or which has no effect in this file.
@@ -26,6 +29,7 @@ def config_warnings(options: TrainOptions, processes: int = 1) -> list[str]:
         _old_names(options),
         _data(options.datasets.train),
         _schedule(options),
+        length_warnings(options, options.train.total_iter),
         _measuring(options),
     )
     return [*_run(options, processes), *(line for part in parts for line in part)]
@@ -43,14 +47,9 @@ def distill_warnings(options: TrainOptions, distiller: Distiller) -> Iterator[st
         if options.teachers():
             yield "network_t: no effect, since there is no section distill"
     else:
-        looked_at = options.val is not None and options.val.select_on is not None
+        looked_at = options.val is not None and options.datasets.measured("val")
         if "check_images" in options.distill.model_fields_set and options.distill.check_images and not looked_at:
-            yield "distill.check_images: the teacher is not looked at, since there is no val.select_on"
-        for name, term in options.distill.objectives.items():
-            if term.start_iter >= options.train.total_iter:
-                yield f"distill.objectives.{name}.start_iter: after total_iter, so it never counts"
-            elif term.stop_iter is not None and term.stop_iter > options.train.total_iter:
-                yield f"distill.objectives.{name}.stop_iter: after total_iter, so it counts to the end"
+            yield "distill.check_images: the teacher is not looked at, since there is no set for validation"
         if options.distill.cache and not any(term.uses_teacher_output for term in distiller.terms):
             yield "distill.cache: no effect on training, since no loss term uses the teacher's output"
         if options.train.compile:
@@ -155,11 +154,39 @@ def _schedule(options: TrainOptions) -> Iterator[str]:
             yield f"train.scheduler.periods: end at {covered}; the rate stays at its last value until {total}"
         elif covered > total:
             yield f"train.scheduler.periods: end at {covered}, after total_iter, {total}"
-    if train.warmup_iter >= total:
-        yield f"train.warmup_iter: {train.warmup_iter} iterations, so training ends while the rate still rises"
+
+
+def length_warnings(options: TrainOptions, total: int) -> Iterator[str]:
+    """One line for each option that is too long for a run.
+
+    Args:
+        options: of the run.
+        total: its iterations, perhaps an estimate.
+    """
+    warm_up, decay = options.train.warmup_iter, options.train.ema_decay
+    if warm_up >= total:
+        yield f"train.warmup_iter: {warm_up:,} of {total:,} iterations, so training ends while the rate still rises"
+    elif warm_up > total / 2:
+        yield f"train.warmup_iter: {warm_up:,} of {total:,} iterations; give less than half, or train longer"
+    # The average begins as the weights after the first iteration.
+    first = decay ** (total - 1) if decay else 0.0
+    if first > EMA_FIRST:
+        fitting = f"{max(1 - 5 / total, 0):.4g}"
+        yield (
+            f"train.ema_decay: {decay:g} averages over about {1 / (1 - decay):,.0f} iterations, so after {total:,} the "
+            f"first weights still count {first:.0%} of what is validated and saved; give {fitting} at most, or train "
+            "longer"
+        )
     for stage in options.datasets.train.stages():
         if stage.start >= total:
             yield f"datasets.train.gt_sizes: patches of {stage.gt_size} px would come at {stage.start}, after the end"
+    for name, term in {} if options.distill is None else options.distill.objectives.items():
+        if term.start_iter >= total:
+            yield f"distill.objectives.{name}.start_iter: after the end at {total:,}, so it never counts"
+        elif term.stop_iter is not None and term.stop_iter > total:
+            yield f"distill.objectives.{name}.stop_iter: after the end at {total:,}, so it counts to the end"
+    if options.val is not None and options.val.val_freq > total:
+        yield f"val.val_freq: {options.val.val_freq:,} of {total:,} iterations, so there are no scores before the end"
 
 
 def _measuring(options: TrainOptions) -> Iterator[str]:
@@ -179,7 +206,5 @@ def _measuring(options: TrainOptions) -> Iterator[str]:
         yield "val.select_on: not given, so no weights are kept as the best ones; name a data set that is not reported"
     if val.select_on is not None and val.select_on_benchmark:
         yield "val.select_on_benchmark: figures of the set that weights are selected on look better than they are"
-    if val.val_freq > options.train.total_iter:
-        yield f"val.val_freq: {val.val_freq} is more than total_iter, so there are no scores before the end"
     if options.scale > 1 and any(dataset.color for dataset in options.datasets.measured("val")):
         yield "datasets.val.color: no effect; a network of one channel enlarges R, G and B one after the other"
