@@ -105,7 +105,7 @@ def test_the_teacher_stands_beside_the_student_on_the_same_images(count, data, t
     network = {"network_g": {"type": "imdn_rtc", "num_feat": None, "num_block": None}}
     start = {"path": {"pretrain_network_g": STUDENT}, "name": "same"}
     same_as_teacher = run.prepare(measured(data, **network, **start), root=tmp_path)
-    assert same_as_teacher.score([alone], lambda px: None)[0].psnr == pytest.approx(teacher, abs=1e-9)
+    assert same_as_teacher.score([alone], lambda px: None)[0].psnr == pytest.approx(teacher, abs=1e-3)
 
 
 def test_a_run_that_resumes_keeps_the_teachers_score(data, tmp_path, caplog, monkeypatch):
