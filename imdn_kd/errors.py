@@ -34,6 +34,16 @@ class InputError(ValueError):
         return partial(type(self), code=self.code), self.lines
 
 
+@contextmanager
+def naming(place: object) -> Iterator[None]:
+    """Let the lines of an InputError of this block begin with a place, say a file, unless they name it already."""
+    try:
+        yield
+    except InputError as error:
+        lines = (line if str(place) in line else f"{place}: {line}" for line in error.lines)
+        raise InputError(*lines, code=error.code) from error
+
+
 def join_errors(errors: Iterable[InputError]) -> InputError:
     """One error with the lines of several, each line once, and the code of the first."""
     errors = list(errors)

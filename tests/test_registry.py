@@ -5,6 +5,7 @@ import pytest
 
 from imdn_kd.errors import InputError
 from imdn_kd.registry import ARCHS, Registry
+from imdn_kd.utils.extras import how_to_install
 from tests.basicsr_compat import needs_basicsr
 
 
@@ -71,7 +72,7 @@ def test_without_basicsr_its_networks_are_offered_with_how_to_get_them(monkeypat
     monkeypatch.setitem(sys.modules, "basicsr", None)
     message = message_of(lambda: ARCHS.build({"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3}))
     assert message.startswith("no network is called 'EDSR'; known: IMDN, ")
-    assert message.endswith("networks of BasicSR need `pip install 'imdn_kd[train]'` (and Python below 3.13)")
+    assert message.endswith(f"networks of BasicSR need its package (and Python below 3.13); {how_to_install('train')}")
 
 
 @needs_basicsr

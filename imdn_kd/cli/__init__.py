@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +15,7 @@ from imdn_kd.cli.interrupts import Interrupts
 from imdn_kd.cli.options import options
 from imdn_kd.cli.prepare import prepare
 from imdn_kd.cli.profile import profile
+from imdn_kd.cli.screen import complain, say
 from imdn_kd.cli.taps import taps
 from imdn_kd.cli.train import train
 from imdn_kd.cli.upscale import upscale
@@ -66,7 +67,7 @@ def _run() -> int:
         return app(standalone_mode=False) or 0
     except InputError as error:
         for line in error.lines:
-            _complain(line)
+            complain(" ".join(line.split()))
     except OSError as error:
         # Files are checked where they are used; what is left are names and folders that cannot even be looked at.
         if error.filename is None:
@@ -79,11 +80,23 @@ def _run() -> int:
         if not hasattr(error, "format_message"):
             raise
         if type(error).__name__ == "NoArgsIsHelpError":
-            print(error.format_message())
+            say(error.format_message())
         else:
-            _complain(f"{error.format_message()} See imdn-kd --help.")
+            _complain(f"{_usage(error)} See imdn-kd --help.")
     return 2
 
 
+def _usage(error: Any) -> str:  # noqa: ANN401 - see above
+    """What is wrong with the command line; of values, in the words of option files."""
+    message: str = error.format_message()
+    cause = error.__cause__
+    if type(cause).__name__ != "ValidationError":
+        return message
+    from imdn_kd.config.problems import in_words
+
+    found = cause.errors(include_url=False)[0]
+    return f"{message.partition(': ')[0]}: {in_words(found)}, not {found['input']!r}."
+
+
 def _complain(message: str) -> None:
-    print(f"imdn-kd: {' '.join(message.split())}", file=sys.stderr)
+    complain(" ".join(message.split()))

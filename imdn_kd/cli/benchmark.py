@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from imdn_kd.cli import shared as opt
+from imdn_kd.cli.screen import complain
 
 
 class Space(str, Enum):
@@ -114,14 +114,14 @@ def benchmark(
         file = read_options(options, BenchmarkOptions)
         protocol = file.protocol()
         for note in file.notes():
-            print(f"imdn-kd: {note}", file=sys.stderr)
+            complain(note)
         sources = sources or [dataset.source(file.scale) for dataset in file.datasets.values()]
         scale = scale or file.scale
         if not models and file.path.model:
             models, key = [file.path.model], file.path.param_key_g
             spec = spec or file.network_g
             if file.network_g and key is None and read_weight_file(locate(models[0])).wrapper == "params_ema":
-                print("imdn-kd: path.param_key_g: not given; params_ema is measured, BasicSR: params", file=sys.stderr)
+                complain("path.param_key_g: not given; params_ema is measured, BasicSR: params")
         if device is None and file.num_gpu == 0:
             device = "cpu"
         if save is None and (file.val.save_img or file.save_img):

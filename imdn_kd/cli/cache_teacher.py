@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from imdn_kd.cli import shared as opt
+from imdn_kd.cli.screen import complain, say
 from imdn_kd.cli.training import check_installed
 
 
@@ -27,21 +27,20 @@ def cache_teacher(
     imdn-kd cache-teacher -opt options/distill/pixelwise.yml
     """
     from imdn_kd.cli.progress import FileProgress
-    from imdn_kd.config.options import read_options
 
     check_installed()
     from imdn_kd.training import run
-    from imdn_kd.training.schema import TrainOptions
+    from imdn_kd.training.setup.read_file import read_train_options
 
     opt.import_own(imports)
-    content = read_options(options, TrainOptions, overrides or ())
+    content = read_train_options(options, overrides or ())
     setup = run.check(content)
     try:
         with FileProgress() as progress:
             run.check_teacher_quality(content, setup)
             run.fill_teacher_cache(content, setup, progress.at)
     except KeyboardInterrupt as error:
-        print("imdn-kd: stopped; the same command resumes", file=sys.stderr)
+        complain("stopped; the same command resumes")
         raise typer.Exit(130) from error
     assert setup.cache is not None  # noqa: S101 - otherwise it would have been refused
-    print(f"{content.datasets.train.dataroot}: has {setup.cache.key}")
+    say(f"{content.datasets.train.dataroot}: has {setup.cache.key}")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from imdn_kd.cli.screen import complain, say
 from imdn_kd.errors import InputError
 
 if TYPE_CHECKING:
@@ -73,8 +73,11 @@ def prepare(
     imdn-kd prepare div2k --from downloads --exclude-like datasets/Set14
     """
     from imdn_kd.cli.progress import DownloadProgress, FileProgress
+    from imdn_kd.data.base import exact_scale
     from imdn_kd.data.preparation.job import open_source, write_dataset
 
+    for each in scale or []:
+        exact_scale(each)  # told by the name of the option, not by that of an option file
     flags = {
         "places": places,
         "scale": scale,
@@ -100,7 +103,7 @@ def prepare(
                 )
             reports.append(report)
         except KeyboardInterrupt:
-            print("imdn-kd: stopped; the same command resumes", file=sys.stderr)
+            complain("stopped; the same command resumes")
             raise typer.Exit(130) from None
     if as_json:
         print(json.dumps([{**dataclasses.asdict(each), "path": str(each.path)} for each in reports], indent=2))
@@ -109,7 +112,7 @@ def prepare(
             _show(report)
     bad = [reason for report in reports for reason in report.bad.values()]
     for line in [*(report.warning for report in reports if report.warning), *bad]:
-        print(f"imdn-kd: {line}", file=sys.stderr)
+        complain(line)
     if bad:
         raise typer.Exit(1)
 
@@ -163,17 +166,17 @@ def _by_scale(places: Sequence[str]) -> dict[float, str]:
 def _show(report: PrepareReport) -> None:
     total = sum(report.bytes.values())
     planes = ", ".join(f"{plane} {_amount(size)}" for plane, size in report.bytes.items())
-    print(f"{report.path}: {report.images} images, {_amount(total)} of pixels ({planes})")
+    say(f"{report.path}: {report.images} images, {_amount(total)} of pixels ({planes})")
     if not report.fresh:
         print("  exists already, with the same images and options")
     for names, kind in ((names, f"converted: {kind}") for kind, names in report.converted.items()):
-        print(f"  {len(names)} {kind}: {_some(names)}")
+        say(f"  {len(names)} {kind}: {_some(names)}")
     if report.excluded:
         print(f"  {len(report.excluded)} excluded, similar to an image of a benchmark:")
         for reason in report.excluded.values():
-            print(f"    {reason}")
+            say(f"    {reason}")
     if report.bad:
-        print(f"  {len(report.bad)} left out, unusable: {_some(list(report.bad))}")
+        say(f"  {len(report.bad)} left out, unusable: {_some(list(report.bad))}")
     if report.ignored:
         print(f"  {report.ignored} files ignored, no images")
 

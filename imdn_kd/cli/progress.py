@@ -19,6 +19,8 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from imdn_kd.utils.text import PrintableFormatter
+
 
 class FileProgress:
     """Shown on a terminal only; messages of the package appear above the bar.
@@ -37,9 +39,10 @@ class FileProgress:
 
     def __enter__(self) -> FileProgress:
         self._handler: logging.Handler = logging.StreamHandler()
-        self._handler.setFormatter(logging.Formatter("imdn-kd: %(message)s"))
+        self._handler.setFormatter(PrintableFormatter("imdn-kd: %(message)s"))
         if self._console.is_terminal:
             self._handler = RichHandler(console=self._console, show_time=False, show_path=False)
+            self._handler.setFormatter(PrintableFormatter())
         logging.getLogger("imdn_kd").addHandler(self._handler)
         self._bar.start()
         return self
@@ -109,6 +112,7 @@ class TrainProgress:
             if self._console.is_terminal
             else logging.StreamHandler()
         )
+        self._handler.setFormatter(PrintableFormatter())
         self._handler.setLevel(logging.INFO if self._shown else logging.ERROR)
         self._package = logging.getLogger("imdn_kd")
         self._level = self._package.level

@@ -24,13 +24,12 @@ def taps(
 
     imdn-kd taps -opt options/distill/statistics.yml
     """
-    from imdn_kd.config.options import read_options
     from imdn_kd.evaluation.features import report_features
 
     check_installed()
-    from imdn_kd.training.schema import TrainOptions
     from imdn_kd.training.setup.open_inputs import open_networks
+    from imdn_kd.training.setup.read_file import read_train_options
 
     opt.import_own(imports)
-    student, teachers = open_networks(read_options(options, TrainOptions, overrides or ()))
+    student, teachers = open_networks(read_train_options(options, overrides or ()))
     report_features(student, teachers).show(as_json=as_json)

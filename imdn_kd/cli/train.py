@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from imdn_kd.cli import shared as opt
+from imdn_kd.cli.screen import say
 
 if TYPE_CHECKING:
     from imdn_kd.data.base import ImagePairs
@@ -63,20 +64,19 @@ def train(
     imdn-kd train -opt options/train/imdn_rtc_x2.yml
     """
     from imdn_kd.cli import training
-    from imdn_kd.config.options import read_options
 
     deadline = None if minutes is None else training.deadline_in(minutes)
     training.check_installed()
     from imdn_kd.training import distributed as launch
     from imdn_kd.training import run
     from imdn_kd.training.run_folder import RunFolder
-    from imdn_kd.training.schema import TrainOptions
+    from imdn_kd.training.setup.read_file import read_train_options
     from imdn_kd.training.setup.resume import open_state
     from imdn_kd.training.timed import next_segment
 
     with launch.processes(launcher.value):
         launch.run_on_all_ranks(lambda: opt.import_own(imports))
-        content = launch.run_on_all_ranks(lambda: read_options(options, TrainOptions, overrides or ()))
+        content = launch.run_on_all_ranks(lambda: read_train_options(options, overrides or ()))
         if imports:  # recorded in the run
             content = content.model_copy(update={"imports": [*(content.imports or []), *imports]})
         if check:
@@ -91,7 +91,7 @@ def train(
             )
             if launch.rank() == 0:
                 shares = run.first_shares(setup)
-                print(*setup.warnings, *([shares] if shares else []), f"{options}: can be trained", sep="\n")
+                say("\n".join([*setup.warnings, *([shares] if shares else []), f"{options}: can be trained"]))
             return
         trained = training.run_training(content, root=root, auto_resume=auto_resume, deadline=deadline, again=_again)
     training.report(trained, _again)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from imdn_kd.cli.screen import complain, say
 from imdn_kd.errors import InputError
+from imdn_kd.utils.extras import how_to_install
 
 if TYPE_CHECKING:
     from imdn_kd.training.schema import TrainOptions
@@ -42,7 +43,7 @@ def check_installed() -> None:
     """Refuse before anything else what needs the extra of training."""
     if importlib.util.find_spec("accelerate") is None:
         raise InputError(
-            "training needs packages that are not installed; pip install 'imdn_kd[train]'", code="train.not-installed"
+            f"training needs packages that are not installed; {how_to_install('train')}", code="train.not-installed"
         )
 
 
@@ -103,11 +104,11 @@ def run_training(
             trainer, result = train_segment(options, deadline, train, root=root, auto_resume=auto_resume)
     except DivergedError as error:
         if main:
-            print(f"imdn-kd: {error}", file=sys.stderr)
+            complain(str(error))
         raise typer.Exit(1) from error
     except TimeUpError as error:
         if main:
-            print(f"time is up before training could begin; resume with: {again()}")
+            say(f"time is up before training could begin; resume with: {again()}")
         raise typer.Exit(0) from error
     return Trained(trainer, result)
 
@@ -129,7 +130,7 @@ def report(trained: Trained, again: Callable[[], str]) -> None:
     if launch.rank() != 0:
         raise typer.Exit(0 if result.signal is None else 128 + result.signal)
     if result.signal is not None:
-        print(f"imdn-kd: stopped at iteration {result.step:,}; resume with: {again()}", file=sys.stderr)
+        complain(f"stopped at iteration {result.step:,}; resume with: {again()}")
         raise typer.Exit(128 + result.signal)
     if result.test:
         scores = report_scores([*result.bicubic, *result.test])
@@ -137,7 +138,7 @@ def report(trained: Trained, again: Callable[[], str]) -> None:
         scores.save(trained.trainer.folder.path / "test.md")
     selection = " and ".join(options.val.selection) if options.val else ""
     for metric, best in result.best.items():
-        print(f"best {metric} on {selection}: {best['value']:.4f} at iteration {best['step']:,}")
-    print(f"trained for {result.step:,} iterations: {result.model}")
+        say(f"best {metric} on {selection}: {best['value']:.4f} at iteration {best['step']:,}")
+    say(f"trained for {result.step:,} iterations: {result.model}")
     for line in result.below_bicubic:
-        print(f"imdn-kd: {line}; train for longer, and see the notes at the head of the log", file=sys.stderr)
+        complain(f"{line}; train for longer, and see the notes at the head of the log")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from imdn_kd.cli import shared as opt
+from imdn_kd.cli.screen import complain
 
 
 def upscale(
@@ -60,7 +61,6 @@ def upscale(
     A file that cannot be enlarged is reported at the end and does not stop the rest; the exit code is then 1.
     """
     import json
-    import sys
     from collections import Counter
 
     from imdn_kd.cli.progress import FileProgress
@@ -128,12 +128,12 @@ def upscale(
         print(", ".join(f"{count} {status}" for status, count in counts.items()))
     for result in results:
         if result.left_out:
-            print(f"imdn-kd: {result.job.target}: does not hold {', '.join(result.left_out)}", file=sys.stderr)
+            complain(f"{result.job.target}: does not hold {', '.join(result.left_out)}")
     for result in failed:
-        print(f"imdn-kd: {result.reason}", file=sys.stderr)
+        complain(result.reason)
     if stopped:
         left = len(jobs) - len(results)
-        print(f"imdn-kd: stopped, {left} of {len(jobs)} images left; go on with --skip-existing", file=sys.stderr)
+        complain(f"stopped, {left} of {len(jobs)} images left; go on with --skip-existing")
         raise typer.Exit(130)
     if failed:
         raise typer.Exit(1)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from imdn_kd.cli.screen import complain, say
 
 
 def verify(
@@ -25,9 +26,9 @@ def verify(
         with FileProgress(total) as progress:
             problems = list(store.verify(progress.at))
         for problem in problems:
-            print(f"imdn-kd: {problem}; prepare the store again with --overwrite", file=sys.stderr)
+            complain(f"{problem}; prepare the store again with --overwrite")
         found += len(problems)
         if not problems:
-            print(f"{store.path}: {len(store)} images in {len(store.planes)} planes, all intact")
+            say(f"{store.path}: {len(store)} images in {len(store.planes)} planes, all intact")
     if found:
         raise typer.Exit(1)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from imdn_kd.cli.screen import say
+
 if TYPE_CHECKING:
     from imdn_kd.evaluation.tables import Report
     from imdn_kd.training.schema import TrainOptions
@@ -157,7 +159,7 @@ def _publish(content: TrainOptions, path: Path, root: Path, to: Path | None, not
     report_scores(made.scores).show(as_json=False)
     before = "" if made.before is None else f", the student that was there {made.before:.3f}"
     figures = f"the run has {made.psnr:.3f} dB on {made.data}{before}"
-    print(f"{made.path}: {'published' if made.replaced else 'kept'}; {figures}")
+    say(f"{made.path}: {'published' if made.replaced else 'kept'}; {figures}")
 
 
 def _listed() -> Report:

@@ -118,7 +118,7 @@ def _with_hints(schema: type[Options], error: ValidationError) -> list[InitError
             told.append(_unknown(place[0], hints[place], each["input"]))
         elif kind != "missing" or place not in misspelt:
             # The message is not the template, in which pydantic would fill in what is between braces.
-            context = {"said": each["msg"], **{key: each["ctx"][key] for key in {"error"} & each.get("ctx", {}).keys()}}
+            context = {**each.get("ctx", {}), "said": each["msg"]}
             described = PydanticCustomError(cast(Any, kind), "{said}", context)
             told.append(InitErrorDetails(type=described, loc=place, input=each["input"]))
     return told

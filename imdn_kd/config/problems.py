@@ -69,18 +69,47 @@ def _sorted_out(content: Any, found: list[tuple[Any, Any]], keys: tuple[Any, ...
 
 
 _WORDS = {
-    "model_type": "is to be a section of options",
-    "model_attributes_type": "is to be a section of options",
-    "dict_type": "is to be a section of options",
+    ("missing",): "is missing",
+    ("model_type", "model_attributes_type", "dict_type", "mapping_type"): "is to be a section of options",
+    ("list_type", "tuple_type"): "is to be a list",
+    ("string_type",): "is to be text",
+    ("bool_type", "bool_parsing"): "is to be true or false",
+    ("int_type", "int_parsing", "int_parsing_size", "int_from_float"): "is to be a whole number",
+    ("float_type", "float_parsing"): "is to be a number",
+    ("finite_number",): "is to be a finite number",
+    ("greater_than",): "is to be more than {gt}",
+    ("greater_than_equal",): "is to be at least {ge}",
+    ("less_than",): "is to be less than {lt}",
+    ("less_than_equal",): "is to be at most {le}",
+    ("literal_error", "enum"): "is to be {expected}",
+    ("union_tag_invalid",): "is to be one of {expected_tags}",
+    ("too_short",): "has too few entries; give at least {min_length}",
+    ("too_long",): "has too many entries; give at most {max_length}",
+    ("string_too_short",): "is too short; give at least {min_length} characters",
+    ("string_too_long",): "is too long; give at most {max_length} characters",
+    ("invalid_key",): "has keys that are no names",
 }
-"""What pydantic says in terms of classes, in those of a file, by the type of the error."""
+"""What is said of an error instead of pydantic's message, by its type; braces hold what pydantic knows of it."""
+
+_SAID = {kind: words for kinds, words in _WORDS.items() for kind in kinds}
+
+
+def in_words(error: Any) -> str:  # noqa: ANN401 - a private type of pydantic
+    """Return what is wrong, in the terms of an option file, of one of `ValidationError.errors()`."""
+    words = _SAID.get(error["type"])
+    if words is None:
+        return str(error["msg"])
+    return words.format_map({key: _short(value) for key, value in error.get("ctx", {}).items()})
+
+
+def _short(value: object) -> object:
+    """A bound without its decimals, if it has none."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _config_error(keys: tuple[Any, ...], error: Any) -> ConfigError:  # noqa: ANN401 - a private type of pydantic
     kind = error["type"]
-    said = _WORDS.get(kind, error["msg"])
-    if kind == "too_short":
-        said = said.partition(" after validation")[0].replace("Dictionary should have", "needs")
+    said = in_words(error)
     raised = error.get("ctx", {}).get("error")
     if isinstance(raised, InputError):
         return ConfigError(keys, keys, " ".join(str(raised).split()), raised.code)

@@ -24,6 +24,7 @@ from PIL import Image
 from imdn_kd.errors import InputError
 from imdn_kd.image.io import decode_image
 from imdn_kd.image.rgb import RgbImage, rgb_of
+from imdn_kd.utils.extras import how_to_install
 from imdn_kd.utils.files import atomic_path
 from imdn_kd.utils.text import read_text
 
@@ -57,7 +58,8 @@ def import_lmdb() -> ModuleType:
         import lmdb
     except ImportError as error:
         raise InputError(
-            "LMDB folders need the package lmdb; install imdn_kd[train] (or lmdb)", code="lmdb.not-installed"
+            f"LMDB folders need the package lmdb; pip install lmdb, or {how_to_install('train')}",
+            code="lmdb.not-installed",
         ) from error
     module: ModuleType = lmdb
     return module

@@ -14,7 +14,7 @@ from typing import Any
 from imdn_kd import zoo
 from imdn_kd.data.benchmark_sets import ImagePair, ImageSet, find_set
 from imdn_kd.data.layouts.names import DataSource
-from imdn_kd.errors import InputError
+from imdn_kd.errors import InputError, naming
 from imdn_kd.evaluation.metrics import psnr, ssim
 from imdn_kd.evaluation.protocol import PROTOCOLS, Protocol, usual_protocol
 from imdn_kd.image.io import Picture, write_image
@@ -275,12 +275,13 @@ def score(
     by_other: dict[str, list[tuple[float, float]]] = {name: [] for name in alternatives}
     for number, pair in enumerate(images.pairs):
         hr, lr = images.load(pair)
-        if number == 0:
-            # Warm-up: the first run of a network sets things up.
-            model.enlarge(lr[:_WARM_UP_SIDE, :_WARM_UP_SIDE])
-        start = time.perf_counter()
-        sr = model.enlarge(lr)
-        seconds = time.perf_counter() - start
+        with naming(pair.hr):
+            if number == 0:
+                # Warm-up: the first run of a network sets things up.
+                model.enlarge(lr[:_WARM_UP_SIDE, :_WARM_UP_SIDE])
+            start = time.perf_counter()
+            sr = model.enlarge(lr)
+            seconds = time.perf_counter() - start
         if save is not None:
             folder = Path(save) / f"x{model.scale}" / _folder_name(images)
             name = f"{pair.name}_{_file_name(model.name)}.png"

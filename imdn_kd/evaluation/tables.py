@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from imdn_kd.errors import InputError
 from imdn_kd.utils.files import atomic_path, check_folder
+from imdn_kd.utils.text import printable, printable_lines
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -34,7 +35,9 @@ class Table:
         from rich.text import Text
 
         # Text, since a name such as model[1] would be taken for markup otherwise.
-        drawn = RichTable(title=Text(self.title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        drawn = RichTable(
+            title=Text(printable(self.title)), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+        )
         for column in self.columns:
             # Folded where there is no room: an ellipsis would hide digits.
             if column in self.texts:
@@ -42,8 +45,8 @@ class Table:
             else:
                 drawn.add_column(Text(column), justify="right", overflow="fold", min_width=self._width(column))
         for row in self.rows:
-            drawn.add_row(*(Text(cell) for cell in row))
-        return Group(drawn, *(Text(note) for note in self.notes))
+            drawn.add_row(*(Text(printable(cell)) for cell in row))
+        return Group(drawn, *(Text(printable_lines(note)) for note in self.notes))
 
     def _width(self, column: str) -> int:
         """Of the widest cell, and the widest word of the heading."""
@@ -96,7 +99,7 @@ class Report:
             for table in self.tables:
                 console.print(table.rich())
         else:
-            print(self.markdown(), end="")
+            print(printable_lines(self.markdown()), end="")
 
 
 def check_output(path: Path | None) -> None:

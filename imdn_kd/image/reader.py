@@ -113,8 +113,10 @@ def naming_errors(path: Path | str) -> Iterator[None]:
             one_line(f"{path}: may not be read; change its permissions"), code="image.no-permission"
         ) from error
     except Exception as error:  # decoders raise every kind on damaged files
+        # Pillow says with these what is wrong with a file; others tell where a decoder gave up.
+        reason = f" ({error})" if isinstance(error, OSError | SyntaxError) else ""
         raise InputError(
-            one_line(f"{path}: is damaged or cut short ({error}); get a fresh copy"), code="image.damaged"
+            one_line(f"{path}: is damaged or cut short{reason}; get a fresh copy"), code="image.damaged"
         ) from error
 
 

@@ -197,13 +197,11 @@ def _read_pth(path: Path) -> Mapping[Any, Any]:
     except InputError:
         raise
     except Exception as error:  # torch.load has no error type of its own: EOFError, RuntimeError, KeyError, ...
-        if not isinstance(error, pickle.UnpicklingError):
+        if not isinstance(error, pickle.UnpicklingError) or "GLOBAL" not in str(error):
+            # What it says is about its own work, as "pop from empty list".
             raise InputError(
-                f"{path}: not a model file, or a damaged one ({shortened(error)})", code="model.not-a-model-file"
-            ) from error
-        if "GLOBAL" not in str(error):
-            raise InputError(
-                f"{path}: not a model file; give a .safetensors or .pth file", code="model.not-a-model-file"
+                f"{path}: not a model file, or a damaged one; give a .safetensors or .pth file, or get a fresh copy",
+                code="model.not-a-model-file",
             ) from error
         raise InputError(
             f"{path}: holds Python objects, which are not loaded since they could run code; save the state_dict alone",

@@ -23,6 +23,7 @@ from imdn_kd.archs.adopted import MixedPrecision
 from imdn_kd.archs.base import ModelInfo, SRNetwork
 from imdn_kd.archs.probing import measure_info
 from imdn_kd.errors import InputError
+from imdn_kd.utils.extras import how_to_install
 
 _OTHER_WORK = {
     **dict.fromkeys(("BasicVSR", "BasicVSRPlusPlus", "DUF", "EDVR", "IconVSR", "TOFlow"), "is for video"),
@@ -57,7 +58,7 @@ def import_basicsr(name: str) -> ModuleType:
     """
     if importlib.util.find_spec("basicsr") is None:
         raise InputError(
-            "networks of BasicSR need `pip install 'imdn_kd[train]'` (and Python below 3.13)",
+            f"networks of BasicSR need its package (and Python below 3.13); {how_to_install('train')}",
             code="model.needs-basicsr",
         )
     try:

@@ -29,6 +29,7 @@ from imdn_kd.archs.probing import info_of, measure_info
 from imdn_kd.errors import InputError
 from imdn_kd.inference.checkpoint_forms import namings
 from imdn_kd.inference.weights import check_values, read_weights
+from imdn_kd.utils.extras import how_to_install
 from imdn_kd.utils.text import one_line
 
 PREFIX = "spandrel/"
@@ -231,7 +232,8 @@ def _with_buffers_of_dat(path: Path, weights: dict[str, Tensor]) -> dict[str, Te
 def _import_spandrel() -> ModuleType:
     if importlib.util.find_spec("spandrel") is None:
         raise InputError(
-            "networks that spandrel recognises need `pip install 'imdn_kd[train]'`", code="model.needs-spandrel"
+            f"networks that spandrel recognises need its package; {how_to_install('train')}",
+            code="model.needs-spandrel",
         )
     try:
         return importlib.import_module("spandrel")

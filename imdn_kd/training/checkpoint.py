@@ -133,9 +133,7 @@ def load_state(path: Path) -> State:
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such training state", code="state.not-found") from error
     except Exception as error:  # of whatever kind: zipfile and torch.load each have many
-        raise InputError(
-            f"{path}: is damaged ({type(error).__name__}); resume from another state", code="state.damaged"
-        ) from error
+        raise InputError(f"{path}: is damaged; resume from another state", code="state.damaged") from error
     if content is None:
         raise InputError(f"{path}: is damaged ({damaged}); resume from another state", code="state.damaged")
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:

@@ -20,6 +20,7 @@ from imdn_kd.training.references import TeacherScore, beside
 from imdn_kd.training.run_folder import RunFolder
 from imdn_kd.training.schema import LoggerOptions
 from imdn_kd.utils.progress_log import ProgressLog
+from imdn_kd.utils.text import PrintableFormatter
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class TrainLog:
         self._trackers = _trackers(folder.path, name, options, step)
         stamp = time.strftime("%Y%m%d_%H%M%S")
         self._file = logging.FileHandler(folder.path / f"train_{name}_{stamp}.log", encoding="utf-8")
-        self._file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s: %(message)s"))
+        self._file.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s: %(message)s"))
         # The file is to have everything, also where nobody has asked for these messages on the screen.
         self._package = logging.getLogger("imdn_kd")
         self._level = self._package.level

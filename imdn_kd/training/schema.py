@@ -46,9 +46,13 @@ class DatasetsOptions(Options):
             raise _wrong({key: _strange(key) for key in strange}, content)
         return content
 
+    def named(self, phase: Literal["val", "test"]) -> dict[str, DatasetOptions]:
+        """The data sets of a phase by their keys, in the order of the file."""
+        return {key: dataset for key, dataset in self.__pydantic_extra__.items() if key.startswith(phase)}
+
     def measured(self, phase: Literal["val", "test"]) -> list[DatasetOptions]:
         """The data sets of a phase, in the order of the file."""
-        return [dataset for key, dataset in self.__pydantic_extra__.items() if key.startswith(phase)]
+        return [*self.named(phase).values()]
 
 
 def _strange(key: str) -> PydanticCustomError:

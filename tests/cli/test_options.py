@@ -72,7 +72,7 @@ def test_every_problem_of_a_file_is_a_line_of_its_own(capfd, tmp_path, monkeypat
         2,
         "",
         "imdn-kd: mine.yml, line 2: no option is called 'scales'; did you mean 'scale'?\n"
-        "imdn-kd: mine.yml, line 3: manual_seed: Input should be greater than or equal to 0\n",
+        "imdn-kd: mine.yml, line 3: manual_seed: is to be at least 0\n",
     )
 
 

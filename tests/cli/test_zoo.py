@@ -14,6 +14,7 @@ from imdn_kd import zoo
 from imdn_kd.archs import IMDN_RTC
 from imdn_kd.image.io import Picture, write_image
 from imdn_kd.inference.model_file import load_model
+from imdn_kd.utils.extras import how_to_install
 from tests.cli.run import run
 from tests.fake_set import picture
 from tests.training.small_runs import content, make_data, merged, with_validation
@@ -144,4 +145,4 @@ def test_publish_says_what_is_missing(workplace, tmp_path, monkeypatch, capfd):
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "accelerate" else found(name))
     bare = run(capfd, "zoo", "publish", "-opt", "tiny_x2.yml")
-    assert bare.err == "imdn-kd: training needs packages that are not installed; pip install 'imdn_kd[train]'\n"
+    assert bare.err == f"imdn-kd: training needs packages that are not installed; {how_to_install('train')}\n"

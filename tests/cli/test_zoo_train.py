@@ -26,6 +26,7 @@ from imdn_kd.training.run_folder import RunFolder
 from imdn_kd.training.schema import OPEN_END
 from imdn_kd.training.trainer import Trainer
 from imdn_kd.training.update import TrainStep
+from imdn_kd.utils.extras import how_to_install
 from tests.cli.run import run
 from tests.training.small_recipes import RATE, make_photographs, ship, write_recipe
 from tests.training.small_runs import fake_clock, flat, state_file
@@ -277,7 +278,7 @@ def test_what_is_wrong_is_one_line_and_nothing_is_left(place, capfd, monkeypatch
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "accelerate" else found(name))
     bare = run(capfd, *words(place))
-    assert bare.err == "imdn-kd: training needs packages that are not installed; pip install 'imdn_kd[train]'\n"
+    assert bare.err == f"imdn-kd: training needs packages that are not installed; {how_to_install('train')}\n"
 
 
 def test_a_run_is_archived_only_if_another_one_can_begin(place, capfd):

@@ -108,9 +108,9 @@ def test_faults_are_told_where_they_stand(tmp_path):
     with refused("options.wrong-type") as caught:
         read_options(write(tmp_path, own=own, base="steps: x\noptim:\n  type: 3\n  lr: 2\n"), Train)
     assert caught.value.lines == (
-        f"{tmp_path}/own.yml, line 3: optim.lr: Input should be a valid number",
+        f"{tmp_path}/own.yml, line 3: optim.lr: is to be a number",
         f"{tmp_path}/own.yml, line 5: no option is called 'nme'; did you mean 'name'?",
-        f"{tmp_path}/base.yml, line 3: optim.type: Input should be a valid string",
+        f"{tmp_path}/base.yml, line 3: optim.type: is to be text",
     )
 
 

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import math
 import pickle
 import random
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -16,7 +19,7 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from imdn_kd.config.json_schema import descriptions, json_schema
-from imdn_kd.config.options import Integer, Options, check_options, read_options
+from imdn_kd.config.options import Integer, Options, check_options, merged_options, read_options
 from imdn_kd.config.reference import reference
 from imdn_kd.config.yaml import Document
 from imdn_kd.data.preparation.schema import PrepareOptions
@@ -235,14 +238,14 @@ def test_counts(tmp_path, text):
 
 @pytest.mark.parametrize("text", ["5.5", "true", "'5'", "1e400", ".nan", "[5]", "~"])
 def test_no_counts(tmp_path, text):
-    assert problems(tmp_path, f"name: a\nscale: {text}\n") == ["line 2: scale: Input should be a valid integer"]
+    assert problems(tmp_path, f"name: a\nscale: {text}\n") == ["line 2: scale: is to be a whole number"]
 
 
 def test_limits_of_counts(tmp_path):
     text = "name: a\nscale: 1e0\nsteps: 0.0\n"
     assert problems(tmp_path, text) == [
-        "line 2: scale: Input should be greater than or equal to 2",
-        "line 3: steps: Input should be greater than or equal to 1",
+        "line 2: scale: is to be at least 2",
+        "line 3: steps: is to be at least 1",
     ]
 
 
@@ -270,31 +273,31 @@ mode: fastt
 
 def test_every_problem_is_told_by_line(tmp_path):
     assert problems(tmp_path, EVERYTHING) == [
-        "line 1: name: Input should be a valid string",
+        "line 1: name: is to be text",
         "line 2: no option is called 'scael'; did you mean 'scale'?",
         "line 4: optim: no option is called 'lrr'; did you mean 'lr'?",
-        "line 6: optim.betas.1: Input should be a valid number",
-        "line 10: stages.1.lr: Input should be a valid number",
+        "line 6: optim.betas.1: is to be a number",
+        "line 10: stages.1.lr: is to be a number",
         "line 11: stages.1: no option is called 'momentum'; known: type, lr",
-        "line 12: stages.2.lr: Field required",
+        "line 12: stages.2.lr: is missing",
         "line 13: 'low' is given twice; keep one",
-        "line 13: limits.low: Input should be a valid integer",
+        "line 13: limits.low: is to be a whole number",
         "line 15: 'share' is given twice; keep one",
-        "line 15: share: Input should be less than 1",
-        "line 16: mode: Input should be 'fast' or 'slow'",
+        "line 15: share: is to be less than 1",
+        "line 16: mode: is to be 'fast' or 'slow'",
     ]
 
 
 # One line each, a mistake and what is said about it. The comments keep the right ones apart.
 MISTAKES = {
-    "scale: 2": ("scale: two", "scale: Input should be a valid integer"),
+    "scale: 2": ("scale: two", "scale: is to be a whole number"),
     "steps: 3": ("stepps: 3", "no option is called 'stepps'; did you mean 'steps'?"),
-    "  lr: 1e-4": ("  lr: -1", "optim.lr: Input should be greater than 0"),
-    "- {type: sgd, lr: 1}": ("- {type: sgd}", "stages.0.lr: Field required"),
-    "- {type: sgd, lr: 2}": ("- {type: adam, lr: 2}", "stages.1.type: Input should be 'sgd'"),
-    "  low: 1": ("  low: ~", "limits.low: Input should be a valid integer"),
-    "  type: imdn": ("  type: 3", "network.type: Input should be a valid string"),
-    "share: 0.5": ("share: [1]", "share: Input should be a valid number"),
+    "  lr: 1e-4": ("  lr: -1", "optim.lr: is to be more than 0"),
+    "- {type: sgd, lr: 1}": ("- {type: sgd}", "stages.0.lr: is missing"),
+    "- {type: sgd, lr: 2}": ("- {type: adam, lr: 2}", "stages.1.type: is to be 'sgd'"),
+    "  low: 1": ("  low: ~", "limits.low: is to be a whole number"),
+    "  type: imdn": ("  type: 3", "network.type: is to be text"),
+    "share: 0.5": ("share: [1]", "share: is to be a number"),
     "lambda: 2": ("lambda_: 2", "no option is called 'lambda_'; did you mean 'lambda'?"),
 }
 GOOD = """\
@@ -342,7 +345,7 @@ def test_a_misspelt_key_is_one_mistake(tmp_path):
         f"line 1: no option is called 'factor'; did you mean 'scale', which is missing? {known}"
     ]
     assert problems(tmp_path, "factor: 3\nzzz: 4\nname: a\n") == [
-        "line 1: scale: Field required",
+        "line 1: scale: is missing",
         f"line 1: no option is called 'factor'; {known}",
         f"line 2: no option is called 'zzz'; {known}",
     ]
@@ -356,16 +359,16 @@ def test_keys_of_any_kind_are_named(tmp_path, key):
 
 
 def test_sections_that_are_open_take_other_keys_and_still_check_their_own(tmp_path):
-    assert problems(tmp_path, "name: a\nscale: 2\nnetwork: {typ: imdn}\n") == ["line 3: network.type: Field required"]
+    assert problems(tmp_path, "name: a\nscale: 2\nnetwork: {typ: imdn}\n") == ["line 3: network.type: is missing"]
 
 
 @pytest.mark.parametrize(
     ("mode", "said"),
     [
-        ("[{type: sgd}, {type: adam, lr: x}]", ["mode.0.lr: Field required", "mode.1.lr: Input should be a valid num"]),
+        ("[{type: sgd}, {type: adam, lr: x}]", ["mode.0.lr: is missing", "mode.1.lr: is to be a number"]),
         ("[{type: sgd, lrr: 1}]", ["mode.0: no option is called 'lrr'; did you mean 'lr'?"]),
-        ("[{type: sdg}]", ["mode.0: Input tag 'sdg' found using 'type' does not match any"]),
-        ("5", ["mode: Input should be 'fast' or 'slow'"]),
+        ("[{type: sdg}]", ["mode.0: is to be one of 'sgd', 'adam'"]),
+        ("5", ["mode: is to be 'fast' or 'slow'"]),
     ],
 )
 def test_of_several_kinds_the_one_that_fits_furthest_is_told(tmp_path, mode, said):
@@ -376,22 +379,20 @@ def test_of_several_kinds_the_one_that_fits_furthest_is_told(tmp_path, mode, sai
 
 def test_what_sections_have_to_agree_on_is_told_when_they_are_right(tmp_path):
     assert problems(tmp_path, "name: all\nscale: 2\nsteps: 3\n") == ["line 1: name is all, so steps has to be"]
-    assert problems(tmp_path, "name: all\nscale: 1\nsteps: 3\n") == [
-        "line 2: scale: Input should be greater than or equal to 2"
-    ]
+    assert problems(tmp_path, "name: all\nscale: 1\nsteps: 3\n") == ["line 2: scale: is to be at least 2"]
 
 
 def test_lines_of_what_is_merged(tmp_path):
     text = "name: a\nscale: 2\nnetwork:\n  type: x\n  base: &base\n    type: sgd\n    lr: x\noptim:\n  <<: *base\n"
-    assert problems(tmp_path, text) == ["line 7: optim.lr: Input should be a valid number"]
+    assert problems(tmp_path, text) == ["line 7: optim.lr: is to be a number"]
 
 
 def test_options_from_elsewhere_are_a_line_each_as_well():
     with refused("options.out-of-range") as caught:
         check_options({"name": "", "scale": 1}, Run, "here")
     assert caught.value.lines == (
-        "here: name: String should have at least 1 character",
-        "here: scale: Input should be greater than or equal to 2",
+        "here: name: is too short; give at least 1 characters",
+        "here: scale: is to be at least 2",
     )
 
 
@@ -449,9 +450,9 @@ def test_keys_of_other_projects_are_answered_with_where_they_live_here(tmp_path)
     assert problems(tmp_path, text, schema=Foreign) == [
         "line 1: no option is called 'pretrain'; give weights",
         "line 4: inner: no option is called 'pretrain'; give weights",
-        "line 5: weights: Input should be a valid string",
+        "line 5: weights: is to be text",
     ]
-    assert problems(tmp_path, "pretrain: a\n", schema=Foreign)[0] == "line 1: weights: Field required"
+    assert problems(tmp_path, "pretrain: a\n", schema=Foreign)[0] == "line 1: weights: is missing"
 
 
 def test_harmless_keys_of_other_projects_are_accepted_and_told(tmp_path):
@@ -512,13 +513,13 @@ def test_what_is_shared_in_the_file_is_changed_in_one_place_only(tmp_path):
         ("stages.2.lr=1", "--set stages.2.lr: stages is a list with items 0 to 1; give the number of one"),
         ("stages.lr=1", "--set stages.lr: stages is a list with items 0 to 1; give the number of one"),
         ("stages.-1.lr=1", "--set stages.-1.lr: stages is a list with items 0 to 1; give the number of one"),
-        ("scale=x", "--set scale: Input should be a valid integer"),
+        ("scale=x", "--set scale: is to be a whole number"),
         ("scael=3", "--set scael: no option is called 'scael'; did you mean 'scale'?"),
         ("optim.lrr=3", "--set optim.lrr: no option is called 'lrr'; did you mean 'lr'?"),
-        ("optim={type: sgd, lr: x}", "--set optim: optim.lr: Input should be a valid number"),
-        ("optim={type: sgd}", "--set optim: optim.lr: Field required"),
-        ("stages={-1: 3}", "--set stages: Input should be a valid list"),
-        ("stages=[{type: sgd, lr: 1}, {}, {}]", "--set stages: stages.1.type: Field required"),
+        ("optim={type: sgd, lr: x}", "--set optim: optim.lr: is to be a number"),
+        ("optim={type: sgd}", "--set optim: optim.lr: is missing"),
+        ("stages={-1: 3}", "--set stages: is to be a list"),
+        ("stages=[{type: sgd, lr: 1}, {}, {}]", "--set stages: stages.1.type: is missing"),
         ("lambda.x=1", "--set lambda.x: lambda is no section, but 2; give lambda itself"),
     ],
 )
@@ -528,17 +529,17 @@ def test_mistakes_in_overrides_are_named_by_them(tmp_path, override, said):
 
 def test_what_is_missing_in_a_section_that_an_override_has_made(tmp_path):
     text = "name: a\nscale: 2\n"
-    assert problems(tmp_path, text, "optim.type=sgd") == ["--set optim.type: optim.lr: Field required"]
-    assert problems(tmp_path, text + "optim: {}\n", "optim.type=sgd") == ["line 3: optim.lr: Field required"]
+    assert problems(tmp_path, text, "optim.type=sgd") == ["--set optim.type: optim.lr: is missing"]
+    assert problems(tmp_path, text + "optim: {}\n", "optim.type=sgd") == ["line 3: optim.lr: is missing"]
 
 
 def test_mistakes_in_file_and_overrides_are_told_together(tmp_path):
     text = GOOD.replace("lambda: 2", "lambda: x").replace("share: 0.5", "share: 5")
     assert problems(tmp_path, text, "share=0.5", "steps", "scale=1", "name.x=1") == [
-        "line 16: lambda: Input should be a valid number",
+        "line 16: lambda: is to be a number",
         "--set steps: has no value; write KEY=VALUE, as in train.optim_g.lr=1e-4",
         "--set name.x: name is no section, but 'a'; give name itself",
-        "--set scale: Input should be greater than or equal to 2",
+        "--set scale: is to be at least 2",
     ]
     assert problems(tmp_path, "a: [", "steps")[1:] == [
         "--set steps: has no value; write KEY=VALUE, as in train.optim_g.lr=1e-4"
@@ -682,3 +683,51 @@ A network; its own options go along.
 
 def test_reference():
     assert reference(Run) == REFERENCE
+
+
+WRONG = (None, True, -7, 2.5, math.nan, math.inf, "", "x", [], ["x"], [[]], {}, {"x": 1}, {3: [1]})
+PYDANTIC = re.compile(r"Input |Field |should|valid |unable|pydantic|validation|Extra |Dictionary|\bstr\b|\bint\b|\{")
+
+
+def leaves(value: Any, keys: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The keys of every section, list and value."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in inside:
+        yield (*keys, key)
+        yield from leaves(each, (*keys, key))
+
+
+def with_value(content: Any, keys: tuple[Any, ...], value: Any) -> Any:
+    if not keys:
+        return value
+    changed = copy.copy(content)
+    changed[keys[0]] = with_value(content[keys[0]], keys[1:], value)
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("file", "schema"),
+    [
+        ("train/imdn_x4.yml", "imdn_kd.training.schema.TrainOptions"),
+        ("distill/holistic.yml", "imdn_kd.training.schema.TrainOptions"),
+        ("test/benchmark_x2.yml", "imdn_kd.evaluation.schema.BenchmarkOptions"),
+        ("prepare/restoration.yml", "imdn_kd.data.preparation.schema.PrepareOptions"),
+    ],
+)
+def test_whatever_is_wrong_is_told_in_the_words_of_option_files(file, schema):
+    module, _, name = schema.rpartition(".")
+    options = getattr(importlib.import_module(module), name)
+    content = merged_options(Path(__file__).parents[2] / "options" / file)
+    check_options(content, options, "here")
+    told = 0
+    for keys in leaves(content):
+        for value in WRONG:
+            try:
+                check_options(with_value(content, keys, value), options, "here")
+            except InputError as error:
+                told += 1
+                for line in error.lines:
+                    said = line.removeprefix("here: ")
+                    assert not PYDANTIC.search(said), (keys, value, line)
+                    assert "\n" not in said
+    assert told > 100

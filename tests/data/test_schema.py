@@ -98,7 +98,7 @@ def test_options_reach_the_patches():
         ({"options": {"count": 3}}, "options is for data sets of your own"),
         ({"gt_sise": 3}, "did you mean 'gt_size'?"),
         ({"gt_size": 0}, "gt_size"),
-        ({"gt_size": "none"}, "gt_size: Field required"),
+        ({"gt_size": "none"}, "gt_size: is missing"),
         ({"io_backend": {"type": "memcached"}}, "'disk' or 'lmdb'"),
         ({"use_hflip": "yes"}, "use_hflip"),
     ],

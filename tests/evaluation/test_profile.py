@@ -9,7 +9,6 @@ import torch
 from rich.console import Console
 
 from imdn_kd.archs.imdn import IMDN, IMDN_RTC
-from imdn_kd.errors import InputError
 from imdn_kd.evaluation.profile import Timing, build_arch, count, profile
 from imdn_kd.evaluation.report import report_profiles
 from imdn_kd.registry import ARCHS
@@ -155,7 +154,7 @@ def test_errors(call, code):
 
 
 def test_unknown_architecture():
-    with pytest.raises(InputError, match="did you mean 'imdn'"):
+    with refused("registry.unknown-name"):
         build_arch("imdm")
 
 

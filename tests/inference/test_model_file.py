@@ -12,6 +12,7 @@ from imdn_kd.archs.wrapping import wrap
 from imdn_kd.errors import InputError
 from imdn_kd.inference.model_file import ModelFile, load_model, save_model
 from imdn_kd.registry import ARCHS
+from imdn_kd.utils.extras import how_to_install
 from tests.basicsr_compat import needs_basicsr
 from tests.official import FILES, FOLDER, official
 from tests.refused import refused
@@ -257,7 +258,7 @@ def test_a_file_of_a_network_that_needs_basicsr_says_so_without_it(tmp_path, mon
     path = tmp_path / "model.safetensors"
     save_file({"a": torch.zeros(1)}, path, metadata={"architecture": '{"type": "EDSR"}'})
     monkeypatch.setitem(sys.modules, "basicsr", None)
-    advice = "pip install 'imdn_kd[train]'", "Python below 3.13"
+    advice = how_to_install("train"), "Python below 3.13"
     fails(path, "registry.unknown-name", "no network is called 'EDSR'", *advice)
 
 

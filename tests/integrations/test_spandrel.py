@@ -17,6 +17,7 @@ from imdn_kd.inference.upscaler import Upscaler
 from imdn_kd.integrations import spandrel as ours
 from imdn_kd.integrations.spandrel import load_spandrel
 from imdn_kd.registry import ARCHS
+from imdn_kd.utils.extras import how_to_install
 from tests.refused import refused
 from tests.shared_data import SHARED, needs_shared, set5_pairs
 
@@ -265,9 +266,7 @@ def test_what_cannot_be_built_by_type_is_refused(spec, code):
 
 def test_without_spandrel_there_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr(ours.importlib.util, "find_spec", lambda name: None)
-    assert "pip install 'imdn_kd[train]'" in message_of(
-        lambda: load_spandrel(tmp_path / "a.pth"), "model.needs-spandrel"
-    )
+    assert how_to_install("train") in message_of(lambda: load_spandrel(tmp_path / "a.pth"), "model.needs-spandrel")
 
 
 def test_a_broken_spandrel_is_one_line(monkeypatch, tmp_path):

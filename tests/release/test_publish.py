@@ -16,7 +16,6 @@ from safetensors import safe_open
 from imdn_kd import zoo
 from imdn_kd.config.options import read_options
 from imdn_kd.data.store import Store
-from imdn_kd.errors import InputError
 from imdn_kd.evaluation.benchmark import benchmark, open_upsamplers
 from imdn_kd.evaluation.protocol import Protocol
 from imdn_kd.image.io import Picture, write_image
@@ -386,28 +385,28 @@ def of_other_set(place):
 
 
 @pytest.mark.parametrize(
-    ("prepare", "overrides", "message"),
+    ("prepare", "overrides", "code"),
     [
-        (None, ["name=absent"], r"runs/absent: there is no such run; train it first: imdn-kd train -opt FILE"),
-        (without("training_states"), [], r"training_states: has no training states"),
-        (without("models"), [], r"net_g_best_psnr.safetensors: no weights were selected .* give val.select_on"),
-        (replaced_by("run.json", "[]"), [], r"run.json or metrics.jsonl is damaged"),
-        (replaced_by("metrics.jsonl", "{]\n"), [], r"run.json or metrics.jsonl is damaged"),
-        (None, ["scale=4", "network_g.upscale=4"], r"was trained for x2, but scale is 4"),
-        (None, ["datasets.val.name=b", "val.select_on=b"], r"datasets.val: has no held_out"),
-        (None, ["datasets.test.dataroot_gt=held_out"], r"held_out is a data set that results are reported on"),
-        (None, ["datasets.test.dataroot_gt=nowhere"], r"nowhere: no such folder"),
-        (foreign_model, [], r"foreign.safetensors: is no student of imdn-kd zoo publish"),
-        (blocked, [], r"zoo: cannot write there; choose another output folder"),
-        (of_other_set, [], r"was selected on kodak24, the run held_out, .* move that file away"),
-        (of_other_images, [], r"number of images of 24, the run 2"),
+        (None, ["name=absent"], "run.not-found"),
+        (without("training_states"), [], "state.not-found"),
+        (without("models"), [], "run.no-selection"),
+        (replaced_by("run.json", "[]"), [], "run.damaged"),
+        (replaced_by("metrics.jsonl", "{]\n"), [], "run.damaged"),
+        (None, ["scale=4", "network_g.upscale=4"], "model.scale-mismatch"),
+        (None, ["datasets.val.name=b", "val.select_on=b"], "zoo.no-selection-set"),
+        (None, ["datasets.test.dataroot_gt=held_out"], "train.select-on-benchmark"),
+        (None, ["datasets.test.dataroot_gt=nowhere"], "data.not-found"),
+        (foreign_model, [], "zoo.not-a-student"),
+        (blocked, [], "file.cannot-write"),
+        (of_other_set, [], "zoo.not-comparable"),
+        (of_other_images, [], "zoo.not-comparable"),
     ],
 )
-def test_what_cannot_be_published_is_said(place, prepare, overrides, message):
+def test_what_cannot_be_published_is_said(place, prepare, overrides, code):
     if prepare is not None:
         prepare(place)
     before = contents(place / "zoo")
-    with pytest.raises(InputError, match=message) as caught:
+    with refused(code) as caught:
         go(place, *overrides)
     assert len(caught.value.lines) == 1
     assert contents(place / "zoo") == before

@@ -90,7 +90,7 @@ IN_SCHEMA = {
         train(totl_iter=2, total_iter=None),
         "train: no option is called 'totl_iter'; did you mean 'total_iter'?",
     ),
-    "optimiser": (train(optim_g={"lr": None, "lrr": 1e-4}), "train.optim_g.lr: Field required"),
+    "optimiser": (train(optim_g={"lr": None, "lrr": 1e-4}), "train.optim_g.lr: is missing"),
     "scheduler": (train(scheduler={"gama": 0.5}), "train.scheduler: no option is called 'gama'; did you mean 'gamma'?"),
     "train set": (
         cut(gt_sise=32, gt_size=None),
@@ -119,72 +119,72 @@ IN_SCHEMA = {
     ),
     "loss": (train(perceptual_opt={"type": "x"}), "train: no option is called 'perceptual_opt'"),
     # Missing ones.
-    "no name": ({"name": None}, "name: Field required"),
-    "no network": ({"network_g": None}, "network_g: Field required"),
-    "no type": ({"network_g": {"type": None}}, "network_g.type: Field required"),
-    "no train": ({"train": None}, "train: Field required"),
-    "no optimiser": (train(optim_g=None), "train.optim_g: Field required"),
+    "no name": ({"name": None}, "name: is missing"),
+    "no network": ({"network_g": None}, "network_g: is missing"),
+    "no type": ({"network_g": {"type": None}}, "network_g.type: is missing"),
+    "no train": ({"train": None}, "train: is missing"),
+    "no optimiser": (train(optim_g=None), "train.optim_g: is missing"),
     "no loss": (train(pixel_opt=None), "train: there is no loss; give pixel_opt"),
     "no data": (cut(dataroot=None), "datasets.train: StoreDataset needs dataroot"),
     "no partners": (folders(dataroot_lq=None), "datasets.train: PairedImageDataset needs dataroot_lq"),
-    "no kind of data": (cut(type=None), "datasets.train.type: Field required"),
-    "no batch": (cut(batch_size_per_gpu=None), "datasets.train.batch_size_per_gpu: Field required"),
-    "no val_freq": ({"val": {"val_freq": None}}, "val.val_freq: Field required"),
-    "no name of a set": (val_set(name=None), "datasets.val.name: Field required"),
+    "no kind of data": (cut(type=None), "datasets.train.type: is missing"),
+    "no batch": (cut(batch_size_per_gpu=None), "datasets.train.batch_size_per_gpu: is missing"),
+    "no val_freq": ({"val": {"val_freq": None}}, "val.val_freq: is missing"),
+    "no name of a set": (val_set(name=None), "datasets.val.name: is missing"),
     # Wrong kinds and ranges.
-    "scale text": ({"scale": "two"}, "scale: Input should be a valid integer"),
-    "scale 2.5": ({"scale": 2.5}, "scale: Input should be a valid integer"),
-    "scale 0": ({"scale": 0}, "scale: Input should be greater than or equal to 1"),
-    "true": (train(total_iter=True), "train.total_iter: Input should be a valid integer"),
-    "total 0": (train(total_iter=0), "train.total_iter: Input should be greater than or equal to 1"),
-    "lr text": (train(optim_g={"lr": "fast"}), "train.optim_g.lr: Input should be a valid number"),
-    "lr list": (train(optim_g={"lr": [1e-4]}), "train.optim_g.lr: Input should be a valid number"),
-    "lr 0": (train(optim_g={"lr": 0}), "train.optim_g.lr: Input should be greater than 0"),
-    "lr negative": (train(optim_g={"lr": -1e-4}), "train.optim_g.lr: Input should be greater than 0"),
-    "lr NaN": (train(optim_g={"lr": float("nan")}), "train.optim_g.lr: Input should be a finite number"),
-    "lr infinite": (train(optim_g={"lr": float("inf")}), "train.optim_g.lr: Input should be a finite number"),
+    "scale text": ({"scale": "two"}, "scale: is to be a whole number"),
+    "scale 2.5": ({"scale": 2.5}, "scale: is to be a whole number"),
+    "scale 0": ({"scale": 0}, "scale: is to be at least 1"),
+    "true": (train(total_iter=True), "train.total_iter: is to be a whole number"),
+    "total 0": (train(total_iter=0), "train.total_iter: is to be at least 1"),
+    "lr text": (train(optim_g={"lr": "fast"}), "train.optim_g.lr: is to be a number"),
+    "lr list": (train(optim_g={"lr": [1e-4]}), "train.optim_g.lr: is to be a number"),
+    "lr 0": (train(optim_g={"lr": 0}), "train.optim_g.lr: is to be more than 0"),
+    "lr negative": (train(optim_g={"lr": -1e-4}), "train.optim_g.lr: is to be more than 0"),
+    "lr NaN": (train(optim_g={"lr": float("nan")}), "train.optim_g.lr: is to be a finite number"),
+    "lr infinite": (train(optim_g={"lr": float("inf")}), "train.optim_g.lr: is to be a finite number"),
     "section is text": ({"train": "fast"}, "train: is to be a section of options"),
     "section is list": ({"datasets": ["a"]}, "datasets: is to be a section of options"),
     "milestones text": (
         train(scheduler={"milestones": ["x"]}),
-        "train.scheduler.milestones.0: Input should be a valid int",
+        "train.scheduler.milestones.0: is to be a whole number",
     ),
     "milestones number": (
         train(scheduler={"milestones": 5}),
-        "train.scheduler.milestones: Input should be a valid list",
+        "train.scheduler.milestones: is to be a list",
     ),
-    "gamma 0": (train(scheduler={"gamma": 0}), "train.scheduler.gamma: Input should be greater than 0"),
+    "gamma 0": (train(scheduler={"gamma": 0}), "train.scheduler.gamma: is to be more than 0"),
     "scheduler unknown": (
         train(scheduler={"type": "StepLR"}),
         "train.scheduler.type: is to be MultiStepLR or MultiStepRestartLR or CosineAnnealingRestartLR or WarmupSt",
     ),
-    "scheduler without type": (train(scheduler={"type": None}), "train.scheduler.type: Field required"),
+    "scheduler without type": (train(scheduler={"type": None}), "train.scheduler.type: is missing"),
     "loss weight 0": (
         train(pixel_opt={"loss_weight": 0}),
-        "train.pixel_opt.loss_weight: Input should be greater than 0",
+        "train.pixel_opt.loss_weight: is to be more than 0",
     ),
-    "sum": (train(pixel_opt={"reduction": "sum"}), "train.pixel_opt.reduction: Input should be 'mean'"),
-    "ema 1": (train(ema_decay=1), "train.ema_decay: Input should be less than 1"),
-    "precision": (train(precision="fp8"), "train.precision: Input should be 'fp32', 'bf16' or 'fp16'"),
-    "clip 0": (train(grad_clip=0), "train.grad_clip: Input should be greater than 0"),
-    "seed": ({"manual_seed": -1}, "manual_seed: Input should be greater than or equal to 0"),
-    "huge seed": ({"manual_seed": 2**64}, "manual_seed: Input should be less than or equal to 9223372036854775808"),
+    "sum": (train(pixel_opt={"reduction": "sum"}), "train.pixel_opt.reduction: is to be 'mean'"),
+    "ema 1": (train(ema_decay=1), "train.ema_decay: is to be less than 1"),
+    "precision": (train(precision="fp8"), "train.precision: is to be 'fp32', 'bf16' or 'fp16'"),
+    "clip 0": (train(grad_clip=0), "train.grad_clip: is to be more than 0"),
+    "seed": ({"manual_seed": -1}, "manual_seed: is to be at least 0"),
+    "huge seed": ({"manual_seed": 2**64}, "manual_seed: is to be at most 9223372036854775808"),
     "GPUs": ({"num_gpu": -1}, "num_gpu: give the number of GPUs, 0 for the CPU, or auto"),
     "all GPUs": ({"num_gpu": "all"}, "num_gpu: give the number of GPUs, 0 for the CPU, or auto"),
     "infinite GPUs": ({"num_gpu": float("inf")}, "num_gpu: give the number of GPUs, 0 for the CPU, or auto"),
-    "model type": ({"model_type": "SRModle"}, "model_type: Input should be 'SRModel' or 'SwinIRModel'"),
+    "model type": ({"model_type": "SRModle"}, "model_type: is to be 'SRModel' or 'SwinIRModel'"),
     "slash": ({"name": "a/b"}, "name: is to be the name of a folder: no slashes"),
     "empty name": ({"name": ""}, "name: is to be the name of a folder"),
     "dots": ({"name": ".."}, "name: is to be the name of a folder"),
     "long name": ({"name": "a" * 300}, "name: is to be the name of a folder: no slashes, 200 bytes at most"),
-    "name is number": ({"name": 3}, "name: Input should be a valid string"),
+    "name is number": ({"name": 3}, "name: is to be text"),
     "batch 0": (
         cut(batch_size_per_gpu=0),
-        "datasets.train.batch_size_per_gpu: Input should be greater than or equal to 1",
+        "datasets.train.batch_size_per_gpu: is to be at least 1",
     ),
-    "shuffle": (cut(use_shuffle=False), "datasets.train.use_shuffle: Input should be True"),
-    "yes": (cut(use_rot="yes"), "datasets.train.use_rot: Input should be a valid boolean"),
-    "colour": (cut(color="n"), "datasets.train.color: Input should be 'y'"),
+    "shuffle": (cut(use_shuffle=False), "datasets.train.use_shuffle: is to be True"),
+    "yes": (cut(use_rot="yes"), "datasets.train.use_rot: is to be true or false"),
+    "colour": (cut(color="n"), "datasets.train.color: is to be 'y'"),
     "stages": (
         cut(gt_sizes=[16, 32], mini_batch_sizes=[2], iters=[4, 4]),
         "datasets.train: gt_sizes, mini_batch_sizes and iters must be of one length",
@@ -196,9 +196,9 @@ IN_SCHEMA = {
     ),
     "metric unknown": (
         {"val": {"metrics": {"mse": {"type": "calculate_mse", "crop_border": 2}}}},
-        "val.metrics.mse.type: Input should be 'calculate_psnr', 'calculate_ssim', 'calculate_niqe',",
+        "val.metrics.mse.type: is to be 'calculate_psnr', 'calculate_ssim', 'calculate_niqe',",
     ),
-    "key of weights": ({"path": {"param_key_g": 3}}, "path.param_key_g: Input should be a valid string"),
+    "key of weights": ({"path": {"param_key_g": 3}}, "path.param_key_g: is to be text"),
 }
 """Mistakes that can be seen in the file alone: changes, and how the message begins after the name of file and line."""
 
@@ -321,9 +321,17 @@ IN_PLAN = {
         val_set(dataroot_gt="unequal/gt", dataroot_lq="unequal/lq"),
         "datasets.val: unequal/lq/0.png: is 36x32 px, but x2 of 0.png needs 18x16; make it again",
     ),
+    "second test set": (
+        {"datasets": {"test_2": {"name": "a", "dataroot_gt": "nowhere"}}},
+        "datasets.test_2: nowhere: no such folder, nor a data set in datasets",
+    ),
+    "second val set": (
+        {"datasets": {"val_kodak": {"name": "a", "dataroot_gt": "tiny"}}},
+        "datasets.val_kodak: tiny/0.png: 8x8 px are too few to be measured",
+    ),
     "two of a name": (
         {"datasets": {"val_2": {"name": "held_out", "dataroot_gt": "pairs/gt"}}},
-        "datasets.val: 2 data sets are called held_out; give them different names",
+        "datasets.val_2: is called held_out, like datasets.val; give it another name",
     ),
     "select unknown": (
         {"val": {"select_on": "held-out"}},
@@ -505,7 +513,7 @@ OVERRIDES = {
     "train..lr=3": "--set train..lr=: has an empty key; write KEY=VALUE",
     "scale=[": "--set scale: is not plain YAML",
     "scael=2": "--set scael: no option is called 'scael'; did you mean 'scale'?",
-    "train.optim_g.lr=fast": "--set train.optim_g.lr: Input should be a valid number",
+    "train.optim_g.lr=fast": "--set train.optim_g.lr: is to be a number",
     "train.optim_g.lr.x=1": "--set train.optim_g.lr.x: train.optim_g.lr is no section, but 0.002; give train",
     "train.scheduler.milestones.9=4": "--set train.scheduler.milestones.9: train.scheduler.milestones is a list",
     "train.scheduler.type=StepLR": "--set train.scheduler.type: is to be MultiStepLR or MultiStepRestartLR or Cos",
@@ -570,5 +578,20 @@ def test_ten_mistakes_in_what_is_named_are_told_at_once(data, place, capfd):
     options = [line.partition(": ")[0] for line in refused(capfd, place, dump(data, changes))]
     expected = ["network_g", "path.resume_state", "val.select_on"]
     expected += [f"train.{key}" for key in ("optim_g", "scheduler", "pixel_opt", "precision")]
-    expected += ["datasets.train", *["datasets.val"] * 3, "datasets.test"]
+    expected += ["datasets.train", "datasets.val", *["datasets.val_2"] * 2, "datasets.test"]
     assert sorted(options) == sorted(expected)
+
+
+def test_names_that_are_unknown_are_told_with_mistakes_in_the_file(data, place, capfd):
+    (place / "own.py").write_text("from imdn_kd.registry import ARCHS\n\n\n@ARCHS.register\ndef mine(): ...\n")
+    changes = {
+        **{"scael": 2, "imports": ["own.py"], "network_g": {"type": "minne"}, **cut(type="StoreDatset", dataroot=None)},
+        "train": {"pixel_opt": {"type": "L1Los"}, "fft_opt": {"type": "FFTLoss"}, "total_iter": "many"},
+        "network_t": [{"weights": "a.pth", "type": "IMND"}, {"weights": "b.pth"}],
+        "distill": {"objectives": {"l_a": {"type": "L1Lss"}, "l_b": {"type": "UpcyclingTerm"}}},
+    }
+    lines = refused(capfd, place, dump(data, changes))
+    places = [line.partition(": ")[0] for line in lines if not line.startswith(str(place))]
+    assert places == ["network_g", "network_t.0", "datasets.train", "train.pixel_opt", "distill.objectives.l_a"]
+    assert "did you mean 'mine'?" in lines[-5]
+    assert len(lines) == 7

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from imdn_kd.errors import InputError
 from imdn_kd.training.optim import UNFIT, check_optimizer, make_optimizer, optimizers, restore, set_lrs
 from imdn_kd.training.schedule import constant, cosine_restarts, multistep, stable_decay, warm_up
 from tests.basicsr_compat import import_basicsr
@@ -269,35 +268,35 @@ def test_a_network_without_parameters_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "word"),
+    ("name", "options", "code"),
     [
-        ("Adm", {}, "did you mean 'Adam'"),
-        ("adamw", {}, "did you mean 'AdamW'"),
-        ("Lion", {}, "known: Adadelta|known: Adafactor"),
-        ("Muon", {"momentum": 1}, "momentum: 1"),
-        ("Optimizer", {}, "known: "),
-        ("lr_scheduler", {}, "known: "),
-        ("LBFGS", {}, "several times"),
-        ("SparseAdam", {}, "sparse gradients"),
-        ("Adam", {"lrr": 1}, "did you mean 'lr'"),
-        ("Adam", {"wd": 1}, "it takes: lr, betas"),
-        ("Adam", {"params": []}, "no option 'params'"),
-        ("Adam", {"lr": -1}, "lr: -1"),
-        ("Adam", {"lr": "2e-4x"}, "lr: 2e-4x"),
-        ("Adam", {"lr": math.inf}, "infinite"),
-        ("Adam", {"betas": [0.9, 1.5]}, "betas: .0.9, 1.5."),
-        ("Adam", {"betas": 0.9}, "betas: 0.9"),
-        ("Adam", {"weight_decay": math.nan}, "weight_decay: nan"),
-        ("Adam", {"differentiable": True}, "differentiable: True"),
-        ("Adam", {"fused": True, "foreach": True}, "fused: True, foreach: True"),
-        ("SGD", {"lr": 0.1, "nesterov": True}, "requires a momentum"),
+        ("Adm", {}, "optimizer.unknown"),
+        ("adamw", {}, "optimizer.unknown"),
+        ("Lion", {}, "optimizer.unknown"),
+        ("Muon", {"momentum": 1}, "optimizer.bad-value"),
+        ("Optimizer", {}, "optimizer.unknown"),
+        ("lr_scheduler", {}, "optimizer.unknown"),
+        ("LBFGS", {}, "optimizer.unfit"),
+        ("SparseAdam", {}, "optimizer.unfit"),
+        ("Adam", {"lrr": 1}, "optimizer.unknown-option"),
+        ("Adam", {"wd": 1}, "optimizer.unknown-option"),
+        ("Adam", {"params": []}, "optimizer.unknown-option"),
+        ("Adam", {"lr": -1}, "optimizer.bad-value"),
+        ("Adam", {"lr": "2e-4x"}, "optimizer.bad-value"),
+        ("Adam", {"lr": math.inf}, "optimizer.bad-value"),
+        ("Adam", {"betas": [0.9, 1.5]}, "optimizer.bad-value"),
+        ("Adam", {"betas": 0.9}, "optimizer.bad-value"),
+        ("Adam", {"weight_decay": math.nan}, "optimizer.bad-value"),
+        ("Adam", {"differentiable": True}, "optimizer.bad-value"),
+        ("Adam", {"fused": True, "foreach": True}, "optimizer.bad-value"),
+        ("SGD", {"lr": 0.1, "nesterov": True}, "optimizer.bad-value"),
     ],
 )
-def test_optimisers_that_cannot_be_used_are_refused_in_one_line(name, options, word):
-    with pytest.raises(InputError, match=word) as caught:
+def test_optimisers_that_cannot_be_used_are_refused_in_one_line(name, options, code):
+    with refused(code) as caught:
         check_optimizer(name, options)
     assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match=word):
+    with refused(code):
         make_optimizer(parameters(), name, **options)
 
 

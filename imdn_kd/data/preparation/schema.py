@@ -22,7 +22,8 @@ def _check_scale(scale: float) -> float:
     try:
         exact_scale(scale)
     except InputError as error:
-        raise PydanticCustomError("scale", str(error)) from error
+        message = "give a factor from 1 up with at most two decimals, such as 2 or 1.5, not {given}"
+        raise PydanticCustomError("scale", message, {"given": scale}) from error
     return scale
 
 

@@ -153,8 +153,8 @@ def _teachers(options: TrainOptions, device: torch.device, problems: Problems) -
 
 
 def _image_sets(options: TrainOptions, phase: Literal["val", "test"], problems: Problems) -> Iterator[ImageSet]:
-    for dataset in options.datasets.measured(phase):
-        images = problems.of(f"datasets.{phase}", partial(_image_set, dataset, options))
+    for key, dataset in options.datasets.named(phase).items():
+        images = problems.of(f"datasets.{key}", partial(_image_set, dataset, options))
         if images is not None:
             yield images
 

@@ -18,7 +18,7 @@ from imdn_kd.data.store import Store
 from imdn_kd.data.store_writer import add_plane
 from imdn_kd.distill.schema import TeacherOptions
 from imdn_kd.distill.teacher import Teacher, mean_of
-from imdn_kd.errors import InputError
+from imdn_kd.errors import InputError, naming
 from imdn_kd.evaluation.benchmark import EvalTask, SetScore, Upsampler, bicubic, make_upsampler, score
 from imdn_kd.evaluation.protocol import Protocol
 from imdn_kd.image.rgb import RgbImage
@@ -84,7 +84,8 @@ class TeacherCache:
 
         def make(index: int) -> RgbImage:
             on_image(index, total)
-            return _enlarge(self._teachers, self._store.image(index, self._source))
+            with naming(f"{self._store.path}: {self._store.name(index)}"):
+                return _enlarge(self._teachers, self._store.image(index, self._source))
 
         try:
             add_plane(self._store.path, self.key, make, description=self._description)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import Literal
 
@@ -50,10 +49,11 @@ def validate_options(options: TrainOptions, device: torch.device, problems: Prob
 def _names(options: TrainOptions) -> Iterator[str]:
     phases: tuple[Literal["val", "test"], ...] = ("val", "test")
     for phase in phases:
-        measured = options.datasets.measured(phase)
-        for name, count in Counter(dataset.name for dataset in measured).items():
-            if count > 1:
-                yield f"datasets.{phase}: {count} data sets are called {name}; give them different names"
+        first: dict[str, str] = {}
+        for key, dataset in options.datasets.named(phase).items():
+            other = first.setdefault(dataset.name, key)
+            if other != key:
+                yield f"datasets.{key}: is called {dataset.name}, like datasets.{other}; give it another name"
 
 
 def _selected(options: TrainOptions) -> Iterator[str]:

@@ -206,5 +206,6 @@ def _measuring(options: TrainOptions) -> Iterator[str]:
         yield "val.select_on: not given, so no weights are kept as the best ones; name a data set that is not reported"
     if val.select_on is not None and val.select_on_benchmark:
         yield "val.select_on_benchmark: figures of the set that weights are selected on look better than they are"
-    if options.scale > 1 and any(dataset.color for dataset in options.datasets.measured("val")):
-        yield "datasets.val.color: no effect; a network of one channel enlarges R, G and B one after the other"
+    for key, dataset in options.datasets.named("val").items():
+        if dataset.color and options.scale > 1:
+            yield f"datasets.{key}.color: no effect; a network of one channel enlarges R, G and B one after the other"
