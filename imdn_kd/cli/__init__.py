@@ -67,7 +67,7 @@ def _run() -> int:
         return app(standalone_mode=False) or 0
     except InputError as error:
         for line in error.lines:
-            complain(" ".join(line.split()))
+            _complain(line)
     except OSError as error:
         # Files are checked where they are used; what is left are names and folders that cannot even be looked at.
         if error.filename is None:

@@ -45,7 +45,7 @@ def card(
     """
     from imdn_kd import zoo as library
 
-    print(library.card(library.locate(model)), end="")
+    say(library.card(library.locate(model)).removesuffix("\n"))
 
 
 @zoo.command()

@@ -317,17 +317,17 @@ def test_options_without_effect_are_told(data, teachers):
     [
         ({"network_t": None}, "options.no-teacher"),
         ({"network_t": {"type": "IMDN"}}, "options.missing"),
-        ({"network_t": {"weights": "no.pth"}}, "model.not-found"),
+        ({"network_t": {"weights": "no.pth"}}, "zoo.not-found"),
         ({"network_t": {"weights": "TEACHER", "upscale": 2}}, "options.teacher"),
         ({"network_t": {"weights": "TEACHER", "mean": [0.5]}}, "teacher.mean-mismatch"),
         ({"network_t": {"weights": "TEACHER", "weight": float("inf")}}, "options.out-of-range"),
         ({"network_t": {"weights": "TEACHER", "slef_ensemble": True}}, "options.unknown-key"),
         ({"network_t": "TEACHER"}, "options.wrong-type"),
-        ({"network_t": {"weights": "TEACHER", "type": "IMDN", "upscale": 4}}, "model.other-architecture"),
+        ({"network_t": {"weights": "TEACHER", "type": "IMDN", "upscale": 4}}, "model.other-network"),
         ({"network_t": {"weights": "TEACHER", "type": "IMDM"}}, "registry.unknown-name"),
         ({"distill": {"objectives": {}}}, "options.out-of-range"),
         ({"distill": {"objectvies": {}}}, "options.unknown-key"),
-        ({"distill": {"objectives": {"l_kd": {"type": "L2Loss"}}}}, "registry.unknown-name"),
+        ({"distill": {"objectives": {"l_kd": {"type": "L2Loss"}}}}, "distill.unknown-type"),
         ({"train": {"optim_d": {"type": "Adma", "lr": 1e-4}}}, "optimizer.unknown"),
         ({"train": {"scheduler_d": {"type": "Step"}}}, "options.scheduler"),
     ],
@@ -358,7 +358,7 @@ def test_an_unusable_teacher_is_said_in_one_line_with_a_cache_too(data, tmp_path
     with pytest.raises(InputError) as caught:
         check(distilled(data, [path], cache=True))
     (line,) = caught.value.lines
-    assert caught.value.code.startswith("model.")
+    assert caught.value.code == ("zoo.not-found" if content is None else "model.not-a-model-file")
     assert line.startswith("network_t.0: ")
 
 
