@@ -32,10 +32,10 @@ def beside(score: SetScore, bicubic: SetScore | None, teacher: TeacherScore | No
 
     Args:
         score: of the student.
-        bicubic: of bicubic interpolation on the same data set.
+        bicubic: of bicubic interpolation on the same data set; at scale 1 of its input.
         teacher: perhaps on fewer of its images, of which the student's mean is then given as well.
     """
-    parts = [] if bicubic is None else [f"bicubic: {bicubic.psnr:.3f}"]
+    parts = [] if bicubic is None else [f"{bicubic.model}: {bicubic.psnr:.3f}"]
     if teacher is not None and teacher.data == score.data:
         mean = fmean(teacher.psnr.values())
         same = [image.psnr for image in score.images if image.name in teacher.psnr]
@@ -45,12 +45,13 @@ def beside(score: SetScore, bicubic: SetScore | None, teacher: TeacherScore | No
     return f" ({'; '.join(parts)})" if parts else ""
 
 
-def below_bicubic(figures: Iterable[tuple[str, float, float]]) -> Iterator[str]:
-    """One line for each data set on which the student is worse than bicubic interpolation.
+def below_bicubic(figures: Iterable[tuple[str, float, float]], name: str) -> Iterator[str]:
+    """One line for each data set on which the student is worse than bicubic interpolation, or at scale 1 its input.
 
     Args:
         figures: name of the data set, PSNR of the student and of bicubic interpolation in dB.
+        name: of the latter.
     """
     for data, student, bicubic in figures:
         if not student >= bicubic:
-            yield f"{data}: {student:.2f} dB, less than the {bicubic:.2f} of bicubic interpolation"
+            yield f"{data}: {student:.2f} dB, less than the {bicubic:.2f} of {name}"

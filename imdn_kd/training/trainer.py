@@ -22,7 +22,7 @@ from imdn_kd.data.benchmark_sets import ImageSet
 from imdn_kd.data.patches import Batch
 from imdn_kd.distill.distiller import ADAPTERS, CRITIC, STUDENT
 from imdn_kd.errors import InputError
-from imdn_kd.evaluation.benchmark import SetScore
+from imdn_kd.evaluation.benchmark import BICUBIC, INPUT, SetScore
 from imdn_kd.training import distributed as launch
 from imdn_kd.training.best_checkpoint import BestCheckpointTracker
 from imdn_kd.training.checkpoint import State, save_state, save_weights
@@ -396,7 +396,8 @@ class Trainer:
                     self._log.scores(self.step, test, bicubic, final=True)
         time_up = stopped_by == TIME_UP
         signal = stopped_by if stopped_by and not time_up else None
-        below = () if stopped_by else tuple(below_bicubic(self._figures(test, bicubic)))
+        name = INPUT if self.options.scale == 1 else BICUBIC
+        below = () if stopped_by else tuple(below_bicubic(self._figures(test, bicubic), name))
         best, model = self._tracker.best, self._tracker.selected
         return TrainResult(self.step, signal, best, test, model, time_up, bicubic, below)
 

@@ -69,7 +69,7 @@ def score_sets(
     sets: Sequence[ImageSet],
     accelerator: Accelerator,
     *,
-    protocol: Protocol,
+    protocol: Protocol | None,
     save: Path | None = None,
     on_image: Callable[[int], None] | None = None,
 ) -> list[SetScore]:

@@ -68,7 +68,7 @@ def test_bicubic_stands_beside_every_score_and_a_student_below_it_is_told(data, 
     told = dict(line.split(": ", 1) for line in result.below_bicubic)
     assert told == dict.fromkeys(
         ("held_out", "tested"),
-        f"{result.test[0].psnr:.2f} dB, less than the {expected:.2f} of bicubic interpolation",
+        f"{result.test[0].psnr:.2f} dB, less than the {expected:.2f} of bicubic",
     )
     # Without selection the last validation counts.
     options = measured(data, val={"select_on": None, "select_on_benchmark": None}, name="other")

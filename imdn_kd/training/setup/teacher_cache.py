@@ -138,7 +138,7 @@ def compare_teachers(
 
 
 def score_teachers(
-    teachers: Sequence[Teacher], images: ImageSet, *, protocol: Protocol, device: torch.device
+    teachers: Sequence[Teacher], images: ImageSet, *, protocol: Protocol | None, device: torch.device
 ) -> SetScore:
     """Score the mean output of the teachers."""
     for teacher in teachers:
