@@ -28,8 +28,8 @@ class Launcher(str, Enum):
 
 _CHECK_SECONDS = 60
 _CHECK = (
-    "Say what is wrong or has no effect, and each loss term's share of the first loss; then stop. Reads training images, "
-    "at random and for a minute at most; those in a store have imdn-kd verify."
+    "Say what is wrong or has no effect, and each loss term's share of the first loss; then stop. Reads training "
+    "images, at random and for a minute at most; those in a store have imdn-kd verify."
 )
 
 
