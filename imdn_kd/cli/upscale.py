@@ -99,7 +99,7 @@ def upscale(
         fast=fast,
     )
     if memory is not None and memory < SMALLEST_PROCESS and upscaler.device.type == "cpu":
-        print("imdn-kd: --memory: PyTorch itself takes about .8 GB on top of so little", file=sys.stderr)
+        complain("--memory: PyTorch itself takes about .8 GB on top of so little")
     results = []
     stopped = False
     with FileProgress(total=len(jobs)) as progress:

@@ -79,16 +79,6 @@ def test_letters_that_an_output_has_no_code_for_are_escaped(capsys, monkeypatch)
     assert capsys.readouterr().out == "B\\xe4r \\u65e5\n"
 
 
-def test_an_error_while_upscaling_names_the_picture(place, capfd):
-    for words in (("upscale", f"{BAD}set/good.png", "-o", "out"), ("benchmark", "--data", f"{BAD}set")):
-        (place / f"{BAD}set" / f"{BAD}x.png").unlink(missing_ok=True)
-        model = ("--model", "imdn_rtc_x2", *(("--memory", 1) if words[0] == "upscale" else ()))
-        result = run(capfd, *words, *model)
-        if result.code:
-            assert f"imdn-kd: {SHOWN}" in result.err
-            assert "good.png: " in result.err
-
-
 def test_values_of_the_command_line_are_told_in_plain_words(capfd):
     for words, said in {
         ("prepare", "sample", "--scale", "two"): "is to be a number, not 'two'.",

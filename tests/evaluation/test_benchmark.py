@@ -9,7 +9,10 @@ from PIL import Image
 
 from imdn_kd import zoo
 from imdn_kd.archs.imdn import IMDN_AS, IMDN_RTC
+from imdn_kd.data.benchmark_sets import find_set
+from imdn_kd.errors import InputError
 from imdn_kd.evaluation.benchmark import (
+    EvalTask,
     SetScore,
     Upsampler,
     benchmark,
@@ -215,3 +218,13 @@ def test_pairs_are_those_of_the_other_reader():
         found_hr, found_lr = images.load(pair)
         assert np.array_equal(found_hr, hr)
         assert np.array_equal(found_lr, lr)
+
+
+def test_an_error_while_upscaling_names_the_picture(tmp_path):
+    def fail(lr):
+        raise InputError("not enough memory", code="memory.exhausted")
+
+    images = find_set(make_set(tmp_path / "set"), 2)
+    with refused("memory.exhausted") as caught:
+        score(EvalTask(Upsampler("model", 2, fail), images))
+    assert caught.value.lines == (f"{images.pairs[0].hr}: not enough memory",)
