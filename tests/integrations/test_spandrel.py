@@ -183,7 +183,7 @@ def damaged(path):
         (small_dat, "model.misfit"),
         (incomplete, "model.misfit"),
         (damaged, "model.not-finite"),
-        (lambda path: torch.save(theirs("DnCNN").state_dict(), path), "model.not-super-resolution"),
+        (lambda path: torch.save(theirs("DRUNet").state_dict(), path), "model.not-super-resolution"),
         (
             lambda path: torch.save(theirs("OmniSR", num_in_ch=4, num_out_ch=3).state_dict(), path),
             "model.not-super-resolution",
@@ -194,6 +194,24 @@ def test_what_cannot_be_used_is_one_line(write, code, tmp_path):
     write(tmp_path / "file.pth")
     message = message_of(lambda: load_spandrel(tmp_path / "file.pth"), code)
     assert message.startswith(f"{tmp_path / 'file.pth'}: ")
+
+
+@needs_spandrel
+@pytest.mark.parametrize(
+    ("name", "channels", "options"),
+    [
+        ("DnCNN", 1, {}),
+        ("NAFNet", 3, {"width": 8, "middle_blk_num": 1, "enc_blk_nums": [1, 1], "dec_blk_nums": [1, 1]}),
+    ],
+)
+def test_networks_that_restore_images_are_networks_of_scale_1(name, channels, options, tmp_path):
+    expected = theirs(name, **options)
+    torch.save(expected.state_dict(), tmp_path / "file.pth")
+    network = load_spandrel(tmp_path / "file.pth")
+    assert (network.info.scale, network.info.num_in_ch) == (1, channels)
+    image = picture(24, 20, channels)
+    with torch.no_grad():
+        torch.testing.assert_close(network(image), expected(image))
 
 
 @needs_spandrel
