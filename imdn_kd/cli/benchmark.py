@@ -146,6 +146,8 @@ def benchmark(
         self_ensemble=self_ensemble,
     )
     tasks = library.plan_tasks(upsamplers, sources, root=root)
+    for line in dict.fromkeys(line for task in tasks for line in task.images.notes):
+        complain(line)
     if save is not None:
         library.check_names(tasks)
     scores = []

@@ -169,6 +169,8 @@ def _show(report: PrepareReport) -> None:
     say(f"{report.path}: {report.images} images, {_amount(total)} of pixels ({planes})")
     if not report.fresh:
         print("  exists already, with the same images and options")
+    for note in report.notes:
+        print(f"  {note}")
     for names, kind in ((names, f"converted: {kind}") for kind, names in report.converted.items()):
         say(f"  {len(names)} {kind}: {_some(names)}")
     if report.excluded:

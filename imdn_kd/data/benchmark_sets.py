@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
 from imdn_kd.data.degradation_schema import Bicubic, Step, check_steps, name_of_steps
 from imdn_kd.data.degradations import degrade
-from imdn_kd.data.layouts.names import HR_FOLDERS, LR_FOLDERS, LR_NAMES, DataSource
+from imdn_kd.data.layouts.finder import lr_places
+from imdn_kd.data.layouts.lr_index import LrIndex, best_index
+from imdn_kd.data.layouts.names import DataSource
+from imdn_kd.data.layouts.originals import find_originals, open_folder, path_of
 from imdn_kd.data.layouts.restoration import find_clean_folder, find_input_folder
+from imdn_kd.data.lr_check import compare_with_bicubic, describe_misfit
 from imdn_kd.errors import InputError
-from imdn_kd.image.io import find_images
 from imdn_kd.image.rgb import RgbImage, read_grey, read_rgb
 
 SEED = 0
@@ -39,6 +41,8 @@ class ImageSet:
         pairs: the images, by name.
         steps: degradations by which they are computed.
         grey: whether images are turned grey, see `read_grey`.
+        lr_label: the folder as shown in tables, such as `LR_bicubic/X4`.
+        notes: lines on files that are passed over, and on LR images that are not bicubic.
     """
 
     name: str
@@ -47,11 +51,28 @@ class ImageSet:
     pairs: tuple[ImagePair, ...]
     steps: tuple[Step, ...] = ()
     grey: bool = False
+    lr_label: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def lr_source(self) -> str:
         """Source of the LR images, shown in tables."""
-        return name_of_steps(self.steps) if self.lr is None else f"{self.lr.name} (files)"
+        return name_of_steps(self.steps) if self.lr is None else f"{self.lr_label} (files)"
+
+    def checked(self) -> ImageSet:
+        """Load every pair, so that what is wrong is known at once, and note given LR images that are not bicubic.
+
+        Raises:
+            InputError: as `load`.
+        """
+        likenesses = []
+        for pair in self.pairs:
+            hr, lr = self.load(pair)
+            if pair.lr is not None and self.scale > 1:
+                likenesses.append((pair.name, compare_with_bicubic(hr, lr)))
+        misfit = describe_misfit(likenesses)
+        line = f"{self.name} x{self.scale}: of the LR images in {self.lr_label}, {misfit}"
+        return replace(self, notes=(*self.notes, line)) if misfit else self
 
     def load(self, pair: ImagePair) -> tuple[RgbImage, RgbImage]:
         """Read a pair: the HR image, cropped at the bottom and right to a multiple of the scale, and its LR image.
@@ -85,9 +106,8 @@ class ImageSet:
 
 
 def find_set(source: DataSource | str | Path, scale: int, *, root: Path | str = "datasets") -> ImageSet:
-    """Find the images of a data set.
+    """Find the images of a data set, in any of the published layouts; see `find_layout`.
 
-    A folder with `HR/` (or BasicSR's `GTmod12/`) and perhaps `LRbicx2/` and the like, or a plain folder of HR images.
     Without LR files for the scale, or with `DataSource.steps`, LR images are computed when loaded.
 
     Args:
@@ -96,40 +116,45 @@ def find_set(source: DataSource | str | Path, scale: int, *, root: Path | str = 
         root: folder of all data sets.
 
     Raises:
-        InputError: `data.not-found`, `data.not-a-folder`, `data.no-images`, `data.same-name` for two HR images,
-            `data.lr-missing`, an LR folder without the LR image of one, `data.no-inputs` at scale 1, or
+        InputError: `data.not-found`, `data.not-a-folder`, `data.no-images`, `data.several-sets`, `data.same-name` for
+            two HR images, `data.lr-missing`, an LR folder without the LR image of one, `data.no-inputs` at scale 1, or
             `degradation.steps`, steps that do not make LR images for the scale.
     """
     if not isinstance(source, DataSource):
         source = DataSource(source)
+    factor = Fraction(scale)
     folder = _folder(source.data, Path(root))
     if scale == 1:
-        hr_folder = find_clean_folder(folder)
-    else:
-        hr_folder = next((folder / name for name in HR_FOLDERS if (folder / name).is_dir()), folder)
-    originals = find_images(hr_folder)
-    if not originals:
-        raise InputError(
-            f"{hr_folder}: has no images; put the HR images there, or into {hr_folder}/HR", code="data.no-images"
-        )
-    name, count = Counter(path.stem for path in originals).most_common(1)[0]
-    if count > 1:
-        raise InputError(f"{hr_folder}: has {count} images called {name}; keep one of them", code="data.same-name")
+        folder = find_clean_folder(folder)
     steps = source.steps or (Bicubic(),)
     check_steps(steps, downscales=scale > 1)
-    lr_folder = None if source.steps else _lr_folder(source, folder, hr_folder, scale)
-    if scale == 1 and lr_folder is None and not source.steps:
+    layout, originals = find_originals(folder, [factor])
+    stems = [path.stem for path in originals]
+    passed = list(layout.passed_over)
+    index: LrIndex | None
+    given = Path(source.lr) if source.lr is not None else find_input_folder(folder) if scale == 1 else None
+    if source.steps:
+        index, label = None, ""
+    elif given is not None:
+        index = best_index(lr_places(open_folder(given), factor), factor, stems, source.lr_name)
+        label = given.name
+    else:
+        choice = layout.choose_lr(factor, stems)
+        index, label = choice.index, choice.label
+        passed += choice.passed_over
+    if scale == 1 and index is None and not source.steps:
         raise InputError(
             f"{folder}: at scale 1, bicubic images would be the HR images themselves; say how the inputs are made "
             "(--degrade noise=25), put them into a folder such as noisy/ beside the HR images, or, for a network that "
             "takes enlarged images, give their scale",
             code="data.no-inputs",
         )
-    lr_images = _lr_images(originals, lr_folder, source.lr_name, scale)
-    pairs = (ImagePair(hr.stem, hr, lr) for hr, lr in zip(originals, lr_images, strict=True))
-    resolved = folder.resolve()
-    default_name = resolved.parent.name if resolved.name in HR_FOLDERS else resolved.name
-    return ImageSet(source.name or default_name, scale, lr_folder, tuple(pairs), steps, source.grey)
+    lr = [None if index is None else path_of(index.of(hr.stem, layout.hr.files[hr.name])) for hr in originals]
+    pairs = tuple(ImagePair(hr.stem, hr, low) for hr, low in zip(originals, lr, strict=True))
+    name = source.name or layout.title
+    notes = tuple(f"{name} x{scale}: passed over: {line}" for line in passed)
+    place = None if index is None else index.place.path
+    return ImageSet(name, scale, place, pairs, steps, source.grey, label, notes)
 
 
 def _folder(data: str | Path, root: Path) -> Path:
@@ -145,37 +170,6 @@ def _folder(data: str | Path, root: Path) -> Path:
     raise InputError(
         f"{data}: no such folder, nor a data set in {root} (there: {there or 'none'})", code="data.not-found"
     )
-
-
-def _lr_folder(source: DataSource, folder: Path, hr_folder: Path, scale: int) -> Path | None:
-    if source.lr is not None:
-        return Path(source.lr)
-    if scale == 1:
-        return find_input_folder(hr_folder)
-    if hr_folder == folder:
-        return None
-    usual = (folder / name.format(scale=scale) for name in LR_FOLDERS)
-    return next((place for place in usual if place.is_dir()), None)
-
-
-def _lr_images(originals: list[Path], folder: Path | None, lr_name: str | None, scale: int) -> list[Path | None]:
-    if folder is None:
-        return [None] * len(originals)
-    # Not str.format: file names may have braces of their own.
-    names = [name.replace("{scale}", str(scale)) for name in ((lr_name,) if lr_name else LR_NAMES)]
-    there = {path.stem: path for path in find_images(folder)}
-    lr_images: list[Path | None] = []
-    for hr in originals:
-        wanted = [name.replace("{}", hr.stem) for name in names]
-        found = next((there[name] for name in wanted if name in there), None)
-        if found is None:
-            raise InputError(
-                f"{folder}: has no LR image of {hr.name} (it would be called {' or '.join(wanted)}); "
-                "add it, or move the folder away to have LR images made",
-                code="data.lr-missing",
-            )
-        lr_images.append(found)
-    return lr_images
 
 
 def _size(image: RgbImage) -> str:

@@ -15,9 +15,9 @@ from imdn_kd import zoo
 from imdn_kd.data.benchmark_sets import ImagePair, ImageSet, find_set
 from imdn_kd.data.layouts.names import DataSource
 from imdn_kd.errors import InputError, naming
-from imdn_kd.evaluation.metrics import psnr, ssim
+from imdn_kd.evaluation.metrics import psnr, ssim, to_grey
 from imdn_kd.evaluation.protocol import PROTOCOLS, Protocol, usual_protocol
-from imdn_kd.image.io import Picture, write_image
+from imdn_kd.image.io import Picture, read_image, write_image
 from imdn_kd.image.resize import imresize
 from imdn_kd.image.rgb import RgbImage
 from imdn_kd.inference.device import Precision
@@ -97,6 +97,7 @@ class SetScore:
         protocol: that of the scores.
         images: one score per image.
         alternatives: the same images by the other `PROTOCOLS`, with `explain`.
+        notes: lines on the data set, shown below tables.
     """
 
     model: str
@@ -107,6 +108,7 @@ class SetScore:
     protocol: Protocol
     images: tuple[ImageScore, ...]
     alternatives: tuple[AltProtocol, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def psnr(self) -> float:
@@ -210,7 +212,7 @@ def plan_tasks(
         All pairs of upsampler and data set, upsampler by upsampler.
 
     Raises:
-        InputError: `benchmark.nothing-to-do`, no models or no data; as `find_set` and `ImageSet.load`.
+        InputError: `benchmark.nothing-to-do`, no models or no data; as `find_set` and `ImageSet.checked`.
     """
     if not upsamplers:
         raise InputError("nothing to score; name a model", code="benchmark.nothing-to-do")
@@ -219,12 +221,9 @@ def plan_tasks(
             "no data to score on; name a folder of images or a data set such as Set5", code="benchmark.nothing-to-do"
         )
     sets = {
-        scale: [find_set(source, scale, root=root) for source in data]
+        scale: [find_set(source, scale, root=root).checked() for source in data]
         for scale in sorted({model.scale for model in upsamplers})
     }
-    for images in (found for of_scale in sets.values() for found in of_scale):
-        for pair in images.pairs:
-            images.load(pair)
     return [EvalTask(model, images) for model in upsamplers for images in sets[model.scale]]
 
 
@@ -295,9 +294,8 @@ def score(
         AltProtocol(name, other, *(fmean(column) for column in zip(*by_other[name], strict=True)))
         for name, other in alternatives.items()
     )
-    return SetScore(
-        model.name, model.scale, images.name, images.lr_source, model.run, protocol, tuple(scores), tuple(means)
-    )
+    place = images.name, images.lr_source
+    return SetScore(model.name, model.scale, *place, model.run, protocol, tuple(scores), tuple(means), images.notes)
 
 
 def benchmark(
@@ -344,6 +342,8 @@ def _what_counts(protocol: Protocol, scale: int) -> tuple[object, ...]:
 
 
 def _measure(sr: RgbImage, hr: RgbImage, pair: ImagePair, scale: int, protocol: Protocol) -> tuple[float, float]:
+    if protocol.space == "y-grey" and read_image(pair.hr).channels < 3:
+        sr, hr = to_grey(sr), hr[..., 0]
     figures = psnr(sr, hr, scale, protocol), ssim(sr, hr, scale, protocol)
     if any(math.isnan(figure) for figure in figures):
         raise InputError(

@@ -77,6 +77,11 @@ def is_measurable(size: tuple[int, ...], scale: float, protocol: Protocol = PROT
     return min(size) - 2 * protocol.border(scale) >= _SIDES[protocol.ssim_window]
 
 
+def to_grey(image: Image) -> Image:
+    """The grey image, H x W, that an RGB image shows: Y stretched to 0-255, rounded."""
+    return np.rint(image @ (LUMA * (255 / 219))).clip(0, 255).astype(np.uint8)
+
+
 def _comparable(sr: Image, hr: Image, scale: float, protocol: Protocol) -> tuple[Values, Values]:
     """Both images checked, without their borders, in the space of the protocol as float64."""
     if sr.shape != hr.shape:
@@ -100,7 +105,7 @@ def _comparable(sr: Image, hr: Image, scale: float, protocol: Protocol) -> tuple
 
 
 def _convert(image: Image, space: Space) -> Values:
-    if space in ("rgb", "grey") or image.size == 0:
+    if space in ("rgb", "grey") or image.size == 0 or (space == "y-grey" and image.ndim == 2):
         return image.astype(np.float64)
     if space == "y-pillow":
         from PIL import Image as PillowImage

@@ -10,7 +10,7 @@ from typing import Literal
 from imdn_kd.data.degradation_schema import Jpeg, Step
 from imdn_kd.errors import InputError
 
-Space = Literal["y", "y-rounded", "y-swapped", "y-pillow", "rgb", "grey"]
+Space = Literal["y", "y-rounded", "y-swapped", "y-pillow", "y-grey", "rgb", "grey"]
 Window = Literal["gaussian11", "uniform7"]
 
 _SPACES: dict[Space, str] = {
@@ -18,6 +18,7 @@ _SPACES: dict[Space, str] = {
     "y-rounded": "Y (BT.601, 16-235, rounded to whole levels)",
     "y-swapped": "Y (BT.601, 16-235, not rounded) with red and blue swapped",
     "y-pillow": "Y (Pillow's YCbCr, 0-255)",
+    "y-grey": "Y (BT.601, 16-235, not rounded), of images with one channel their values (0-255)",
     "rgb": "RGB",
     "grey": "the levels of grey images",
 }
@@ -33,7 +34,10 @@ class Protocol:
 
     Attributes:
         space: colour space that is measured. `y` is 16 + 65.481 R + 128.553 G + 24.966 B for R, G, B in [0, 1], as
-            MATLAB's `rgb2ycbcr` before rounding; a grey image counts as R = G = B. The others are met elsewhere.
+            MATLAB's `rgb2ycbcr` before rounding; a grey image counts as R = G = B, as in the
+            tables of IMDN. The others are met elsewhere: `y-grey` in the tables of SRCNN, VDSR, SESR and ECBSR:
+            images of one channel are measured as they are, which takes 20 log10(255 / 219) = 1.32 dB from each, .09 dB
+            from the mean of Set14 (`bridge`).
         shave: pixels cut from each border before colours are converted; None for as many as the scale, and none at 1.
         ssim_window: the published 11x11 Gaussian with population covariance, or scikit-image's default, a 7x7 uniform
             window with sample covariance.
@@ -63,7 +67,9 @@ class Protocol:
         """One line to print beside the numbers; `scale` is that of all images, if they have the same."""
         border = "`scale`" if self.shave is None else str(self.shave)
         border = "0" if self.shave is None and scale == 1 else border
-        return f"PSNR and SSIM on {_SPACES[self.space]}, {border} px cut from each border, {_WINDOWS[self.ssim_window]}"
+        grey = "" if self.space in ("rgb", "y-grey", "grey") else ", grey images as R = G = B"
+        cut = f"{border} px cut from each border"
+        return f"PSNR and SSIM on {_SPACES[self.space]}, {cut}, {_WINDOWS[self.ssim_window]}{grey}"
 
     def border(self, scale: float) -> int:
         """Pixels to cut from each border of an image that was enlarged by `scale`; a fraction is rounded up."""
@@ -92,6 +98,7 @@ PROTOCOLS = {
     "no-shave": Protocol(shave=0),
     "y-swapped": Protocol(space="y-swapped"),
     "y-pillow": Protocol(space="y-pillow"),
+    "y-grey": Protocol(space="y-grey"),
     "rgb": Protocol(space="rgb"),
     "ssim-7x7": Protocol(ssim_window="uniform7"),
 }

@@ -18,6 +18,7 @@ def report_scores(scores: Sequence[SetScore]) -> Report:
     if runs:
         notes.append(f"Networks run in {', '.join(runs)}.")
     inputs = "Inputs" if all(score.scale == 1 for score in scores) else "LR images"
+    notes += dict.fromkeys(note for score in scores for note in score.notes)
     main = Table(
         title="PSNR and SSIM",
         columns=("Model", "Scale", "Data", "Images", "PSNR dB", "SSIM", "s/image", inputs),
@@ -118,7 +119,7 @@ def _explain(score: SetScore) -> Table:
 def _as_data(score: SetScore) -> dict[str, Any]:
     means = {"psnr": score.psnr, "ssim": score.ssim, "seconds": score.seconds}
     return {
-        **{key: getattr(score, key) for key in ("model", "scale", "data", "lr_source", "run")},
+        **{key: getattr(score, key) for key in ("model", "scale", "data", "lr_source", "run", "notes")},
         "protocol": _protocol_as_data(score),
         **means,
         "images": [dataclasses.asdict(image) for image in score.images],

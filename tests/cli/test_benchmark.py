@@ -5,12 +5,15 @@ import shutil
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from imdn_kd import zoo
 from imdn_kd.archs.imdn import IMDN_RTC, imdn
+from imdn_kd.image.io import Picture, write_image
+from imdn_kd.image.rgb import read_rgb
 from imdn_kd.inference.model_file import ModelFile, save_model
 from imdn_kd.registry import ARCHS
 from tests.basicsr_compat import needs_basicsr
@@ -68,6 +71,21 @@ def test_reports(run, model, tmp_path):
     assert len(list(Path("kept/x2/mine").iterdir())) == 4
     run("-m", "bicubic", "-s", "3", "mine", "-o", "scores.json")
     assert json.loads(Path("scores.json").read_text())["scores"][0]["lr_source"] == "MATLAB bicubic"
+
+
+def test_lr_files_that_are_passed_over_or_shifted_are_told(run, tmp_path):
+    make_set(tmp_path / "mine", lr="LRbicx2")
+    shutil.copytree(tmp_path / "mine" / "LRbicx2", tmp_path / "mine" / "LR_unknown" / "X2")
+    low = tmp_path / "mine" / "LRbicx2" / "birdx2.png"
+    pixels = np.roll(read_rgb(low), 1, axis=1)
+    write_image(low, Picture(pixels), overwrite=True)
+    code, output, errors = run("-m", "bicubic", "-s", "2", "mine")
+    assert code == 0
+    over, shifted = errors.splitlines()
+    assert over == "imdn-kd: mine x2: passed over: LR_unknown/X2 (not bicubic, by its name)"
+    assert shifted.startswith("imdn-kd: mine x2: of the LR images in LRbicx2, 1 of 2 differ from MATLAB's bicubic")
+    assert all(line.removeprefix("imdn-kd: ") in output for line in (over, shifted))
+    assert "| LRbicx2 (files) |" in output
 
 
 @pytest.mark.parametrize("file", OPTION_FILES, ids=lambda file: file.stem)

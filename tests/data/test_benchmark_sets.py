@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from imdn_kd.data.benchmark_sets import find_set
 from imdn_kd.data.layouts.names import DataSource
@@ -13,6 +14,7 @@ from imdn_kd.image.resize import imresize
 from imdn_kd.image.rgb import read_rgb
 from tests.fake_set import make_set, picture
 from tests.refused import refused
+from tests.shared_data import SHARED, needs_shared
 
 
 def test_published_names_beside_the_originals(tmp_path):
@@ -139,3 +141,45 @@ def test_two_originals_of_one_name(tmp_path):
 def test_missing_lr_folder(tmp_path):
     make_set(tmp_path)
     assert error_of(DataSource(tmp_path, lr=tmp_path / "gone")).code == "image.not-a-folder"
+
+
+def shifted(pixels: np.ndarray, down: int, right: int) -> np.ndarray:
+    return np.roll(pixels, (down, right), (0, 1))
+
+
+def resampled(pixels: np.ndarray, kind: Image.Resampling) -> np.ndarray:
+    return np.asarray(Image.fromarray(pixels).resize((pixels.shape[1] // 2, pixels.shape[0] // 2), kind))
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda hr: imresize(hr, 1 / 2), None),
+        (lambda hr: resampled(hr, Image.Resampling.BICUBIC), None),
+        (lambda hr: imresize(shifted(hr, 0, 1), 1 / 2), "+1"),
+        (lambda hr: shifted(imresize(hr, 1 / 2), 1, 0), "+2.0 px down"),
+        (lambda hr: imresize(shifted(hr, -1, 0), 1 / 2), "-1"),
+        (lambda hr: resampled(hr, Image.Resampling.LANCZOS), "another kernel"),
+        (lambda hr: resampled(hr, Image.Resampling.BOX), "another kernel"),
+        (lambda hr: np.ascontiguousarray(np.flip(imresize(hr, 1 / 2), 1)), "another kernel"),
+    ],
+)
+def test_lr_images_that_are_not_bicubic_are_told(tmp_path, make, told):
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        side = 40 if told == "another kernel" else 10  # kernels differ in details, shifts are told from smooth images
+        hr = imresize(rng.integers(0, 256, (side, side, 3), dtype=np.uint8), size=(60, 60))
+        save(tmp_path / "HR" / f"{name}.png", hr)
+        save(tmp_path / "LRbicx2" / f"{name}x2.png", make(hr))
+    images = find_set(tmp_path, 2)
+    assert images.notes == ()
+    notes = images.checked().notes
+    assert len(notes) == (0 if told is None else 1)
+    assert told is None or told in notes[0]
+
+
+@needs_shared
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_published_lr_images_are_bicubic(scale):
+    images = find_set(SHARED / "benchmark" / "Set5", scale).checked()
+    assert (images.lr_source, images.notes) == (f"LRbicx{scale} (files)", ())

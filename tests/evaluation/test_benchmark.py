@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from functools import cache
 
 import numpy as np
@@ -90,6 +91,15 @@ def test_made_lr_scores_as_published_lr(tmp_path):
     # The bicubic column of tables, which was measured on rounded Y.
     assert files.psnr == pytest.approx(28.42, abs=0.015)
     assert files.ssim == pytest.approx(0.8104, abs=0.001)
+
+
+@needs_shared
+def test_one_grey_image_moves_the_mean_of_set14_by_nine_hundredths():
+    """`bridge` has one channel; `man` is grey, too, but has three."""
+    (found,) = benchmark([bicubic(4)], [SHARED / "benchmark" / "Set14"], explain=True)
+    other = next(other for other in found.alternatives if other.name == "y-grey")
+    assert found.psnr - other.psnr == pytest.approx(20 * math.log10(255 / 219) / 14, abs=1e-4)
+    assert other.psnr == pytest.approx(26.00, abs=0.01)  # the bicubic column of the tables of SRCNN and VDSR
 
 
 def small_network() -> IMDN_RTC:

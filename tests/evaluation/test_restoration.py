@@ -144,7 +144,14 @@ def test_one_table_of_several_degradations_says_what_was_measured_on_what(folder
     assert "| Inputs |" in text
     assert "Protocol of colour (noise sigma 25): PSNR and SSIM on RGB, 0 px cut from each border" in text
     assert "Protocol of colour (JPEG quality 10): PSNR and SSIM on Y (BT.601, 16-235, not rounded), 0 px" in text
-    assert [other.name for other in scores[0].alternatives] == ["y", "y-rounded", "y-swapped", "y-pillow", "ssim-7x7"]
+    assert [other.name for other in scores[0].alternatives] == [
+        "y",
+        "y-rounded",
+        "y-swapped",
+        "y-pillow",
+        "y-grey",
+        "ssim-7x7",
+    ]
     kept = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png"))
     assert kept == [f"x1/colour_{each}/photo_input.png" for each in ("JPEG_quality_10", "noise_sigma_25")]
 

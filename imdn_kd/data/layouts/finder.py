@@ -1,241 +1,361 @@
-"""Folder layouts of data sets: where the HR images are, and the LR image of each."""
+"""Finder of the HR images of a data set, and of the LR images that belong to them, in all published layouts."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path, PurePosixPath
+from itertools import takewhile
+from pathlib import Path
 
-from imdn_kd.data.layouts.file_tree import FileTree, ImageFile, open_tree
-from imdn_kd.data.layouts.names import HR_FOLDERS, LR_FOLDERS, LR_NAMES
+from imdn_kd.data.layouts.file_tree import FileTree, open_tree
+from imdn_kd.data.layouts.lr_index import LrIndex, by_name, fits
+from imdn_kd.data.layouts.names import FolderName, hr_base, lr_base, read_folder_name, scale_text
 from imdn_kd.errors import InputError
 from imdn_kd.utils.text import one_line
 
+_NAMED = 3  # files named in a message
+
 
 @dataclass(frozen=True)
-class SourceImage:
-    """An HR image of a data set, and its LR images.
+class LrFolder:
+    """A folder of LR images, or the LR images among the HR images.
 
     Attributes:
-        name: path below the root of the data set, with "/" and without the suffix.
-        gt: the HR image.
-        lq: LR images given as files, by scale.
+        tree: the images.
+        label: shown in tables and messages, such as `LR_bicubic/X4`.
+        scale: as far as names tell.
+        kind: degradation, as far as names tell.
+        certain: whether its place says that these are LR images of the HR images, so that a missing one is an error.
     """
 
-    name: str
-    gt: ImageFile
-    lq: Mapping[Fraction, ImageFile] = field(default_factory=dict)
-
-    def files(self) -> list[ImageFile]:
-        """All files, the HR image first."""
-        return [self.gt, *self.lq.values()]
-
-
-@dataclass(frozen=True)
-class SkippedImage:
-    """An HR image that cannot be used; `reason` is one line, `label` that of the file."""
-
-    name: str
+    tree: FileTree
     label: str
-    reason: str
+    scale: Fraction | None
+    kind: str
+    certain: bool
 
 
 @dataclass(frozen=True)
-class ScanResult:
-    """The images found in a data set.
+class LrChoice:
+    """The LR images that were chosen for a scale.
 
     Attributes:
-        images: by name, sorted.
-        skipped: what cannot be used, and why.
-        ignored: number of files left out that are no images; see `FileTree`.
+        index: the LR images; None if there are none.
+        label: shown in tables, such as `LR_bicubic/X4`.
+        passed_over: what else looks like LR images for the scale, each with the reason.
     """
 
-    images: tuple[SourceImage, ...]
-    skipped: tuple[SkippedImage, ...]
-    ignored: int
-
-
-def scan_dataset(
-    tree: FileTree, given_scales: Sequence[Fraction] = (), lr: Mapping[Fraction, FileTree] | None = None
-) -> ScanResult:
-    """Find the HR images in a folder or archive and, for scales whose LR images are given as files, these.
-
-    HR images are in `HR/`, BasicSR's `GTmod12/`, or a folder such as `DIV2K_train_HR/`, at the root or in the only
-    folder there; otherwise all images are, at any depth, less those in folders of LR images. LR images are in
-    `LRbicx4/`, `LR_bicubic/X4/`, `DIV2K_train_LR_bicubic/X4/` or `DIV2K_train_LR_x8/`, in the same folder or archive,
-    or beside it if `tree` is itself a folder `HR` or `DIV2K_train_HR`. They are called `{}x4` or `{}`.
-
-    Args:
-        tree: the folder or archive.
-        given_scales: scales that LR images are wanted for.
-        lr: where these are instead, by scale: in the folder or archive itself, in `X4/` or in the only folder there.
-
-    Raises:
-        InputError: `data.no-images`, `data.several-sets`, or `data.lr-missing` for a scale without a folder of LR
-            images. What is wrong with single images is in `ScanResult.skipped`.
-    """
-    layout = find_layout(tree)
-    files = {path: file for path, file in layout.hr.files.items() if not is_lr(path)}
-    if not files:
-        raise InputError(
-            f"{tree.label}: has no images; name a folder or an archive of HR images", code="data.no-images"
-        )
-    named = by_name(files)
-    lr_images = {}
-    for scale in given_scales:
-        places = places_in(lr[scale], scale) if lr and scale in lr else layout.lr_places(scale)
-        lr_images[scale] = max((LrIndex(place, scale) for place in places), key=lambda each: each.count(named))
-    originals, skips = [], []
-    for name, paths in named.items():
-        try:
-            gt = only_one(layout.hr, name, paths)
-            originals.append(SourceImage(name, gt, {scale: each.of(name, gt) for scale, each in lr_images.items()}))
-        except InputError as error:
-            skips += [SkippedImage(name, files[path].label, str(error)) for path in paths]
-    return ScanResult(tuple(originals), tuple(skips), tree.ignored)
-
-
-_DIV2K_HR = "_HR"
-"""How the name of a folder of HR images ends in DIV2K; the folders of LR images beside it begin in the same way."""
-
-_DIV2K_LR = ("_LR_bicubic/X{scale}", "_LR_x{scale}")
-
-_LR_LIKE = re.compile(r"(.+_)?LR(bicx[\d.]+|_.+)?")
-"""Folders that hold no HR images: `LRbicx4`, `LR_bicubic`, `DIV2K_train_LR_unknown`."""
+    index: LrIndex | None
+    label: str
+    passed_over: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class DatasetLayout:
-    """The layout of a data set: its HR images, and what lies beside them.
+    """The layout of a data set.
 
     Attributes:
-        hr: folder or archive of the HR images.
-        beside: returns a folder beside `hr` by its name, or None.
-        title: `DIV2K_train` where `hr` is called `DIV2K_train_HR`.
+        hr: folder or archive of the HR images, without all that are not HR images.
+        lr: LR images, for any scale.
+        title: name of the data set: `Set5` of `HR/Set5/x4`, `DIV2K_train` of `DIV2K_train_HR`; else that of the folder.
+        passed_over: what lies among the HR images and is neither HR nor LR image, with the reason.
     """
 
     hr: FileTree
-    beside: Callable[[str], FileTree | None]
-    title: str = ""
+    lr: tuple[LrFolder, ...]
+    title: str
+    passed_over: tuple[str, ...] = ()
 
-    def lr_places(self, scale: Fraction) -> list[FileTree]:
-        """Return the folders of LR images for a scale, at least one; InputError if there is none."""
-        patterns = [*LR_FOLDERS, *(self.title + end for end in _DIV2K_LR if self.title)]
-        names = [pattern.format(scale=_text(scale)) for pattern in patterns]
-        places = [place for place in map(self.beside, names) if place is not None]
-        if not places:
-            raise InputError(
-                f"{self.hr.label}: has no LR images for scale {_text(scale)} beside it (no "
-                f"{' or '.join(names)}); give --lr, or leave out --degradation given",
-                code="data.lr-missing",
-            )
-        return places
+    def choose_lr(self, scale: Fraction, names: Sequence[str]) -> LrChoice:
+        """Choose the LR images for a scale: bicubic ones, as far as names tell, that the most HR images have.
 
+        Their scale is read from the names of folders and files, or else from the sizes of the first pair.
 
-def find_layout(tree: FileTree) -> DatasetLayout:
-    """Find the folder of the HR images: `HR`, `GTmod12`, `DIV2K_train_HR`; the tree itself without any of these.
-
-    Raises:
-        InputError: there are several.
-    """
-    inside: FileTree | None = tree
-    while inside is not None:
-        hr = next(filter(None, map(inside.folder, HR_FOLDERS)), None)
-        if hr is not None:
-            return DatasetLayout(hr, inside.folder)
-        named = [name for name in inside.folders() if name.endswith(_DIV2K_HR)]
-        if len(named) > 1:
-            raise InputError(
-                one_line(f"{inside.label}: has several data sets ({', '.join(named)}); name one of them"),
-                code="data.several-sets",
-            )
-        if named:
-            return DatasetLayout(inside.folder(named[0]) or inside, inside.folder, named[0].removesuffix(_DIV2K_HR))
-        last, inside = inside, _only_folder(inside)
-    if tree.path is None:
-        return DatasetLayout(last, last.folder)
-    # Not the innermost folder: names should stay the same when there is another folder some day.
-    here = tree.path.absolute()
-    if here.name.endswith(_DIV2K_HR) or here.name in HR_FOLDERS:
-        title = here.name.removesuffix(_DIV2K_HR) if "_" in here.name else ""
-        return DatasetLayout(tree, _folders_of(here.parent), title)
-    return DatasetLayout(tree, tree.folder)
+        Args:
+            scale: px of an HR image per px of an LR image.
+            names: of the HR images, without suffix.
+        """
+        passed, fitting = [], []
+        paths = by_name(self.hr.files)
+        for folder in self.lr:
+            if folder.scale not in (None, scale):
+                continue
+            index = LrIndex(folder.tree, scale)
+            found = [name for name in names if index.has(name)]
+            fits = bool(found) and index.has_scale(found[0], self.hr.files[paths[found[0]][0]])
+            if not is_bicubic(folder.kind):
+                passed += [f"{folder.label} (not bicubic, by its name)"] if found else []
+            elif folder.certain and folder.scale == scale:
+                fitting.append((len(found), folder, index))
+            elif found and not fits:
+                passed.append(f"{folder.label} (not for x{scale_text(scale)}, by its sizes)")
+            elif found and not folder.certain and len(found) < len(names):
+                passed.append(f"{folder.label} (has LR images of {len(found)} of {len(names)} images)")
+            elif found:
+                fitting.append((len(found), folder, index))
+        if not fitting:
+            return LrChoice(None, "", tuple(passed))
+        _, best, index = max(fitting, key=lambda each: (each[0], each[1].certain))
+        passed += [f"{folder.label} ({best.label} is used)" for _, folder, _ in fitting if folder is not best]
+        return LrChoice(index, best.label, tuple(passed))
 
 
-def _folders_of(parent: Path) -> Callable[[str], FileTree | None]:
-    return lambda name: open_tree(parent / name) if (parent / name).is_dir() else None
+def is_bicubic(kind: str) -> bool:
+    """Whether LR images are bicubic, as far as names tell."""
+    return kind.lower() in ("", "bi", "bic", "bicubic")
 
 
-def _only_folder(tree: FileTree) -> FileTree | None:
-    folders = tree.folders()
-    return tree.folder(folders[0]) if len(folders) == 1 and all("/" in path for path in tree.files) else None
+def find_layout(tree: FileTree, scales: Sequence[Fraction] = ()) -> DatasetLayout:
+    """Find the HR images in a folder or an archive, and the LR images in it and beside it.
 
-
-def places_in(lr: FileTree, scale: Fraction) -> list[FileTree]:
-    """Folders in which the LR images of a scale may be, inside a folder or archive of LR images."""
-    places, inside = [lr], lr.folder(f"X{_text(scale)}")
-    deeper = _only_folder(lr)
-    return places + ([inside] if inside else []) + (places_in(deeper, scale) if deeper else [])
-
-
-def is_lr(path: str) -> bool:
-    """Whether the path of an image leads through a folder of LR images."""
-    return any(map(_LR_LIKE.fullmatch, path.split("/")[:-1]))
-
-
-class LrIndex:
-    """An index of the LR images of a scale, by name.
+    HR images are in a folder such as `HR`, `GTmod12` or `DIV2K_train_HR`, or else all images are, less those in
+    folders of LR images; see `imdn_kd.data.layouts.names`. The folder may also be such a folder of HR images itself,
+    or `HR/Set5`. In one folder, `a_HR` and `a_LR` are a pair, and so are `a` and `ax4`.
 
     Args:
-        place: their folder or archive.
-        scale: px of an HR image per px of an LR image.
+        tree: the folder or archive.
+        scales: of the LR images that are wanted, by which one of several folders of HR images is chosen.
+
+    Raises:
+        InputError: `data.several-sets`.
+    """
+    inside = _path_to_hr(tree, scales)
+    hr = (tree.folder("/".join(inside)) or tree) if inside else tree
+    grounds = _grounds(tree)
+    path = (*grounds[0][0], *inside)
+    roles = [read_folder_name(name) for name in path]
+    at = next((at for at, name in enumerate(roles) if name.role == "hr"), None)
+    title = roles[at].title if at is not None else ""
+    plain = [name for name, read in zip(path, roles, strict=True) if not read.role]
+    titles = {name.lower() for name in (*plain, *filter(None, [title]))}
+    home = _Home(path, len(path) if at is None else at, titles, title.lower())
+    folders = [folder for prefix, ground in grounds for folder in home.lr_folders(prefix, ground)]
+
+    files = {place: file for place, file in hr.files.items() if not _in_lr_folder(place)}
+    for folder in folders:
+        below = f"{folder.label}/"
+        # A folder `x4` among HR images has LR images where the names of these say so.
+        if not folder.certain and not inside and folder.scale is not None:
+            index = LrIndex(folder.tree, folder.scale)
+            if any(index.has(name) for name in by_name(files) if "/" not in name):
+                files = {place: file for place, file in files.items() if not place.startswith(below)}
+    originals, low, others = _split(dataclasses.replace(hr, files=files))
+    if low.files:
+        folders.append(LrFolder(low, "beside the HR images", None, "", certain=True))
+    passed = (f"{_some(others)} (neither HR nor LR image, by the name)",) if others else ()
+    around = tree.path.absolute().parents[len(grounds[0][0]) - 1].name if tree.path else ""
+    return DatasetLayout(originals, tuple(folders), title or next(reversed(plain), around), passed)
+
+
+def lr_places(lr: FileTree, scale: Fraction) -> list[FileTree]:
+    """Folders in which the LR images of a scale may be, inside a folder or archive of LR images."""
+    places, only = [lr], lr
+    while (name := _only_folder(only)) is not None:
+        only = only.folder(name) or only
+        places.append(only)
+    named = [path for path in _folders(lr) if read_folder_name(path.rpartition("/")[2]).scale == scale]
+    return places + [place for place in map(lr.folder, named) if place]
+
+
+@dataclass(frozen=True)
+class _Home:
+    """Where HR images are, and by what folders of LR images are told to be theirs.
+
+    Attributes:
+        path: names of the folders that lead to the HR images.
+        depth: how many of these must lead to a folder of LR images, too, that need not name the data set.
+        titles: names of the data set, in small letters.
+        title: that of the folder of HR images, or empty.
     """
 
-    def __init__(self, place: FileTree, scale: Fraction) -> None:
-        self._place, self._scale = place, scale
-        self._paths = by_name(place.files)
+    path: tuple[str, ...]
+    depth: int
+    titles: set[str]
+    title: str
 
-    def of(self, name: str, gt: ImageFile) -> ImageFile:
-        """Return the LR image of an HR image; InputError if it is missing or there are two."""
-        wanted = self._wanted(name)
-        found = next((each for each in wanted if each in self._paths), None)
-        if found is None:
-            place = f"{self._place.label} (it would be called {' or '.join(wanted)})"
-            raise InputError(
-                one_line(f"{gt.label}: has no LR image for scale {_text(self._scale)} in {place}; add it"),
-                code="data.lr-missing",
-            )
-        return only_one(self._place, found, self._paths[found])
+    def lr_folders(self, prefix: tuple[str, ...], ground: FileTree) -> Iterator[LrFolder]:
+        """Find folders of LR images in a folder, to which `prefix` leads."""
+        seen: dict[tuple[str, ...], LrFolder] = {}
+        for below in ("", *_folders(ground)):
+            path = (*prefix, *filter(None, below.split("/")))
+            pairs = zip(path, self.path, strict=False)
+            shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+            read = self._read(path[shared:])
+            if read is None:
+                continue
+            length, name, own = read
+            place = path[: shared + length]
+            certain = name.role == "lr" and (own or (shared >= self.depth and not (self.title and name.title)))
+            foreign = name.title and not own and (shared < self.depth or self.title)
+            if place in seen or foreign or len(place) < len(prefix):
+                continue
+            tree = ground.folder("/".join(place[len(prefix) :])) if len(place) > len(prefix) else ground
+            if tree is not None:
+                label = one_line("/".join(place[shared:]))
+                seen[place] = LrFolder(tree, label, name.scale, name.kind, certain)
+        yield from seen.values()
 
-    def count(self, names: Iterable[str]) -> int:
-        """Return the number of HR images that have an LR image."""
-        return sum(any(each in self._paths for each in self._wanted(name)) for name in names)
-
-    def _wanted(self, name: str) -> list[str]:
-        # Not str.format: file names may have braces of their own.
-        return [pattern.replace("{scale}", _text(self._scale)).replace("{}", name) for pattern in LR_NAMES]
-
-
-def by_name(paths: Iterable[str]) -> Mapping[str, list[str]]:
-    """Group paths by their names without suffix."""
-    named: dict[str, list[str]] = {}
-    for path in paths:
-        named.setdefault(str(PurePosixPath(path).with_suffix("")), []).append(path)
-    return dict(sorted(named.items()))
-
-
-def only_one(tree: FileTree, name: str, paths: Sequence[str]) -> ImageFile:
-    """Return the file of the only path; InputError if there are several of one name."""
-    if len(paths) > 1:
-        count = "two" if len(paths) == 2 else len(paths)
-        raise InputError(
-            one_line(f"{tree.label}: has {count} images called {name}: {', '.join(paths)}; keep one"),
-            code="data.same-name",
-        )
-    return tree.files[paths[0]]
+    def _read(self, path: tuple[str, ...]) -> tuple[int, FolderName, bool] | None:
+        """What the first names of a path say together, how many they are, and whether they name the data set."""
+        whole, own, length = FolderName(), False, 0
+        for name in path:
+            read = read_folder_name(name)
+            if read.role in ("lr", "scale") or (read.role == "kind" and whole.role == "lr"):
+                whole = FolderName(
+                    "lr" if "lr" in (read.role, whole.role) else "scale",
+                    read.title or whole.title,
+                    read.scale or whole.scale,
+                    read.kind or whole.kind,
+                )
+                own |= read.title.lower() in self.titles
+            elif name.lower() in self.titles:
+                own = True
+            else:
+                break
+            length += 1
+        return (length, whole, own) if whole.role else None
 
 
-def _text(scale: Fraction) -> str:
-    return f"{float(scale):g}"
+def _grounds(tree: FileTree) -> list[tuple[tuple[str, ...], FileTree]]:
+    """Folders to look for LR images in, each with the path to it from a common folder; that of the tree comes first."""
+    if tree.path is None:
+        return [((), tree)]
+    here = tree.path.resolve() if ".." in tree.path.parts else tree.path.absolute()
+    near = [here, *here.parents][:3]
+    found = next((at for at, path in enumerate(near) if read_folder_name(path.name).role == "hr"), None)
+    roles = ("lr",) if found is None else ("lr", "scale")
+    at = found or 0
+    base, given = near[at].parent, tree.path
+    for _ in range(at + 1):
+        given = given.parent if given.name not in ("", "..") else here.parents[at]
+    beside = [name for name in _folders_in(base) if read_folder_name(name).role in roles and base / name != near[at]]
+    return [(here.relative_to(base).parts, tree), *(((name,), open_tree(given / name)) for name in beside)]
+
+
+def _folders_in(folder: Path) -> list[str]:
+    try:
+        return sorted(path.name for path in folder.iterdir() if path.is_dir())
+    except OSError:  # what lies around a data set may be out of reach
+        return []
+
+
+def _path_to_hr(tree: FileTree, scales: Sequence[Fraction]) -> list[str]:
+    """Names of the folders that lead to the HR images; none where these are in `tree` itself."""
+    step = _hr_folder(tree, scales)
+    inside = tree.folder(step) if step else None
+    if inside:
+        _refuse_sets(inside)
+    step = step or _scale_folder(tree, scales)
+    inside = tree.folder(step) if step else None
+    if step and inside:
+        return [step, *_path_to_hr(inside, scales)]
+    only = _only_folder(tree)
+    inside = tree.folder(only) if only else None
+    if only and inside:
+        deeper = _path_to_hr(inside, scales)
+        # A folder around an archive is no part of the names; on disk, names should stay the same when there is
+        # another folder some day.
+        return [only, *deeper] if deeper or tree.path is None else []
+    return []
+
+
+def _hr_folder(tree: FileTree, scales: Sequence[Fraction]) -> str | None:
+    named = {name: read for name in tree.folders() if (read := read_folder_name(name)).role == "hr"}
+    if _has_images(tree):  # `original` is a word for other things as well
+        named = {
+            name: read for name, read in named.items() if name.lower() in ("hr", "gt") or read.title or read.multiple
+        }
+    titles = {read.title.lower() for read in named.values()}
+    if len(titles) > 1 and "" not in titles:
+        raise _several(tree, named)
+    named = {name: read for name, read in named.items() if len(titles) == 1 or not read.title}
+
+    def order(name: str) -> tuple[object, ...]:
+        read = named[name]
+        whole = not read.multiple or not any(read.multiple % scale.numerator for scale in scales)
+        other = bool(scales) and read.scale is not None and read.scale not in scales
+        return read.patches, other, not whole, read.multiple != 12, bool(read.multiple), "hr" not in name.lower(), name
+
+    return min(named, key=order, default=None)
+
+
+def _scale_folder(tree: FileTree, scales: Sequence[Fraction]) -> str | None:
+    """The folder of a scale, such as `x4`, where all images are in such folders."""
+    names = {} if _has_images(tree) else {name: read_folder_name(name) for name in tree.folders()}
+    if not names or any(read.role != "scale" for read in names.values()):
+        return None
+    fitting = [name for name, read in names.items() if read.scale in scales]
+    if len(names) > 1 and len(fitting) != 1:
+        raise _several(tree, names)
+    return fitting[0] if fitting else next(iter(names))
+
+
+def _refuse_sets(hr: FileTree) -> None:
+    """Refuse a folder of HR images with several sets in it, each in folders such as `x4`."""
+    sets = [inside for name in hr.folders() if (inside := hr.folder(name))]
+    scaled = [not _has_images(one) and all(read_folder_name(x).role == "scale" for x in one.folders()) for one in sets]
+    if len(sets) > 1 and not _has_images(hr) and all(scaled):
+        raise _several(hr, hr.folders())
+
+
+def _several(tree: FileTree, names: Iterable[str]) -> InputError:
+    return InputError(
+        one_line(f"{tree.label}: has several sets of HR images ({', '.join(names)}); name one of them"),
+        code="data.several-sets",
+    )
+
+
+def _split(tree: FileTree) -> tuple[FileTree, FileTree, list[str]]:
+    """Tell HR images, LR images and others that lie in one folder: `a_HR`, `a_LR`, `a_bicubic`; `a`, `ax4`."""
+    stems = by_name(tree.files)
+    marked = {base: stem for stem in stems if (base := hr_base(stem)) is not None}
+    low, paired = set(), set()
+    for stem in stems:
+        read = lr_base(stem) if hr_base(stem) is None else None
+        partner = read and (marked.get(read.base) or (read.base if read.base in stems else None))
+        if not read or not partner:
+            continue
+        high, small = (tree.files[stems[each][0]] for each in (partner, stem))
+        if read.says_lr or (read.scale and fits(high, small, read.scale)):
+            low.add(stem)
+            paired.add(read.base)
+    others = {
+        stem
+        for stem in stems
+        if stem not in low
+        and hr_base(stem) is None
+        and any(stem.startswith(f"{base}_") for base in paired & marked.keys())
+    }
+
+    def only(keep: Iterable[str]) -> FileTree:
+        return dataclasses.replace(tree, files={path: tree.files[path] for stem in keep for path in stems[stem]})
+
+    return only(stem for stem in stems if stem not in low | others), only(sorted(low)), sorted(others)
+
+
+def _in_lr_folder(path: str) -> bool:
+    return any(read_folder_name(name).role == "lr" for name in path.split("/")[:-1])
+
+
+def _only_folder(tree: FileTree) -> str | None:
+    folders = tree.folders()
+    return folders[0] if len(folders) == 1 and not _has_images(tree) else None
+
+
+def _has_images(tree: FileTree) -> bool:
+    return any("/" not in path for path in tree.files)
+
+
+def _folders(tree: FileTree) -> list[str]:
+    """Paths of all folders below the root that have images in them or below them."""
+    found: dict[str, None] = {}
+    for path in tree.files:
+        parts = path.split("/")[:-1]
+        found.update(dict.fromkeys("/".join(parts[: end + 1]) for end in range(len(parts))))
+    return sorted(found)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

@@ -38,7 +38,8 @@ def open_source(options: PrepareOptions, *, root: Path, on_download: Callable[[s
     Raises:
         InputError: as the functions of `imdn_kd.data.preparation.sources.sources`.
     """
-    given = _scales(options) if options.steps() is None else ()
+    scales = _scales(options)
+    given, made = (scales, ()) if options.steps() is None else ((), scales)
     path = Path(options.path or "")
     lr = {scale: Path(place) for scale, place in options.given_places().items()}
 
@@ -48,14 +49,14 @@ def open_source(options: PrepareOptions, *, root: Path, on_download: Callable[[s
         download(archive.url, target, checksum=archive.checksum, size=archive.size, on_progress=progress)
 
     if options.source == "folder":
-        return folder_source(path, given, lr)
+        return folder_source(path, given, made, lr)
     if options.source == "lmdb":
         return lmdb_source(path, given, lr)
     if options.source == "store":
         return store_source(path, given)
     if options.source in SAMPLE:
         return sample_source(options.source)
-    return named_source(NAMED_SETS[options.source], [*map(Path, options.places), root], given, fetch)
+    return named_source(NAMED_SETS[options.source], [*map(Path, options.places), root], given, made, fetch)
 
 
 def write_dataset(
@@ -74,7 +75,8 @@ def write_dataset(
     _refuse_overlap(options, target)
     exclude = BenchmarkIndex([Path(folder) for folder in options.exclude_like]) if options.exclude_like else None
     spec = PrepareSpec(_scales(options), options.steps(), options.manual_seed, exclude, form)
-    return build_dataset(source, target, spec, overwrite=overwrite, workers=workers, on_image=on_image)
+    report = build_dataset(source, target, spec, overwrite=overwrite, workers=workers, on_image=on_image)
+    return dataclasses.replace(report, notes=tuple(source.notes))
 
 
 def default_output(name: str, form: Format, root: Path) -> Path:

@@ -11,9 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from imdn_kd.data.layouts.names import HR_FOLDERS
-from imdn_kd.errors import InputError
-from imdn_kd.image.io import find_images
+from imdn_kd.data.layouts.originals import find_originals
 from imdn_kd.image.rgb import RgbImage, read_rgb
 
 Bits = npt.NDArray[np.bool_]
@@ -38,7 +36,7 @@ class BenchmarkIndex:
     upside down are not found; nor are small crops.
 
     Args:
-        folders: benchmarks; images are in `HR` or the like inside, else in the folder itself.
+        folders: benchmarks; see `find_set`.
 
     Raises:
         InputError: `data.no-images`, or an image that cannot be read.
@@ -49,9 +47,9 @@ class BenchmarkIndex:
     """
 
     def __init__(self, folders: Sequence[Path | str]) -> None:
-        paths = [path for folder in folders for path in _originals(Path(folder))]
-        self.labels = tuple(_label(path) for path in paths)
-        self._hashes = np.array([_hashes(read_rgb(path)) for path in paths], dtype=np.bool_)
+        images = [image for folder in folders for image in _originals(Path(folder))]
+        self.labels = tuple(label for label, _ in images)
+        self._hashes = np.array([_hashes(read_rgb(path)) for _, path in images], dtype=np.bool_)
         self.checksum = hashlib.sha256(self._hashes.tobytes()).hexdigest()
 
     def match(self, pixels: RgbImage) -> str | None:
@@ -69,20 +67,9 @@ class BenchmarkIndex:
         return self.labels[nearest] if distances[nearest] <= _ALIKE else None
 
 
-def _originals(folder: Path) -> list[Path]:
-    inside = next((folder / name for name in HR_FOLDERS if (folder / name).is_dir()), folder)
-    images = find_images(inside)
-    if not images:
-        raise InputError(
-            f"{inside}: has no images to compare with; name the folder of a benchmark, such as Set14",
-            code="data.no-images",
-        )
-    return images
-
-
-def _label(path: Path) -> str:
-    folder = path.absolute().parent
-    return f"{(folder.parent if folder.name in HR_FOLDERS else folder).name}/{path.name}"
+def _originals(folder: Path) -> list[tuple[str, Path]]:
+    layout, images = find_originals(folder)
+    return [(f"{layout.title}/{path.name}", path) for path in images]
 
 
 def _small(pixels: RgbImage) -> Image.Image:

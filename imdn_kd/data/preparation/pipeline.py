@@ -21,9 +21,9 @@ import imdn_kd
 from imdn_kd.data.base import lq_plane
 from imdn_kd.data.degradations import describe
 from imdn_kd.data.layouts.file_tree import DiskFile
-from imdn_kd.data.layouts.finder import SourceImage
 from imdn_kd.data.lmdb_io import check_key
 from imdn_kd.data.preparation.samples import PrepareSpec, Sample, SampleBuilder
+from imdn_kd.data.preparation.sources.scan import SourceImage
 from imdn_kd.data.preparation.sources.sources import Source
 from imdn_kd.data.preparation.writers import open_writer
 from imdn_kd.data.store import MANIFEST
@@ -52,6 +52,7 @@ class PrepareReport:
         ignored: number of files that are no images.
         converted: HR images converted to 8-bit RGB, by what they were.
         warning: a warning about the source, or empty.
+        notes: lines on LR files; see `Source`.
     """
 
     path: Path
@@ -63,6 +64,7 @@ class PrepareReport:
     ignored: int
     converted: dict[str, list[str]]
     warning: str
+    notes: tuple[str, ...] = ()
 
 
 def build_dataset(

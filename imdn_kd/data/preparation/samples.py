@@ -13,9 +13,9 @@ import numpy as np
 from imdn_kd.data.base import lq_plane
 from imdn_kd.data.degradation_schema import Step
 from imdn_kd.data.degradations import degrade
-from imdn_kd.data.layouts.finder import SourceImage
 from imdn_kd.data.preparation.leak_check import BenchmarkIndex
 from imdn_kd.data.preparation.schema import Format
+from imdn_kd.data.preparation.sources.scan import SourceImage
 from imdn_kd.errors import InputError
 from imdn_kd.image.io import Picture, decode_image
 from imdn_kd.image.rgb import RgbImage, rgb_of

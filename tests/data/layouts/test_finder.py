@@ -1,167 +1,204 @@
 from __future__ import annotations
 
+import io
 import zipfile
-from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from imdn_kd.data.benchmark_sets import find_set
 from imdn_kd.data.layouts.file_tree import open_tree
-from imdn_kd.data.layouts.finder import ScanResult, scan_dataset
-from imdn_kd.errors import InputError
+from imdn_kd.data.layouts.names import read_folder_name
+from imdn_kd.data.preparation.sources.scan import scan_dataset
+from tests.refused import refused
 
-X2, X4, X8 = Fraction(2), Fraction(4), Fraction(8)
-
-
-def files(folder: Path, *names: str) -> Path:
-    """Files that hold their own name."""
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(name)
-    return folder
+X2, X4 = Fraction(2), Fraction(4)
 
 
-def archive(path: Path, *names: str) -> Path:
-    with zipfile.ZipFile(path, "w") as target:
-        for name in names:
-            target.writestr(name, name)
-    return path
+def encoded(side: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("L", (side, side)).save(file, "BMP")
+    return file.getvalue()
 
 
-def find(path: Path, *given: Fraction, lr: dict[Fraction, Path] | None = None) -> ScanResult:
-    return scan_dataset(open_tree(path), given, {scale: open_tree(place) for scale, place in (lr or {}).items()})
+HIGH, LOW = encoded(16), encoded(4)
 
 
-def content(scan: ScanResult) -> list[list[str]]:
-    return [[original.name, *(file.read().decode() for file in original.files())] for original in scan.images]
+def fill(root: Path, *patterns: str, data: bytes = HIGH, names: tuple[str, ...] = ("a", "img_001")) -> None:
+    for path in (root / pattern.format(name) for pattern in patterns for name in names):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
 
 
+# Where the projects of that name put their files for x4: the folder that a user names, HR images, LR images.
 LAYOUTS = {
-    "HR with IMDN's names": ("HR/{}.png", "LRbicx4/{}x4.bmp"),
-    "the same names": ("HR/{}.png", "LRbicx4/{}.png"),
-    "BasicSR": ("GTmod12/{}.png", "LRbicx4/{}.png"),
-    "EDSR": ("HR/{}.png", "LR_bicubic/X4/{}x4.png"),
-    "DIV2K": ("DIV2K_train_HR/{}.png", "DIV2K_train_LR_bicubic/X4/{}x4.png"),
-    "a folder around it": ("benchmark/Set5/HR/{}.png", "benchmark/Set5/LR_bicubic/X4/{}x4.png"),
-    "originals on their own": ("{}.png", "LRbicx4/{}x4.png"),
+    "IMDN": ("Set5", "Set5/{}.bmp", "Set5_LR/x4/{}x4.bmp"),
+    "IMDN, files": ("Set5", "Set5/HR/{}.png", "Set5/LRbicx4/{}x4.bmp"),
+    "EDSR": ("benchmark/Set5", "benchmark/Set5/HR/{}.png", "benchmark/Set5/LR_bicubic/X4/{}x4.png"),
+    "EDSR, the folder of HR images": ("Set5/HR", "Set5/HR/{}.png", "Set5/LR_bicubic/X4/{}x4.png"),
+    "EDSR, DIV2K": ("DIV2K", "DIV2K/DIV2K_valid_HR/{}.png", "DIV2K/DIV2K_valid_LR_bicubic/X4/{}x4.png"),
+    "IPT": ("Set5", "Set5/HR/{}.png", "Set5/LR_bicubic/{}x4.png"),
+    "DIV2K": ("DIV2K_valid_HR", "DIV2K_valid_HR/{}.png", "DIV2K_valid_LR_bicubic/X4/{}x4.png"),
+    "DIV2K, renamed": ("DIV2K_valid_HR", "DIV2K_valid_HR/{}.png", "DIV2K_valid_LR_bicubic_X4/{}x4.png"),
+    "NTIRE": ("DIV2K_LSDIR_valid_HR", "DIV2K_LSDIR_valid_HR/{}.png", "DIV2K_LSDIR_valid_LR/{}x4.png"),
+    "RCAN": ("HR/Set5/x4", "HR/Set5/x4/{}_HR_x4.png", "LR/LRBI/Set5/x4/{}_LRBI_x4.png"),
+    "RCAN, the set": ("T/HR/Set5", "T/HR/Set5/x4/{}_HR_x4.png", "T/LR/LRBI/Set5/x4/{}_LRBI_x4.png"),
+    "RCAN, all": ("T", "T/HR/Set5/x4/{}_HR_x4.png", "T/LR/LRBI/Set5/x4/{}_LRBI_x4.png"),
+    "BasicSR": ("Set5", "Set5/GTmod12/{}.png", "Set5/LRbicx4/{}.png"),
+    "BasicSR, original": ("Set5", "Set5/original/{}.png", "Set5/LRbicx4/{}.png"),
+    "HAT": ("Set5", "Set5/GTmod4/{}.png", "Set5/LRbicx4/{}x4.png"),
+    "Hugging Face": ("Set5_HR", "Set5_HR/{}.png", "Set5_LR_x4/{}.png"),
+    "Hugging Face, one folder": ("Set5", "Set5/Set5_HR/{}.png", "Set5/Set5_LR_x4/{}.png"),
+    "LR/X4": ("Set5", "Set5/HR/{}.png", "Set5/LR/X4/{}.png"),
+    "HR and LR": ("Set5", "Set5/HR/{}.png", "Set5/LR/{}.png"),
+    "small letters": ("Set5", "Set5/hr/{}.png", "Set5/lr_x4/{}.png"),
+    "images": ("Set5", "Set5/hr_images/{}.png", "Set5/lr_images/{}.png"),
+    "X4 around": ("Set5", "Set5/X4/GT/{}.png", "Set5/X4/LR/{}.png"),
+    "SRFormer": ("Set5", "Set5/x4HR/{}.png", "Set5/x4LR/{}.png"),
+    "plain originals": ("Set5", "Set5/{}.png", "Set5/LR_bicubic/X4/{}x4.png"),
+    "plain originals, x4": ("Set5", "Set5/{}.png", "Set5/x4/{}.png"),
+    "plain originals, LR": ("mine/photos", "mine/photos/{}.png", "mine/LR/X4/{}x4.png"),
+    "SelfExSR": ("Set5/image_SRF_4", "Set5/image_SRF_4/{}_SRF_4_HR.png", "Set5/image_SRF_4/{}_SRF_4_LR.png"),
+    "SelfExSR, the set": ("Set5", "Set5/image_SRF_4/{}_SRF_4_HR.png", "Set5/image_SRF_4/{}_SRF_4_LR.png"),
+    "RealSR": ("Test", "Test/{}_HR.png", "Test/{}_LR4.png"),
+    "DRealSR": ("Test_x4", "Test_x4/test_HR/{}_x4.png", "Test_x4/test_LR/{}_x1.png"),
+    "side by side": ("mine", "mine/{}_HR.png", "mine/{}_LR.png"),
+    "side by side, HR without a mark": ("mine", "mine/{}.png", "mine/{}_LR.png"),
+    "side by side, x4": ("mine", "mine/{}.png", "mine/{}x4.png"),
+    "side by side, _x4": ("mine", "mine/{}.png", "mine/{}_x4.png"),
 }
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("make", [files, archive])
-def test_layouts(tmp_path, make, layout):
-    hr, lr = LAYOUTS[layout]
-    other = lr.replace("4", "2")
-    path = make(tmp_path / "set", *(each.format(name) for each in (hr, lr, other) for name in ("b", "a")))
-    scan = find(path, X4, X2)
-    assert content(scan) == [[name, *(each.format(name) for each in (hr, lr, other))] for name in ("a", "b")]
-    assert (scan.skipped, scan.ignored) == ((), 0)
-    assert content(find(path)) == [[name, hr.format(name)] for name in ("a", "b")]
+@pytest.fixture(params=LAYOUTS)
+def layout(request, tmp_path) -> tuple[Path, list[Path], list[Path]]:
+    """The folder to name, HR images and LR images."""
+    named, hr, lr = LAYOUTS[request.param]
+    fill(tmp_path, hr)
+    fill(tmp_path, lr, data=LOW)
+    return (tmp_path / named, *([tmp_path / each.format(name) for name in ("a", "img_001")] for each in (hr, lr)))
 
 
-def test_div2k_x8(tmp_path):
-    files(tmp_path, "DIV2K_train_HR/0001.png", "DIV2K_train_LR_x8/0001x8.png")
-    assert content(find(tmp_path, X8)) == [["0001", "DIV2K_train_HR/0001.png", "DIV2K_train_LR_x8/0001x8.png"]]
+def test_benchmark_finds_the_pairs_of_every_layout(layout):
+    folder, high, low = layout
+    images = find_set(folder, 4)
+    assert [(pair.hr, pair.lr) for pair in images.pairs] == list(zip(high, low, strict=True))
+    assert images.lr_source.endswith(" (files)")
+    assert images.notes == ()
+    assert images.name not in ("HR", "x4", "X4", "")
 
 
-@pytest.mark.parametrize("hr, lr", [LAYOUTS["EDSR"], LAYOUTS["DIV2K"]])
-def test_lr_folders_beside_the_folder_of_originals(tmp_path, hr, lr):
-    files(tmp_path, hr.format("a"), lr.format("a"))
-    folder = (tmp_path / hr).parent
-    assert content(find(folder, X4)) == [["a", hr.format("a"), lr.format("a")]]
+def test_prepare_finds_the_same(layout):
+    folder, high, low = layout
+    scan = scan_dataset(open_tree(folder), [X4])
+    assert [(one.gt.path, one.lq[X4].path) for one in scan.images] == list(zip(high, low, strict=True))
+    assert scan.skipped == ()
+    made = scan_dataset(open_tree(folder), made_scales=[X4])
+    assert [one.gt.path for one in made.images] == high
+    assert len(made.notes) == 1, "LR files are passed over without a word"
 
 
-def test_two_sets_in_one_folder(tmp_path):
-    files(tmp_path, "DIV2K_train_HR/a.png", "DIV2K_valid_HR/a.png")
-    assert error_of(tmp_path).code == "data.several-sets"
+@pytest.mark.parametrize(
+    "pair", [("HR", "noisy"), ("target", "input"), ("clean", "noisy"), ("sharp", "blur"), ("GT", "LQ")]
+)
+def test_inputs_of_equal_size(tmp_path, pair):
+    for name in pair:
+        fill(tmp_path, f"{name}/{{}}.png")
+    images = find_set(tmp_path, 1)
+    assert [(one.hr.parent.name, one.lr.parent.name) for one in images.pairs] == [pair] * 2
+    assert images.checked().notes == ()
 
 
-def test_folders_inside(tmp_path):
-    files(tmp_path, "2024/a.png", "2024/june/a.jpg", "2024/june/b.PNG", "2024/notes.txt", "lr/2024/june/ax4.png")
-    scan = find(tmp_path / "2024")
-    assert [original.name for original in scan.images] == ["a", "june/a", "june/b"]
-    assert scan.ignored == 1
-    # A folder around all images stays in the names, so that these stay when there is another one.
-    assert [each[0] for each in content(find(files(tmp_path / "photos", "2024/a.png")))] == ["2024/a"]
-    scan = find(tmp_path / "2024", X4, lr={X4: tmp_path / "lr" / "2024"})
-    assert content(scan) == [["june/a", "2024/june/a.jpg", "lr/2024/june/ax4.png"]]
-    assert [skip.name for skip in scan.skipped] == ["a", "june/b"]
+def test_lr_images_of_another_scale_are_never_taken(layout):
+    folder, high, _ = layout
+    if any(part in str(high[0]) for part in ("HR_x4", "x4HR")):
+        pytest.skip("HR images are those of x4 alone")
+    images = find_set(folder, 2)
+    assert [(pair.hr, pair.lr) for pair in images.pairs] == [(path, None) for path in high]
 
 
-def test_a_folder_around_an_archive_is_no_part_of_the_names(tmp_path):
-    path = archive(tmp_path / "a.zip", "mine/a.png", "mine/sub/b.png")
-    assert [each[0] for each in content(find(path))] == ["a", "sub/b"]
+@pytest.mark.parametrize("name", ["EDSR", "BasicSR", "RCAN, all", "SelfExSR, the set", "side by side", "LR/X4"])
+def test_archives(tmp_path, name):
+    _, hr, lr = LAYOUTS[name]
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for one in ("a", "b"):
+            archive.writestr(hr.format(one), HIGH)
+            archive.writestr(lr.format(one), LOW)
+    scan = scan_dataset(open_tree(tmp_path / "set.zip"), [X4])
+    pairs = [[file.label.partition(":")[2] for file in image.files()] for image in scan.images]
+    assert pairs == [[hr.format(one), lr.format(one)] for one in ("a", "b")]
 
 
-def test_lr_images_are_no_originals(tmp_path):
-    names = ("LRbicx4/ax4.png", "set/LR_bicubic/X2/ax2.png", "DIV2K_train_LR_unknown/X2/0001x2.png", "LR/a.png")
-    path = files(tmp_path, "a.png", "my_LRx/b.png", *names)
-    assert [original.name for original in find(path).images] == ["a", "my_LRx/b"]
+def test_hr_images_of_the_scale_are_chosen(tmp_path):
+    fill(tmp_path, "Set5/GTmod2/{}.png", "Set5/GTmod3/{}.png", "Set5/GTmod4/{}.png")
+    fill(tmp_path, "RCAN/HR/Set5/x2/{}_HR_x2.png", "RCAN/HR/Set5/x4/{}_HR_x4.png")
+    fill(tmp_path, "SelfExSR/image_SRF_2/{}_SRF_2_HR.png", "SelfExSR/image_SRF_4/{}_SRF_4_HR.png")
+    for scale in (2, 3, 4):
+        assert find_set(tmp_path / "Set5", scale).pairs[0].hr.parent.name in (f"GTmod{scale}", "GTmod4")
+    for scale in (2, 4):
+        assert find_set(tmp_path / "RCAN", scale).pairs[0].hr.parent.name == f"x{scale}"
+        assert find_set(tmp_path / "SelfExSR", scale).pairs[0].hr.parent.name == f"image_SRF_{scale}"
+    with refused("data.several-sets"):
+        scan_dataset(open_tree(tmp_path / "RCAN"))
 
 
-@pytest.mark.parametrize("make", [files, archive])
-@pytest.mark.parametrize("place", ["{}x4.png", "{}.png", "X4/{}x4.png", "DIV2K_LR_bicubic/X4/{}x4.png", "low/{}.png"])
-def test_lr_images_elsewhere(tmp_path, make, place):
-    hr = files(tmp_path / "mine", "a.png", "b.png", "LRbicx4/ax4.png", "LRbicx4/bx4.png")
-    places = {place, place.replace("X4/{}x4", "X2/{}x2")}
-    lr = make(tmp_path / "elsewhere", *(each.format(name) for name in "ab" for each in places))
-    scan = find(hr, X4, lr={X4: lr})
-    assert content(scan) == [[name, f"{name}.png", place.format(name)] for name in "ab"]
+def test_results_of_methods_beside_a_pair_are_no_originals(tmp_path):
+    fill(tmp_path, "{}_SRF_4_HR.png", "{}_SRF_4_bicubic.png", "{}_SRF_4_A+.png")
+    fill(tmp_path, "{}_SRF_4_LR.png", data=LOW)
+    images = find_set(tmp_path, 4)
+    assert [pair.name for pair in images.pairs] == ["a_SRF_4_HR", "img_001_SRF_4_HR"]
+    (note,) = images.notes
+    assert "a_SRF_4_A+, a_SRF_4_bicubic" in note
 
 
-def test_factors_with_fractions(tmp_path):
-    files(tmp_path, "HR/a.png", "LRbicx1.5/ax1.5.png")
-    assert content(find(tmp_path, Fraction(3, 2))) == [["a", "HR/a.png", "LRbicx1.5/ax1.5.png"]]
+def test_a_name_alone_makes_no_lr_image(tmp_path):
+    """`ax4` is an image of its own where it is not a quarter of `a`."""
+    fill(tmp_path, "{}.png", "{}x4.png", "{}_x2.png")
+    assert len(find_set(tmp_path, 4).pairs) == 6
 
 
-def test_missing_partners_are_reported_and_the_others_kept(tmp_path):
-    files(tmp_path, "HR/a.png", "HR/b{}.png", "LRbicx4/ax4.png", "LRbicx2/ax2.png", "LRbicx2/b{}x2.png")
-    scan = find(tmp_path, X2, X4)
-    assert [original.name for original in scan.images] == ["a"]
-    (skip,) = scan.skipped
-    assert (skip.name, skip.label) == ("b{}", str(tmp_path / "HR" / "b{}.png"))
-    assert skip.reason == (
-        f"{skip.label}: has no LR image for scale 4 in {tmp_path}/LRbicx4 (it would be called b{{}}x4 or b{{}}); add it"
-    )
+@pytest.mark.parametrize("lr", ["LR_unknown/X4/{}x4.png", "LRBD/x4/{}.png", "LR/x4/{}x2.png"])
+def test_what_is_passed_over_is_told(tmp_path, lr):
+    fill(tmp_path, "HR/{}.png")
+    fill(tmp_path, lr, data=LOW)
+    if "x2" in lr:
+        with refused("data.lr-missing"):
+            find_set(tmp_path, 4)
+    else:
+        images = find_set(tmp_path, 4)
+        assert images.lr is None
+        (note,) = images.notes
+        assert f"passed over: {Path(lr).parent} (" in note
 
 
-def test_two_originals_of_one_name(tmp_path):
-    files(tmp_path, "a.png", "a.jpg", "b.png", "sub/a.png")
-    scan = find(tmp_path)
-    assert [original.name for original in scan.images] == ["b", "sub/a"]
-    reason = f"{tmp_path}: has two images called a: a.jpg, a.png; keep one"
-    assert [(skip.name, Path(skip.label).name, skip.reason) for skip in scan.skipped] == [
-        ("a", "a.jpg", reason),
-        ("a", "a.png", reason),
-    ]
+def test_of_two_folders_the_other_is_told(tmp_path):
+    fill(tmp_path, "HR/{}.png")
+    fill(tmp_path, "LRbicx4/{}x4.png", "LR_bicubic/X4/{}x4.png", data=LOW)
+    images = find_set(tmp_path, 4)
+    (note,) = images.notes
+    (other,) = {"LRbicx4", "LR_bicubic/X4"} - {images.lr_label}
+    assert f"passed over: {other} (" in note
 
 
-def test_two_partners_of_one_name(tmp_path):
-    files(tmp_path, "HR/a.png", "LRbicx2/ax2.png", "LRbicx2/ax2.bmp", "LRbicx2/ax2.webp")
-    (skip,) = find(tmp_path, X2).skipped
-    assert "LRbicx2: has 3 images called ax2: ax2.bmp, ax2.png, ax2.webp; keep one" in skip.reason
+def test_several_sets_are_not_mixed(tmp_path):
+    fill(tmp_path, "HR/Set5/x4/{}_HR_x4.png", "HR/Set14/x4/{}_HR_x4.png")
+    for call in (lambda: find_set(tmp_path, 4), lambda: scan_dataset(open_tree(tmp_path), made_scales=[X4])):
+        with refused("data.several-sets"):
+            call()
+    fill(tmp_path, "LR/LRBI/Set5/x4/{}_LRBI_x4.png", "LR/LRBI/Set14/x4/{}_LRBI_x4.png", data=LOW)
+    pair = find_set(tmp_path / "HR/Set14", 4).pairs[0]
+    assert pair.lr == tmp_path / "LR/LRBI/Set14/x4/a_LRBI_x4.png"
 
 
-def error_of(path: Path, given: Iterable[Fraction] = (), **lr: Path) -> InputError:
-    with pytest.raises(InputError) as caught:
-        find(path, *given, **lr)
-    assert "\n" not in str(caught.value)
-    return caught.value
+def test_a_set_beside_another_does_not_take_its_lr_images(tmp_path):
+    fill(tmp_path, "Set5/{}.png", "Set14/{}.png", "DIV2K_train_HR/{}.png")
+    fill(tmp_path, "Set14_LR/x4/{}x4.png", "DIV2K_valid_LR_bicubic/X4/{}x4.png", data=LOW)
+    for name in ("Set5", "DIV2K_train_HR"):
+        images = find_set(tmp_path / name, 4)
+        assert (images.lr, images.notes) == (None, ())
 
 
-def test_no_images(tmp_path):
-    files(tmp_path, "notes.txt", "LRbicx2/ax2.png")
-    assert error_of(tmp_path).code == "data.no-images"
-
-
-def test_no_lr_folder(tmp_path):
-    files(tmp_path, "HR/a.png", "LRbicx2/ax2.png")
-    assert error_of(tmp_path, [X4]).code == "data.lr-missing"
-
-
-def test_names_with_line_breaks(tmp_path):
-    files(tmp_path, "HR/a\nb.png", "HR/c\nd.png", "HR/c\nd.jpg", "LRbicx2/ax2.png")
-    reasons = [skip.reason for skip in find(tmp_path, X2).skipped]
-    assert len(reasons) == 3
-    assert not any("\n" in reason for reason in reasons)
+@pytest.mark.parametrize("name", ["holidays", "my_LRx", "2024", "gt-car", "color", "alrx4", "shr", "HR_to_print"])
+def test_names_that_say_nothing(name):
+    assert read_folder_name(name).role == ""

@@ -128,7 +128,7 @@ def test_a_damaged_benchmark_image(tmp_path):
 
 @pytest.mark.processes
 def test_torch_is_not_needed(folder):
-    modules = ("sources.layouts", "sources.locations", "sources.download", "leak_check")
+    modules = ("sources.scan", "sources.locations", "sources.download", "leak_check")
     code = (
         f"import sys, {', '.join(f'imdn_kd.data.preparation.{name}' for name in modules)}\n"
         f"imdn_kd.data.preparation.leak_check.BenchmarkIndex([{str(folder)!r}])\n"

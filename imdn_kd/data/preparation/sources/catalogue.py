@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
-from imdn_kd.data.layouts.names import HR_FOLDERS, LR_FOLDERS
-
 SAMPLE = {"sample": ("astronaut", "chelsea", "motorcycle", "rocket"), "sample_valid": ("coffee",)}
 """Photographs inside scikit-image: to train on, and to choose by."""
 
@@ -80,11 +78,8 @@ def _benchmark(title: str, images: int) -> NamedSet:
         "sha256:80c21c333bbf6ceb5308b7243761f8284478274413a97b96f1d63e9045fd93e8",
         250112000,
     )
-    lr = {
-        Fraction(scale): Part(archive, tuple(f"{title}/{folder.format(scale=scale)}" for folder in LR_FOLDERS))
-        for scale in (2, 3, 4)
-    }
-    hr = Part(archive, (*(f"{title}/{folder}" for folder in HR_FOLDERS), title))
+    lr = {Fraction(scale): Part(archive, (f"{title}/LR_bicubic/X{scale}",)) for scale in (2, 3, 4)}
+    hr = Part(archive, (*(f"{title}/{folder}" for folder in ("HR", "GTmod12", "GT")), title))
     licence = f"{title} is for research only; the rights in the images stay with their owners"
     return NamedSet(title, images, hr, lr, licence)
 

@@ -8,6 +8,8 @@ from fractions import Fraction
 from pathlib import Path
 
 from imdn_kd.data.layouts.file_tree import FileTree, open_tree
+from imdn_kd.data.layouts.finder import find_layout
+from imdn_kd.data.layouts.lr_index import by_name
 from imdn_kd.data.preparation.sources.catalogue import Archive, NamedSet, Part
 from imdn_kd.errors import InputError
 
@@ -53,7 +55,7 @@ def locate(
         )
     search = _Search(named)
     hr = search.find(named.hr, places)
-    lr = {scale: search.find(named.lr[scale], places) for scale in given_scales}
+    lr = {scale: search.find(named.lr[scale], places) or _beside(hr, scale) for scale in given_scales}
     found = {scale: tree for scale, tree in lr.items() if tree is not None}
     missing = [named.lr[scale].archive for scale in lr if scale not in found]
     if hr is None:
@@ -97,6 +99,15 @@ class _Search:
         tree = self._archives[path]
         names = (f"{container}/{name}".lstrip("/") for container in _CONTAINERS for name in part.folders)
         return next((inside for inside in map(tree.folder, names) if _has_images(inside)), None)
+
+
+def _beside(hr: FileTree | None, scale: Fraction) -> FileTree | None:
+    """LR images that lie by other names than in the archives."""
+    if hr is None:
+        return None
+    layout = find_layout(hr, [scale])
+    choice = layout.choose_lr(scale, list(by_name(layout.hr.files)))
+    return choice.index.place if choice.index else None
 
 
 def _folder(base: Path, name: str) -> FileTree | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from io import BytesIO
@@ -14,14 +16,18 @@ from PIL import Image
 
 from imdn_kd.data.degradation_schema import Bicubic
 from imdn_kd.data.degradations import describe
-from imdn_kd.data.layouts.file_tree import open_tree
-from imdn_kd.data.layouts.finder import SkippedImage, SourceImage, scan_dataset
+from imdn_kd.data.layouts.file_tree import ImageFile, open_tree
 from imdn_kd.data.lmdb_io import LmdbImages, common_keys
+from imdn_kd.data.lr_check import compare_with_bicubic, describe_misfit
 from imdn_kd.data.preparation.sources.catalogue import SAMPLE, Archive, NamedSet
 from imdn_kd.data.preparation.sources.locations import Located, locate
+from imdn_kd.data.preparation.sources.scan import SkippedImage, SourceImage, scan_dataset
 from imdn_kd.data.store import Store
 from imdn_kd.errors import InputError
-from imdn_kd.image.rgb import RgbImage
+from imdn_kd.image.io import decode_image
+from imdn_kd.image.rgb import RgbImage, rgb_of
+
+_LOOKED_AT = 8  # pairs that are compared with bicubic ones
 
 Fetch = Callable[[Archive], None]
 """Downloads a missing archive into one of the places."""
@@ -39,6 +45,7 @@ class Source:
         ignored: number of files that are no images.
         lq_made_by: degradations of the given LR images, as JSON, by scale, where known.
         warning: a warning for the user, or empty.
+        notes: lines on LR files that are used, passed over, or not bicubic.
     """
 
     name: str
@@ -48,9 +55,12 @@ class Source:
     ignored: int = 0
     lq_made_by: Mapping[Fraction, Any] = field(default_factory=dict)
     warning: str = ""
+    notes: Sequence[str] = ()
 
 
-def named_source(named: NamedSet, places: Sequence[Path], given: Sequence[Fraction], fetch: Fetch) -> Source:
+def named_source(
+    named: NamedSet, places: Sequence[Path], given: Sequence[Fraction], made: Sequence[Fraction], fetch: Fetch
+) -> Source:
     """Open a set of the catalogue in the first place that has it; download what is missing.
 
     Raises:
@@ -66,24 +76,29 @@ def named_source(named: NamedSet, places: Sequence[Path], given: Sequence[Fracti
                 f"{named.title}: {found[0].name} was downloaded, but is not where it should be; try again",
                 code="download.not-found",
             )
-    scan = scan_dataset(found.hr, given, found.lr)
+    scan = scan_dataset(found.hr, given, found.lr, made_scales=made)
     count = len(scan.images) + len(scan.skipped)
     warning = ""
     if count != named.images:
         warning = f"{found.hr.label}: has {count} images, {named.title} has {named.images}; unpack it again"
     made_by = dict.fromkeys(given, describe([Bicubic()]))
-    return Source(named.title, named.title, scan.images, scan.skipped, scan.ignored, made_by, warning)
+    notes = (*scan.notes, *_misfits(scan.images, given))
+    return Source(named.title, named.title, scan.images, scan.skipped, scan.ignored, made_by, warning, notes)
 
 
-def folder_source(path: Path, given: Sequence[Fraction], lr: Mapping[Fraction, Path]) -> Source:
-    """Open the images of a folder or an archive.
+def folder_source(
+    path: Path, given: Sequence[Fraction], made: Sequence[Fraction], lr: Mapping[Fraction, Path]
+) -> Source:
+    """Open the images of a folder or an archive, with LR images for the scales `given`; those of `made` are made.
 
     Raises:
         InputError: as `open_tree` and `scan_dataset`.
     """
     name = path.resolve().name.removesuffix(".gz").removesuffix(".tar").removesuffix(".zip")
-    scan = scan_dataset(open_tree(path), given, {scale: open_tree(place) for scale, place in lr.items()})
-    return Source(name, path.resolve().name, scan.images, scan.skipped, scan.ignored)
+    places = {scale: open_tree(place) for scale, place in lr.items()}
+    scan = scan_dataset(open_tree(path), given, places, made_scales=made)
+    notes = (*scan.notes, *_misfits(scan.images, given))
+    return Source(name, path.resolve().name, scan.images, scan.skipped, scan.ignored, notes=notes)
 
 
 def lmdb_source(path: Path, given: Sequence[Fraction], lr: Mapping[Fraction, Path]) -> Source:
@@ -144,6 +159,29 @@ def sample_source(name: str) -> Source:
         label = f"photograph {photo} of scikit-image"
         originals.append(SourceImage(photo, _PixelFile(label, zlib.crc32(pixels.data), pixels.nbytes, pixels.copy)))
     return Source(name, "photographs of scikit-image", originals)
+
+
+def _misfits(images: Sequence[SourceImage], scales: Sequence[Fraction]) -> list[str]:
+    """A line for each scale of which some LR images are not bicubic; a few of the images are looked at."""
+    lines = []
+    for scale in scales if images else ():
+        likenesses = []
+        for image in images[:: math.ceil(len(images) / _LOOKED_AT)] if scale > 1 else ():
+            # What cannot be read or has the wrong size is said when it is prepared.
+            with suppress(InputError):
+                hr, lr = (
+                    rgb_of(decode_image(file.read(), file.label), file.label) for file in (image.gt, image.lq[scale])
+                )
+                height, width = (int(side * scale) for side in lr.shape[:2])
+                if height <= hr.shape[0] and width <= hr.shape[1]:
+                    likenesses.append((image.name, compare_with_bicubic(hr[:height, :width], lr)))
+        misfit = describe_misfit(likenesses)
+        lines += [f"x{float(scale):g}: of {len(likenesses)} LR images looked at, {misfit}"] if misfit else []
+    return lines
+
+
+def _pixels(file: ImageFile) -> RgbImage:
+    return rgb_of(decode_image(file.read(), file.label), file.label)
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from imdn_kd.data.layouts.finder import scan_dataset
 from imdn_kd.data.preparation.sources.catalogue import NAMED_SETS
 from imdn_kd.data.preparation.sources.locations import Located, locate
+from imdn_kd.data.preparation.sources.scan import scan_dataset
 from imdn_kd.errors import InputError
-from tests.data.layouts.test_finder import archive, files
+from tests.data.preparation.sources.test_scan import archive, files
 from tests.shared_data import SHARED, needs_shared
 
 X2, X4 = Fraction(2), Fraction(4)
