@@ -121,7 +121,11 @@ Arch = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 PrecisionOption = Annotated[
-    Precision, typer.Option("--precision", help="Compute precision (auto: bf16 on GPUs, fp32 on CPUs).")
+    Precision,
+    typer.Option(
+        "--precision",
+        help="Compute precision (auto: lossless to 8 bit, which is fp32; bf16 and fp16 are faster on GPUs).",
+    ),
 ]
 CropOption = Annotated[Crop, typer.Option("--crop", help="How images that are large for the memory are cut.")]
 CropSize = Annotated[

@@ -47,7 +47,7 @@ class Upscaler:
             `nn.Module` that upscales images (see `wrap`); or None for the best student for the scale asked.
         arch: the network of a file that does not say it: `{"type": "EDSR", "num_feat": 64, ...}`; see `load_model`.
         device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, `mps`.
-        precision: `fp32`, `bf16`, `fp16` (GPU only), or `auto`: bf16 on GPUs that have it, otherwise fp32.
+        precision: `fp32`, `bf16`, `fp16` (GPU only), or `auto`: what is lossless to 8 bit, which is fp32.
         crop: how images that are large for the memory are cut; see `AdaptiveCropping`.
         crop_size: side of the crops in px, instead of planning from `memory`.
         memory: bytes that the process may take besides images; see `AdaptiveCropping`.

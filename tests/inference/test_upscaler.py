@@ -11,6 +11,7 @@ from imdn_kd.archs import IMDN, IMDN_RTC, ModelInfo, SRNetwork
 from imdn_kd.errors import InputError
 from imdn_kd.image.io import Picture, write_image
 from imdn_kd.image.resize import imresize
+from imdn_kd.inference.device import choose_dtype
 from imdn_kd.inference.model_file import ModelFile, save_model
 from imdn_kd.inference.upscaler import Upscaler
 from tests.refused import refused
@@ -240,6 +241,12 @@ def test_the_network_given_is_left_alone():
     Upscaler(network, precision="bf16")(random_pixels(8, 8, 3))
     assert network.training
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
+def test_auto_is_the_precision_that_is_lossless_to_8_bit(device, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
+    assert choose_dtype("auto", torch.device(device)) == torch.float32
 
 
 def test_bf16_is_near_fp32():
