@@ -198,7 +198,10 @@ def test_mistakes_are_one_line(folder, capfd, arguments, message):
         ("source: sample\nscales: [2]\n", "line 2: no option is called 'scales'; did you mean 'scale'?"),
         ("source: sample\ndegradation: [{type: blur, sigma: 1}]\n", "one step of type bicubic"),
         ("source: sample\ndegradation: [{type: blur}]\nscale: [1]\n", "line 2: degradation.0.sigma: is missing"),
-        ("source: sample\ndegradation: [{type: blr, sigma: 1}]\n", "line 2: degradation.0: Input tag 'blr'"),
+        (
+            "source: sample\ndegradation: [{type: blr, sigma: 1}]\n",
+            "line 2: degradation.0: is to be one of",
+        ),
         ("source: sample\ndegradation:\n- {type: bicubic}\n- {type: noise, sigma: [2, 1]}\n", "line 4: degradation.1."),
         ("source: sample\nscale: two\n", "scale"),
         ("source: folder\npath: x\nlr: {2: y}\ndegradation: bicubic\n", "lr names given images"),

@@ -46,7 +46,8 @@ NIQE = ("val.metrics.niqe: not measured; there are PSNR and SSIM",)
 SWINIR = ("model_type: SwinIRModel is trained as SRModel; images are padded to its windows by repeating their edges",)
 LATE = ("train.scheduler: what is to happen at 1600000 comes after total_iter, 1600000",)
 PBAR = ("val.pbar: no effect",)
-LUMA = ("datasets.val.color: no effect; a network of one channel enlarges R, G and B one after the other",)
+COLOURED = ", ".join(f"datasets.{key}.color" for key in ("val", "val_2", "val_3", "val_4"))
+LUMA = (f"{COLOURED}: no effect; a network of one channel enlarges R, G and B one after the other",)
 LMDB = tuple(
     f"datasets.train.{key}: no effect with LMDB, whose two sides have the same keys, all of them used"
     for key in ("meta_info_file", "filename_tmpl")

@@ -12,6 +12,9 @@ from imdn_kd.errors import InputError, join_errors
 from imdn_kd.registry import ARCHS, DATASETS, LOSS_TERMS, LOSSES, Registry
 from imdn_kd.training.schema import TrainOptions
 
+OTHER_MODEL = "options.other-model"
+"""Code of the error about a `model_type` of BasicSR that is not trained here."""
+
 
 def read_train_options(path: Path | str, overrides: Sequence[str] = ()) -> TrainOptions:
     """Read an option file; see `read_options`.
@@ -23,7 +26,8 @@ def read_train_options(path: Path | str, overrides: Sequence[str] = ()) -> Train
     try:
         return read_options(path, TrainOptions, overrides)
     except InputError as error:
-        found = [error, *_unknown_names(path, overrides)]
+        # Files of models that are not trained here have names of BasicSR's own.
+        found = [error] if error.code == OTHER_MODEL else [error, *_unknown_names(path, overrides)]
     raise join_errors(found)
 
 

@@ -206,6 +206,6 @@ def _measuring(options: TrainOptions) -> Iterator[str]:
         yield "val.select_on: not given, so no weights are kept as the best ones; name a data set that is not reported"
     if val.select_on is not None and val.select_on_benchmark:
         yield "val.select_on_benchmark: figures of the set that weights are selected on look better than they are"
-    for key, dataset in options.datasets.named("val").items():
-        if dataset.color and options.scale > 1:
-            yield f"datasets.{key}.color: no effect; a network of one channel enlarges R, G and B one after the other"
+    coloured = [f"datasets.{key}.color" for key, dataset in options.datasets.named("val").items() if dataset.color]
+    if coloured and options.scale > 1:
+        yield f"{', '.join(coloured)}: no effect; a network of one channel enlarges R, G and B one after the other"
