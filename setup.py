@@ -18,9 +18,9 @@ CORE = [
     "imagecodecs>=2024.6.1",
     "imagehash>=4.3",
     "pyyaml>=6.0",
-    "pydantic>=2.7",
+    "pydantic>=2.11",
     "typer>=0.16",
-    "rich>=13.7",
+    "rich>=14.0",
     "safetensors>=0.4.3",
     "platformdirs>=4.2",
     "psutil>=5.9",
@@ -32,6 +32,10 @@ TRAIN = [
     "accelerate>=0.30",
     "tensorboard>=2.17",
     "spandrel>=0.4",
+]
+DEPLOY = [
+    "onnxruntime>=1.20",
+    "openvino>=2024.6",
 ]
 DEV = [
     "pytest>=8.2",
@@ -54,7 +58,7 @@ setup(
     packages=find_packages(include=["imdn_kd", "imdn_kd.*"]),
     package_data={"imdn_kd": ["py.typed", "zoo/*"]},
     install_requires=CORE,
-    extras_require={"train": TRAIN, "dev": DEV},
+    extras_require={"train": TRAIN, "deploy": DEPLOY, "dev": DEV},
     entry_points={"console_scripts": ["imdn-kd=imdn_kd.cli:main"]},
     classifiers=[
         "Development Status :: 3 - Alpha",

@@ -72,6 +72,7 @@ def benchmark(
     self_ensemble: opt.SelfEnsemble = False,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", show_default="auto")] = None,
     precision: opt.PrecisionOption = opt.Precision.fp32,
+    engine: opt.EngineOption = "torch",
     save: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Save the results there.")] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write a report: .md or .json.")
@@ -143,6 +144,7 @@ def benchmark(
         key=key,
         device=device or "auto",
         precision=precision.value,
+        engine=engine,
         self_ensemble=self_ensemble,
     )
     tasks = library.plan_tasks(upsamplers, sources, root=root)

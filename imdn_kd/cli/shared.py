@@ -127,6 +127,13 @@ PrecisionOption = Annotated[
         help="Compute precision (auto: lossless to 8 bit, which is fp32; bf16 and fp16 are faster on GPUs).",
     ),
 ]
+EngineOption = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        help="What runs the network on the CPU: torch, onnxruntime, openvino, or auto, the fastest that is installed.",
+    ),
+]
 CropOption = Annotated[Crop, typer.Option("--crop", help="How images that are large for the memory are cut.")]
 CropSize = Annotated[
     int | None, typer.Option(min=1, help="Side of the crops in px, instead of planning from the memory.")

@@ -158,6 +158,7 @@ def open_upsamplers(
     key: str | None = None,
     device: str = "auto",
     precision: Precision = "fp32",
+    engine: str = "torch",
     self_ensemble: bool = False,
 ) -> list[Upsampler]:
     """Open models for a benchmark, named as in the zoo or by the stem of their files.
@@ -171,6 +172,7 @@ def open_upsamplers(
         key: which set of weights of a checkpoint; see `load_model`.
         device: see `Upscaler`.
         precision: see `Upscaler`; published figures are fp32.
+        engine: see `Upscaler`.
         self_ensemble: see `Upscaler`.
 
     Raises:
@@ -185,7 +187,7 @@ def open_upsamplers(
             continue
         spec = None if zoo.find(model) and len(chosen) > 1 else arch
         file = load_model(model, spec, key=key)
-        upscaler = Upscaler(file, device=device, precision=precision, self_ensemble=self_ensemble)
+        upscaler = Upscaler(file, device=device, precision=precision, engine=engine, self_ensemble=self_ensemble)
         name = stem if counts[stem] == 1 else model
         if scale is not None and upscaler.scale != scale and (upscaler.scale > 1 or upscaler.restores):
             name += f" (x{upscaler.scale} network)"

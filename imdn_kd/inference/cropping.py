@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from imdn_kd.archs.base import ModelInfo, Segment, SRNetwork, one_segment
 from imdn_kd.errors import InputError
 from imdn_kd.inference.buffers import TensorBuffer, TileBuffer
+from imdn_kd.inference.engines.base import Engine
+from imdn_kd.inference.engines.compiled import CompiledNetwork
 from imdn_kd.inference.memory import PeakMemory, available_memory, is_out_of_memory
 from imdn_kd.inference.segmented import SegmentCost, SegmentedRun, measure_segments
 from imdn_kd.inference.tiles import Box, round_up
@@ -69,6 +71,8 @@ class AdaptiveCropping(nn.Module):
             itself comes on top. By default half of what is free when an image comes.
         scratch: folder for features that do not fit into memory; by default the user's cache folder.
         info: what a network says of itself, for one that does not.
+        engine: runs the network, which is on the CPU in fp32, in the place of PyTorch; see
+            `imdn_kd.inference.engines.base`.
 
     Raises:
         InputError: an unknown mode, a network without info, one that pools globally and declares no segments, or mode
@@ -84,6 +88,7 @@ class AdaptiveCropping(nn.Module):
         memory: int | None = None,
         scratch: Path | str | None = None,
         info: ModelInfo | None = None,
+        engine: Engine | None = None,
     ) -> None:
         super().__init__()
         if mode not in get_args(CropMode):
@@ -106,6 +111,7 @@ class AdaptiveCropping(nn.Module):
         self._crop_size, self._memory = crop_size, memory
         self._scratch = Path(scratch) if scratch is not None else user_cache_path("imdn_kd")
         self._segments = self._segments_of_mode()
+        self._compiled = engine and CompiledNetwork(engine, network, self.info, self._segments)
         if (mode in ("paper", "whole") or not self._segments) and (crop_size, memory) != (None, None):
             reason = f"crop mode '{mode}'" if self._segments else "a network that has no exact result in crops"
             log.warning("crop_size and memory have no effect with %s", reason)
@@ -154,7 +160,11 @@ class AdaptiveCropping(nn.Module):
 
     def _run_whole(self, image: TileBuffer, sr: TileBuffer) -> None:
         box = self._rounded(image)
-        sr.write(box.times(self.info.scale), self.network(image.read(box)))
+        sr.write(box.times(self.info.scale), self._upscale(image.read(box)))
+
+    def _upscale(self, image: Tensor) -> Tensor:
+        sr: Tensor = (self._compiled or self.network)(image)
+        return sr
 
     def _run_uncut(self, image: TileBuffer, sr: TileBuffer) -> None:
         """Whole, since there is no other way."""
@@ -177,7 +187,7 @@ class AdaptiveCropping(nn.Module):
         )
         corners = [(top, left) for top in (0, height - crop_h) for left in (0, width - crop_w)]
         boxes = [Box(top, left, top + crop_h, left + crop_w) for top, left in corners]
-        crops = self.network(torch.cat([image.read(box) for box in boxes]))
+        crops = self._upscale(torch.cat([image.read(box) for box in boxes]))
         kept = [
             Box(*edges)
             for edges in (
@@ -210,7 +220,7 @@ class AdaptiveCropping(nn.Module):
                     on_progress(1.0)
                 return
         SegmentedRun(
-            self._segments,
+            self._compiled.segments if self._compiled else self._segments,
             costs,
             image,
             sr,

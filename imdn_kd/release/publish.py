@@ -133,7 +133,7 @@ def _measure(file: TrainOptions, run: RunArtifacts, on_image: Callable[[int, int
     # The baseline has another name at scale 1.
     upsamplers: list[Upsampler] = [dataclasses.replace(bicubic(file.scale), name=BICUBIC)]
     upsamplers += [
-        make_upsampler(Upscaler(model, device=device, precision="fp32"), kind, file.scale)
+        make_upsampler(Upscaler(model, device=device, precision="fp32", engine="torch"), kind, file.scale)
         for kind, model in models.items()
     ]
     tasks = plan_tasks(upsamplers, [dataset.source(file.scale) for dataset in (*tested, *chosen)])

@@ -60,7 +60,9 @@ def validate(
         InputError: an image cannot be used any more, or a result not be written; see `launch.run_on_all_ranks`.
         StoppedError: in all processes if it was raised in one; the others have done their share by then.
     """
-    model = make_upsampler(Upscaler(network, device=accelerator.device, precision="fp32"), name, sets[0].scale)
+    model = make_upsampler(
+        Upscaler(network, device=accelerator.device, precision="fp32", engine="torch"), name, sets[0].scale
+    )
     return score_sets(model, sets, accelerator, protocol=protocol, save=save, on_image=on_image)
 
 

@@ -122,7 +122,9 @@ def compare_teachers(
     few, scale = dataclasses.replace(images, pairs=images.pairs[:count]), images.scale
     rivals = [bicubic(scale)]
     if student is not None:
-        rivals.append(make_upsampler(Upscaler(student, device=device, precision="fp32"), "the student", scale))
+        rivals.append(
+            make_upsampler(Upscaler(student, device=device, precision="fp32", engine="torch"), "the student", scale)
+        )
     found = score_teachers(teachers, few, protocol=protocol, device=device)
     others = {rival.name: score(EvalTask(rival, few), protocol=protocol).psnr for rival in rivals}
     where = f"the first {len(few.pairs)} of the {len(images.pairs)} images of {images.name}"

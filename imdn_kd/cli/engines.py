@@ -1,0 +1,44 @@
+"""`imdn-kd engines`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from imdn_kd.cli import shared as opt
+
+
+def engines(
+    model: opt.Model = None,
+    arch: opt.Arch = None,
+    imports: opt.Imports = None,
+    clear: Annotated[
+        bool, typer.Option("--clear", help="Forget which engine was the fastest, for all models.")
+    ] = False,
+) -> None:
+    """Show what can run networks on the CPU, and which of it `--engine auto` takes for a model.
+
+    imdn-kd engines --model imdn_rtc_x4
+    """
+    from imdn_kd.inference.engines import base, choice
+
+    if clear:
+        print(f"{choice.forget()}: cleared")
+    for name in base.NAMES:
+        if name == base.TORCH:
+            print(name)
+        elif name in base.installed():
+            print(f"{name} {base.find_engine(name).version()}")
+        else:
+            print(f"{name}: not installed")
+    if model is None:
+        return
+    from imdn_kd.inference.model_file import load_model
+
+    opt.import_own(imports)
+    file = load_model(model, None if arch is None else opt.parse_arch(arch))
+    found = choice.measured(file.network.eval(), file.network.info, file.value_range)
+    print(f"\n{model}: {found.name}")
+    for name, seconds in found.seconds.items():
+        print(f"  {name}: {1000 * seconds:.1f} ms")

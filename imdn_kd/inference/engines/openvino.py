@@ -1,0 +1,47 @@
+"""OpenVINO, https://docs.openvino.ai."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from io import BytesIO
+
+import openvino
+
+from imdn_kd.inference.engines.base import Array, Graph
+
+_FIXED = 4
+"""Sizes for which a graph of their own is kept: it is faster, and takes memory and up to a second to make."""
+
+
+def version() -> str:
+    """See `Engine.version`."""
+    return str(openvino.__version__)
+
+
+def load(onnx: bytes, threads: int) -> Graph:
+    """See `Engine.load`.
+
+    A size is run by the graph for all sizes when it first comes, and by one of its own from the second time on.
+    """
+    core = openvino.Core()
+    model = core.read_model(BytesIO(onnx))
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    free = core.compile_model(model, "CPU", settings)
+    fixed: OrderedDict[tuple[tuple[int, ...], ...], openvino.CompiledModel | None] = OrderedDict()
+
+    def compiled(shapes: tuple[tuple[int, ...], ...]) -> openvino.CompiledModel:
+        known = shapes in fixed
+        if known and fixed[shapes] is None:
+            copy = model.clone()
+            copy.reshape(dict(zip((port.any_name for port in copy.inputs), map(list, shapes), strict=True)))
+            fixed[shapes] = core.compile_model(copy, "CPU", settings)
+        fixed[shapes] = fixed.pop(shapes, None)
+        while len(fixed) > _FIXED:
+            fixed.popitem(last=False)
+        return fixed[shapes] or free
+
+    def run(arrays: list[Array]) -> list[Array]:
+        results = compiled(tuple(array.shape for array in arrays))(arrays)
+        return [results[number] for number in range(len(results))]
+
+    return run

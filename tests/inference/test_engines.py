@@ -1,0 +1,253 @@
+"""Engines against PyTorch: every network, every way of cropping, and how one is chosen."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from imdn_kd.archs import IMDN, SRNetwork
+from imdn_kd.archs.wrapping import wrap
+from imdn_kd.inference.cropping import AdaptiveCropping
+from imdn_kd.inference.engines import base, choice
+from imdn_kd.inference.engines.base import Array, Graph
+from imdn_kd.inference.upscaler import Upscaler
+from imdn_kd.registry import ARCHS
+from tests.cli.run import run
+from tests.fake_set import picture
+from tests.inference.test_cropping import lively, random_image
+from tests.refused import refused
+
+RUNTIMES = base.NAMES[1:]
+
+
+@pytest.fixture(autouse=True)
+def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Choices are remembered elsewhere than in the user's folder."""
+    monkeypatch.setattr(choice, "user_cache_path", lambda _: tmp_path / "cache")
+    return choice.memory_file()
+
+
+def runtime(name: str) -> base.Engine:
+    pytest.importorskip(name)
+    return base.find_engine(name)
+
+
+NETWORKS = {
+    "IMDN": {"num_feat": 16, "num_block": 2, "upscale": 2},
+    "IMDN_AS": {"num_feat": 16, "num_block": 2},
+    "IMDN_RTC": {"num_feat": 8, "num_block": 2, "upscale": 3},
+    "IMDN_RTE": {},
+    "Plain": {"num_feat": 8, "num_block": 2, "upscale": 4},
+}
+
+
+def test_there_is_a_network_of_every_class():
+    assert set(NETWORKS) == {name for name in ARCHS if name[0].isupper()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("engine", RUNTIMES)
+def test_every_network_has_its_result_whole_and_in_crops(engine, name):
+    network = lively(ARCHS.build({"type": name, **NETWORKS[name]}).eval())
+    image = random_image(46, 37)
+    whole = AdaptiveCropping(network, mode="whole")(image)
+    for crops in ({"mode": "whole"}, {"crop_size": 20}):
+        cropping = AdaptiveCropping(network, engine=runtime(engine), **crops)
+        for _ in range(2):  # the second time in graphs for one size
+            assert (cropping(image) - whole).abs().max() <= 1e-4 * max(1, whole.abs().max())
+
+
+@pytest.fixture(scope="module")
+def pooling() -> SRNetwork:
+    """A network that pools globally, so that exact crops need its segments."""
+    torch.manual_seed(0)
+    return IMDN(num_feat=16, num_block=2, upscale=2).eval()
+
+
+@pytest.fixture(scope="module", params=RUNTIMES)
+def croppings(request: pytest.FixtureRequest, pooling: SRNetwork) -> list[AdaptiveCropping]:
+    engine = runtime(request.param)
+    return [AdaptiveCropping(pooling, crop_size=side, engine=engine) for side in (14, 33)]
+
+
+@pytest.mark.slow
+@settings(max_examples=15)
+@given(size=st.tuples(st.integers(1, 60), st.integers(1, 60)), number=st.integers(0, 1))
+def test_exact_crops_of_any_size(croppings, pooling, size, number):
+    image = random_image(*size)
+    whole = AdaptiveCropping(pooling, mode="whole")(image)
+    assert (croppings[number](image) - whole).abs().max() <= 1e-4
+
+
+@pytest.mark.parametrize("engine", RUNTIMES)
+def test_upscaler(engine):
+    runtime(engine)
+    image = picture((30, 41))
+    expected = Upscaler("imdn_rtc_x2", engine="torch", precision="fp32", device="cpu")(image)
+    result = Upscaler("imdn_rtc_x2", engine=engine, precision="fp32", device="cpu")(image)
+    assert np.abs(result.astype(int) - expected).max() <= 1
+    assert (result != expected).mean() < 0.01
+
+
+class Fake:
+    """An engine that computes with PyTorch and adds `error`; each run takes `seconds` of the fake clock."""
+
+    def __init__(self, network: nn.Module, clock: list[float], seconds: float, error: float = 0) -> None:
+        self._network, self._clock, self._seconds, self._error = network, clock, seconds, error
+        self.loads = 0
+
+    def version(self) -> str:
+        return "1"
+
+    def load(self, onnx: bytes, threads: int) -> Graph:
+        self.loads += 1
+
+        def graph(arrays: list[Array]) -> list[Array]:
+            self._clock[0] += self._seconds
+            with torch.no_grad():
+                return [self._network(torch.from_numpy(arrays[0])).numpy() + np.float32(self._error)]
+
+        return graph
+
+
+@pytest.fixture
+def network() -> SRNetwork:
+    return ARCHS.build({"type": "plain_t", "upscale": 2}).eval()
+
+
+@pytest.fixture
+def fakes(network: SRNetwork, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Fake]]:
+    """Engines by name, to be filled by a test; PyTorch takes 1 s of the fake clock for a network."""
+    clock, engines = [0.0], {}
+    monkeypatch.setattr(choice, "find_engine", engines.__getitem__)
+    monkeypatch.setattr(choice, "installed", lambda: ("torch", *engines))
+    monkeypatch.setattr(choice.time, "perf_counter", lambda: clock[0])
+    hook = network.register_forward_hook(lambda *_: clock.__setitem__(0, clock[0] + 1))
+    yield {"engines": engines, "clock": clock}
+    hook.remove()
+
+
+def make(network, fakes, **settings):
+    """Engines with (seconds, error) each; what they compute takes no time of PyTorch's."""
+    twin = ARCHS.build(network.spec).eval()
+    twin.load_state_dict(network.state_dict())
+    for name, (seconds, error) in settings.items():
+        fakes["engines"][name] = Fake(twin, fakes["clock"], seconds, error)
+
+
+@pytest.mark.parametrize(
+    ("engines", "chosen"),
+    [
+        ({"a": (0.5, 0), "b": (0.3, 0)}, "b"),
+        ({"a": (0.5, 5e-5), "b": (0.3, 2e-4)}, "a"),  # the fastest is wrong
+        ({"a": (0.5, float("nan"))}, None),
+        ({"a": (0.99, 0)}, None),  # not worth it
+        ({"a": (2, 0)}, None),
+        ({}, None),
+    ],
+)
+def test_the_fastest_that_is_right_is_taken(network, fakes, engines, chosen):
+    make(network, fakes, **engines)
+    found = choice.choose_engine("auto", network, network.info)
+    assert found is (fakes["engines"][chosen] if chosen else None)
+
+
+def test_a_choice_is_remembered_for_the_weights_and_the_versions(network, fakes, memory, monkeypatch):
+    make(network, fakes, a=(0.5, 0))
+    engine = fakes["engines"]["a"]
+    loads = (engine.loads for _ in itertools.count())
+    for _ in range(2):
+        assert choice.choose_engine("auto", network, network.info) is engine
+        assert next(loads) == 1
+    with torch.no_grad():
+        network.tail.weight[0, 0, 0, 0] += 1
+    make(network, fakes, a=(0.5, 0))
+    engine = fakes["engines"]["a"]
+    choice.choose_engine("auto", network, network.info)
+    assert engine.loads == 1
+    monkeypatch.setattr(Fake, "version", lambda _: "2")
+    choice.choose_engine("auto", network, network.info)
+    assert engine.loads == 2
+    choice.forget()
+    choice.choose_engine("auto", network, network.info)
+    assert engine.loads == 3
+    memory.write_text("{")  # damaged: measured again, and whole afterwards
+    choice.choose_engine("auto", network, network.info)
+    choice.choose_engine("auto", network, network.info)
+    assert engine.loads == 4
+
+
+def test_a_cache_that_cannot_be_written_does_no_harm(network, fakes, memory):
+    memory.parent.write_text("a file where the folder should be")
+    make(network, fakes, a=(0.5, 0))
+    for loads in (1, 2):
+        assert choice.choose_engine("auto", network, network.info) is fakes["engines"]["a"]
+        assert fakes["engines"]["a"].loads == loads
+
+
+def test_an_engine_that_fails_is_passed_over(network, fakes, monkeypatch):
+    make(network, fakes, a=(0.1, 0), b=(0.5, 0))
+    monkeypatch.setattr(
+        fakes["engines"]["a"], "load", lambda *_: (_ for _ in ()).throw(RuntimeError("no such operator"))
+    )
+    assert choice.choose_engine("auto", network, network.info) is fakes["engines"]["b"]
+
+
+def test_networks_of_unknown_receptive_field_stay_with_torch(fakes):
+    network = wrap(nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.PixelShuffle(2)))
+    make_info = network.info.__class__(scale=2, receptive_radius=None)
+    fakes["engines"]["a"] = None
+    assert choice.choose_engine("auto", network, make_info) is None
+
+
+def test_an_engine_with_another_result_is_refused(network, fakes):
+    make(network, fakes, a=(0.5, 1e-3))
+    with refused("engine.wrong-result"):
+        choice.choose_engine("a", network, network.info)
+
+
+def test_engines_that_are_not_there(monkeypatch):
+    with refused("engine.unknown"):
+        Upscaler("imdn_rtc_x2", engine="tensorrt", device="cpu", precision="fp32")
+    monkeypatch.setattr(base, "find_spec", lambda _: None)
+    with refused("engine.not-installed"):
+        Upscaler("imdn_rtc_x2", engine="openvino", device="cpu", precision="fp32")
+    assert Upscaler("imdn_rtc_x2", engine="auto", device="cpu", precision="fp32")(picture((8, 9))).shape == (16, 18, 3)
+
+
+def test_engines_run_in_fp32():
+    with refused("engine.cpu-only"):
+        Upscaler("imdn_rtc_x2", engine="onnxruntime", device="cpu", precision="bf16")
+    Upscaler("imdn_rtc_x2", engine="auto", device="cpu", precision="bf16")
+
+
+def test_what_onnx_has_no_operator_for(network):
+    class Sorted(nn.Module):
+        def forward(self, image):
+            values, _ = torch.linalg.eigh(image[..., : min(image.shape[2:]), : min(image.shape[2:])])
+            return nn.functional.interpolate(image, scale_factor=2) + values.mean()
+
+    pytest.importorskip("onnxruntime")
+    with refused("engine.cannot-export"):
+        choice.choose_engine("onnxruntime", Sorted(), network.info)
+
+
+def test_command(capfd, memory, monkeypatch):
+    shown = run(capfd, "engines")
+    assert (shown.code, shown.err) == (0, "")
+    assert [line.partition(" ")[0].rstrip(":") for line in shown.out.splitlines()] == list(base.NAMES)
+    shown = run(capfd, "engines", "--model", "plain_m_x2")
+    assert "plain_m_x2: " in shown.out
+    assert "torch: " in shown.out
+    assert memory.exists()
+    assert f"{memory}: cleared" in run(capfd, "engines", "--clear").out
+    assert not memory.exists()
