@@ -40,7 +40,18 @@ DISTRIBUTIONS = {
     "pydantic_core": "pydantic",
 }
 
-EXTRAS = ("basicsr", "torchvision", "cv2", "accelerate", "tensorboard", "spandrel", "matplotlib", "lmdb")
+EXTRAS = (
+    "basicsr",
+    "torchvision",
+    "cv2",
+    "accelerate",
+    "tensorboard",
+    "spandrel",
+    "matplotlib",
+    "lmdb",
+    "onnxruntime",
+    "openvino",
+)
 
 
 def module_name(path: Path) -> str:

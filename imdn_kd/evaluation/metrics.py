@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from imdn_kd.errors import InputError
 from imdn_kd.evaluation.protocol import PROTOCOLS, Protocol, Space, Window
-from imdn_kd.image.rgb import LUMA
+from imdn_kd.image.luma import FULL_RANGE_LUMA, LUMA
 
 Image = npt.NDArray[np.uint8]
 Values = npt.NDArray[np.floating[Any]]
@@ -79,7 +79,7 @@ def is_measurable(size: tuple[int, ...], scale: float, protocol: Protocol = PROT
 
 def to_grey(image: Image) -> Image:
     """The grey image, H x W, that an RGB image shows: Y stretched to 0-255, rounded."""
-    return np.rint(image @ (LUMA * (255 / 219))).clip(0, 255).astype(np.uint8)
+    return np.rint(image @ FULL_RANGE_LUMA).clip(0, 255).astype(np.uint8)
 
 
 def _comparable(sr: Image, hr: Image, scale: float, protocol: Protocol) -> tuple[Values, Values]:

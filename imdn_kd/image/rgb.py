@@ -17,9 +17,6 @@ RgbImage = npt.NDArray[np.uint8]
 GreyImage = npt.NDArray[np.uint8]
 """H x W."""
 
-LUMA = np.array([65.481, 128.553, 24.966]) / 255
-"""Weights of R, G and B (0 to 255) in Y (ITU-R BT.601), which begins at 16."""
-
 
 def read_rgb(path: Path) -> RgbImage:
     """Read an image as H x W x 3, RGB, 8 bit; see `rgb_of`.

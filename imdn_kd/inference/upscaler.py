@@ -21,6 +21,7 @@ from imdn_kd.archs.base import ModelInfo
 from imdn_kd.archs.wrapping import wrap
 from imdn_kd.errors import InputError
 from imdn_kd.image.alpha import bleed_alpha
+from imdn_kd.image.luma import FULL_RANGE_LUMA
 from imdn_kd.image.picture import Picture
 from imdn_kd.image.reader import MAX_PIXELS, pixels_of, read_image
 from imdn_kd.image.resize import imresize
@@ -37,8 +38,8 @@ ImageArray = npt.NDArray[Any]
 Progress = Callable[[float], None]
 AnyImage = TypeVar("AnyImage", Picture, Image.Image, ImageArray, Tensor)
 
-_LUMA = np.array([65.481, 128.553, 24.966], dtype=np.float32) / np.float32(219)
-"""Weights of Y (ITU-R BT.601): a grey result has the Y of the colours that a network made of a grey image."""
+_LUMA = FULL_RANGE_LUMA.astype(np.float32)
+"""A grey result has the Y of the colours that a network made of a grey image."""
 
 
 class Upscaler:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import onnxruntime
-
 from imdn_kd.inference.engines.base import Array, Graph
 
 
 def version() -> str:
     """See `Engine.version`."""
+    import onnxruntime
+
     return str(onnxruntime.__version__)
 
 
 def load(onnx: bytes, threads: int) -> Graph:
     """See `Engine.load`."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # Both keep memory for each size that ever came.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from io import BytesIO
-
-import openvino
+from typing import TYPE_CHECKING
 
 from imdn_kd.inference.engines.base import Array, Graph
+
+if TYPE_CHECKING:
+    import openvino
 
 _FIXED = 4
 """Sizes for which a graph of their own is kept: it is faster, and takes memory and up to a second to make."""
@@ -15,6 +17,8 @@ _FIXED = 4
 
 def version() -> str:
     """See `Engine.version`."""
+    import openvino
+
     return str(openvino.__version__)
 
 
@@ -23,6 +27,8 @@ def load(onnx: bytes, threads: int) -> Graph:
 
     A size is run by the graph for all sizes when it first comes, and by one of its own from the second time on.
     """
+    import openvino
+
     core = openvino.Core()
     model = core.read_model(BytesIO(onnx))
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
