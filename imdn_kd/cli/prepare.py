@@ -32,7 +32,9 @@ def prepare(
     ] = None,
     places: Annotated[
         list[str] | None,
-        typer.Option("--from", metavar="PATH", help="Folder with the files of the data set, instead of a download."),
+        typer.Option(
+            "--from", metavar="PATH", help="Folder with the files of the data set; nothing is downloaded then."
+        ),
     ] = None,
     scale: Annotated[
         list[float] | None,
@@ -74,7 +76,7 @@ def prepare(
     """
     from imdn_kd.cli.progress import DownloadProgress, FileProgress
     from imdn_kd.data.base import exact_scale
-    from imdn_kd.data.preparation.job import open_source, write_dataset
+    from imdn_kd.data.preparation.job import check_inputs, open_source, write_dataset
 
     for each in scale or []:
         exact_scale(each)  # told by the name of the option, not by that of an option file
@@ -92,6 +94,8 @@ def prepare(
         raise InputError(
             "--output takes one data set, and several are given; use --root", code="prepare.several-outputs"
         )
+    for request in requests:
+        check_inputs(request)
     reports = []
     for request in requests:
         with DownloadProgress() as download:

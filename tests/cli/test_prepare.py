@@ -9,11 +9,14 @@ import pytest
 
 from imdn_kd.config.options import read_options
 from imdn_kd.data.benchmark_sets import find_set
+from imdn_kd.data.preparation import job
 from imdn_kd.data.preparation.schema import PrepareOptions
+from imdn_kd.data.preparation.sources.catalogue import NAMED_SETS
 from imdn_kd.data.store import Store
 from imdn_kd.image.io import Picture, write_image
 from tests.cli.run import run
 from tests.fake_set import make_set, picture
+from tests.refused import refused
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -225,6 +228,38 @@ def test_closed_network_says_which_file_to_put_where(folder, capfd, monkeypatch)
     assert result.code == 2
     assert "get DIV2K_train_HR.zip by other means, put it into" in result.err
     assert result.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("set5", "--from", "missing"),
+        ("set5", "--from", "photos", "--from", "missing"),
+        ("div2k", "--from", "missing/DIV2K_train_HR.zip"),
+        ("set5", "folder", "missing"),
+        ("set5", "store", "missing"),
+        ("sample", "folder", "missing"),
+        ("sample", "lmdb", "missing.lmdb"),
+        ("folder", "photos", "--lr", "2=missing"),
+    ],
+)
+def test_missing_inputs_are_told_before_anything_is_downloaded_or_written(folder, capfd, monkeypatch, arguments):
+    monkeypatch.setattr(job, "download", lambda *_, **__: pytest.fail("downloads"))
+    before = snapshot(folder)
+    result = run(capfd, "prepare", *arguments)
+    assert result.code == 2
+    assert result.err.startswith("imdn-kd: missing")
+    assert result.err.count("\n") == 1
+    assert snapshot(folder) == before
+
+
+@pytest.mark.parametrize("name", NAMED_SETS)
+def test_nothing_is_downloaded_where_files_are_given(folder, capfd, monkeypatch, name):
+    monkeypatch.setattr(job, "download", lambda *_, **__: pytest.fail("downloads"))
+    for degradation in ("bicubic", "given"):
+        options = PrepareOptions(source=name, places=["photos"], degradation=degradation, scale=[2])
+        with refused("prepare.not-in-places"):
+            job.open_source(options, root=folder / "datasets")
 
 
 def snapshot(folder):

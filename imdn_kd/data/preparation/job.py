@@ -23,12 +23,25 @@ from imdn_kd.data.preparation.sources.sources import (
 )
 from imdn_kd.data.store import Store
 from imdn_kd.errors import InputError
+from imdn_kd.utils.text import one_line
 
 USUAL_SCALES = (Fraction(2), Fraction(3), Fraction(4))
 
 
+def check_inputs(options: PrepareOptions) -> None:
+    """Check that all inputs exist, which is cheap, before anything is downloaded or written.
+
+    Raises:
+        InputError: `data.not-found`.
+    """
+    for place in [*filter(None, [options.path]), *options.places, *options.lr.values()]:
+        if not Path(place).exists():
+            label = one_line(place)
+            raise InputError(f"{label}: no such folder or archive; check the name", code="data.not-found")
+
+
 def open_source(options: PrepareOptions, *, root: Path, on_download: Callable[[str], Progress] | None = None) -> Source:
-    """Open the source of the options, and download what is missing.
+    """Open the source of the options, and download what is missing, unless `places` say where it is.
 
     Args:
         options: of the run.
@@ -36,7 +49,7 @@ def open_source(options: PrepareOptions, *, root: Path, on_download: Callable[[s
         on_download: returns, for the name of a file, what is called with the progress of its download.
 
     Raises:
-        InputError: as the functions of `imdn_kd.data.preparation.sources.sources`.
+        InputError: `prepare.not-in-places`; as the functions of `imdn_kd.data.preparation.sources.sources`.
     """
     scales = _scales(options)
     given, made = (scales, ()) if options.steps() is None else ((), scales)
@@ -44,6 +57,13 @@ def open_source(options: PrepareOptions, *, root: Path, on_download: Callable[[s
     lr = {scale: Path(place) for scale, place in options.given_places().items()}
 
     def fetch(archive: Archive) -> None:
+        if options.places:
+            places = one_line(", ".join([*options.places, str(root)]))
+            raise InputError(
+                f"{places}: no {archive.name} there, packed or unpacked; put it there, or leave out --from, "
+                "which downloads it",
+                code="prepare.not-in-places",
+            )
         progress = on_download(archive.name) if on_download else None
         target = root / archive.name
         download(archive.url, target, checksum=archive.checksum, size=archive.size, on_progress=progress)

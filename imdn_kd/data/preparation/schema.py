@@ -38,7 +38,7 @@ class PrepareOptions(Options):
     Attributes:
         source: name of a data set, or kind of `path`: `folder` (folder or archive of images), `lmdb`, `store`.
         path: the folder, archive, LMDB or store.
-        places: folders to search first for the files of a named data set.
+        places: folders to search for the files of a named data set, before --root; nothing is downloaded then.
         scale: downscaling factors (default: 2, 3 and 4; with given LR images, theirs).
         degradation: `bicubic` (MATLAB's), `given` (LR images that come with the HR images), or a list of steps
             (default: `bicubic`; with `lr`, and for a store, `given`).
