@@ -145,7 +145,7 @@ def find_layout(tree: FileTree, scales: Sequence[Fraction] = ()) -> DatasetLayou
     if low.files:
         folders.append(LrFolder(low, "beside the HR images", None, "", certain=True))
     passed = (f"{_some(others)} (neither HR nor LR image, by the name)",) if others else ()
-    around = tree.path.absolute().parents[len(grounds[0][0]) - 1].name if tree.path else ""
+    around = _absolute(tree.path).parents[len(grounds[0][0]) - 1].name if tree.path else ""
     return DatasetLayout(originals, tuple(folders), title or next(reversed(plain), around), passed)
 
 
@@ -222,16 +222,23 @@ def _grounds(tree: FileTree) -> list[tuple[tuple[str, ...], FileTree]]:
     """Folders to look for LR images in, each with the path to it from a common folder; that of the tree comes first."""
     if tree.path is None:
         return [((), tree)]
-    here = tree.path.resolve() if ".." in tree.path.parts else tree.path.absolute()
+    here = _absolute(tree.path)
     near = [here, *here.parents][:3]
     found = next((at for at, path in enumerate(near) if read_folder_name(path.name).role == "hr"), None)
     roles = ("lr",) if found is None else ("lr", "scale")
     at = found or 0
     base, given = near[at].parent, tree.path
     for _ in range(at + 1):
-        given = given.parent if given.name not in ("", "..") else here.parents[at]
+        if given.name in ("", ".."):
+            given = base
+            break
+        given = given.parent
     beside = [name for name in _folders_in(base) if read_folder_name(name).role in roles and base / name != near[at]]
     return [(here.relative_to(base).parts, tree), *(((name,), open_tree(given / name)) for name in beside)]
+
+
+def _absolute(path: Path) -> Path:
+    return path.resolve() if ".." in path.parts else path.absolute()
 
 
 def _folders_in(folder: Path) -> list[str]:
