@@ -132,10 +132,9 @@ def find_set(source: DataSource | str | Path, scale: int, *, root: Path | str = 
     stems = [path.stem for path in originals]
     passed = list(layout.passed_over)
     index: LrIndex | None
-    given = Path(source.lr) if source.lr is not None else find_input_folder(folder) if scale == 1 else None
     if source.steps:
         index, label = None, ""
-    elif given is not None:
+    elif (given := _lr_folder(source, folder, scale)) is not None:
         index = best_index(lr_places(open_folder(given), factor), factor, stems, source.lr_name)
         label = given.name
     else:
@@ -170,6 +169,13 @@ def _folder(data: str | Path, root: Path) -> Path:
     raise InputError(
         f"{data}: no such folder, nor a data set in {root} (there: {there or 'none'})", code="data.not-found"
     )
+
+
+def _lr_folder(source: DataSource, folder: Path, scale: int) -> Path | None:
+    """The folder of the LR images, where the user names it or, at scale 1, its own name tells."""
+    if source.lr is not None:
+        return Path(source.lr)
+    return find_input_folder(folder) if scale == 1 else None
 
 
 def _size(image: RgbImage) -> str:

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from imdn_kd.data.benchmark_sets import find_set
+from imdn_kd.data.degradation_schema import parse_steps
 from imdn_kd.data.layouts.file_tree import open_tree
-from imdn_kd.data.layouts.names import read_folder_name
+from imdn_kd.data.layouts.names import DataSource, read_folder_name
 from imdn_kd.data.preparation.sources.scan import scan_dataset
 from tests.refused import refused
 
@@ -89,6 +90,16 @@ def test_benchmark_finds_the_pairs_of_every_layout(layout):
     assert images.name not in ("HR", "x4", "X4", "")
 
 
+def test_the_working_folder_does_not_matter(layout, monkeypatch):
+    folder, high, low = layout
+    title = find_set(folder, 4).name
+    for where, named in ((folder, "."), (folder.parent, folder.name), (folder, f"../{folder.name}")):
+        monkeypatch.chdir(where)
+        images = find_set(named, 4)
+        assert images.name == title
+        assert [(pair.hr.resolve(), pair.lr.resolve()) for pair in images.pairs] == list(zip(high, low, strict=True))
+
+
 def test_prepare_finds_the_same(layout):
     folder, high, low = layout
     scan = scan_dataset(open_tree(folder), [X4])
@@ -108,6 +119,13 @@ def test_inputs_of_equal_size(tmp_path, pair):
     images = find_set(tmp_path, 1)
     assert [(one.hr.parent.name, one.lr.parent.name) for one in images.pairs] == [pair] * 2
     assert images.checked().notes == ()
+
+
+def test_several_folders_of_inputs(tmp_path):
+    fill(tmp_path, "original_png/{}.png", "noisy15/{}.png", "noisy25/{}.png")
+    with refused("data.several-inputs"):
+        find_set(tmp_path, 1)
+    assert [one.lr for one in find_set(DataSource(tmp_path, steps=parse_steps("noise=25")), 1).pairs] == [None] * 2
 
 
 def test_lr_images_of_another_scale_are_never_taken(layout):
