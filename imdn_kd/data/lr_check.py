@@ -39,12 +39,11 @@ class Likeness:
 
 
 def compare_with_bicubic(hr: RgbImage, lr: RgbImage) -> Likeness:
-    """Compare an LR image, H x W x 3, with the bicubic one of its HR image, sH x sW x 3.
+    """Compare an LR image, H x W x 3 or H x W, with the bicubic one of its HR image, sH x sW x 3 or sH x sW.
 
     The shift is that of one step of Lucas and Kanade (1981): least squares on the gradients of the image.
     """
-    wanted = imresize(hr, size=lr.shape[:2]).astype(np.float64).mean(axis=2)
-    given = lr.astype(np.float64).mean(axis=2)
+    wanted, given = (np.atleast_3d(image).mean(axis=2) for image in (imresize(hr, size=lr.shape[:2]), lr))
     difference = given - wanted
     error = float(np.square(difference).mean())
     psnr = 10 * math.log10(255**2 / error) if error else math.inf

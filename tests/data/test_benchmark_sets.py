@@ -178,6 +178,13 @@ def test_lr_images_that_are_not_bicubic_are_told(tmp_path, make, told):
     assert told is None or told in notes[0]
 
 
+def test_grey_lr_images_are_compared_too(tmp_path):
+    make_set(tmp_path, lr="LRbicx2", lr_suffix="x2.png")
+    images = find_set(DataSource(tmp_path, grey=True), 2)
+    assert all(image.ndim == 2 for pair in images.pairs for image in images.load(pair))
+    assert images.checked().notes == ()
+
+
 @needs_shared
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_published_lr_images_are_bicubic(scale):
