@@ -169,9 +169,7 @@ def _misfits(images: Sequence[SourceImage], scales: Sequence[Fraction]) -> list[
         for image in images[:: math.ceil(len(images) / _LOOKED_AT)] if scale > 1 else ():
             # What cannot be read or has the wrong size is said when it is prepared.
             with suppress(InputError):
-                hr, lr = (
-                    rgb_of(decode_image(file.read(), file.label), file.label) for file in (image.gt, image.lq[scale])
-                )
+                hr, lr = _pixels(image.gt), _pixels(image.lq[scale])
                 height, width = (int(side * scale) for side in lr.shape[:2])
                 if height <= hr.shape[0] and width <= hr.shape[1]:
                     likenesses.append((image.name, compare_with_bicubic(hr[:height, :width], lr)))
