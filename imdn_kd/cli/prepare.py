@@ -65,7 +65,7 @@ def prepare(
         typer.Option("-opt", "--options", metavar="FILE", help="Option file (.yml); other options override it."),
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Threads.", show_default="all cores")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is at the output.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make what is at the output anew.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Prepare training data: decode images, compute their LR images, pack both.

@@ -119,19 +119,23 @@ class Store:
             there = ", ".join(f"x{float(each):g}" for each in self.lq_scales()) or "none"
             raise InputError(
                 f"{self.path}: has no LR images for x{float(scale):g} (there: {there}); "
-                f"prepare it again with --scale {float(scale):g}",
+                f"prepare it again with --scale {float(scale):g}, which adds them",
                 code="store.no-plane",
             )
         return lq_plane(scale)
 
-    def verify(self, on_image: Callable[[int], None] | None = None) -> Iterator[str]:
+    def verify(
+        self, on_image: Callable[[int], None] | None = None, *, planes: Sequence[str] | None = None
+    ) -> Iterator[str]:
         """Compare every image with its checksum and the index with the manifest; yield a line per fault.
 
         Args:
             on_image: called with the number of images checked, of all planes.
+            planes: the planes to check (default: all).
         """
         checked = 0
-        for plane, description in self.manifest["planes"].items():
+        for plane in planes or self.planes:
+            description = self.manifest["planes"][plane]
             try:
                 self._map(plane)
             except InputError as error:

@@ -7,12 +7,14 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import filelock
 import numpy as np
 
+from imdn_kd.data.base import lq_plane
 from imdn_kd.data.store import (
     FORMAT,
     HEADER_BYTES,
@@ -24,6 +26,7 @@ from imdn_kd.data.store import (
     VERSION,
     Store,
     index_checksum,
+    is_own,
 )
 from imdn_kd.errors import InputError
 from imdn_kd.image.rgb import RgbImage
@@ -201,9 +204,54 @@ def _add_plane(
         (work / pattern.format(plane)).replace(store.path / pattern.format(plane))
     described = {**description, "sha256": index_checksum(store.path, plane)}
     planes = {**store.manifest["planes"], plane: described}
-    _write_manifest(store.path, {**store.manifest, "planes": planes})
+    sizes = {**store.manifest.get("bytes", {}), plane: sum(3 * height * width for height, width, _ in shapes)}
+    _write_manifest(store.path, {**store.manifest, "bytes": sizes, "planes": planes})
     shutil.rmtree(work)  # whatever else lies in it
     return Store(path)
+
+
+def keep_planes(old: Path, new: Path) -> None:
+    """Add to a new store the planes of an old one that it lacks: LR planes and results of teachers.
+
+    Files are linked, not copied. A plane is kept if it is intact and still right: `gt` is the same, and LR planes are
+    made in the same way, or the LR images that the results are of are the same.
+
+    Args:
+        old: a store, perhaps damaged.
+        new: a complete store, which nobody uses yet.
+    """
+    try:
+        before, after = Store(old), Store(new)
+    except InputError:  # damaged; nothing can be kept
+        return
+    if before.checksum != after.checksum:
+        return
+    planes = dict(after.manifest["planes"])
+    ways = [described.get("degradation") for plane, described in planes.items() if plane.startswith("lq_")]
+    sizes = dict(after.manifest.get("bytes", {}))
+    for plane in sorted(before.planes, key=is_own, reverse=True):  # LR planes first
+        described = before.manifest["planes"][plane]
+        if is_own(plane):
+            right = described.get("degradation") in ways
+        else:
+            source = lq_plane(Fraction(described.get("scale", 1)))
+            right = source in planes and planes[source]["sha256"] == before.manifest["planes"][source]["sha256"]
+        if plane in planes or not right or any(before.verify(planes=[plane])):
+            continue
+        for pattern in (PIXELS, INDEX):
+            target = new / pattern.format(plane)
+            target.unlink(missing_ok=True)
+            try:
+                target.hardlink_to(old / pattern.format(plane))
+            except OSError:  # a file system without hard links
+                shutil.copyfile(old / pattern.format(plane), target)
+        planes[plane] = described
+        sizes[plane] = _bytes(before, plane)
+    _write_manifest(new, {**after.manifest, "bytes": sizes, "planes": planes})
+
+
+def _bytes(store: Store, plane: str) -> int:
+    return int(3 * store.sizes(plane).prod(1).sum())
 
 
 def _save(path: Path, array: np.ndarray[Any, Any]) -> None:

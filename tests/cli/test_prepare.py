@@ -79,6 +79,22 @@ def test_a_set_that_is_in_place_is_not_replaced_by_itself(folder, capfd):
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def test_a_benchmark_made_before_is_done_when_it_is_its_own_source(folder, capfd):
+    for name in ("Set5", "Set14"):
+        make_set(folder / "mine" / name)
+    command = ("prepare", "set5", "set14", "-s", 2, "-s", 3)
+    assert run(capfd, *command, "--from", "mine").code == 0
+    before = snapshot(folder)
+    for more in (("--from", "mine"), ()):
+        again = run(capfd, *command, *more)
+        assert (again.code, again.out.count("exists already")) == (0, 2)
+    fewer = run(capfd, "prepare", "set5", "-s", 2)
+    assert (fewer.code, fewer.out.count("exists already")) == (0, 1)
+    for other in (("-s", 4), ("-s", 2, "--overwrite"), ("-s", 2, "--format", "lmdb", "-o", "datasets/Set5")):
+        assert run(capfd, "prepare", "set5", *other).code == 2
+    assert snapshot(folder) == before
+
+
 def test_round_trip_through_lmdb_and_folder(folder, capfd):
     """Store to LMDB to store to folder to store: the pixels stay."""
     steps = (

@@ -397,7 +397,7 @@ def test_a_store_without_the_factor(data, place, capfd):
     changes = {"scale": 3, "network_g": {"upscale": 3}, **cut(gt_size=33)}
     (line,) = refused(capfd, place, dump(data, changes))
     assert line.startswith("datasets.train: ")
-    assert line.endswith("has no LR images for x3 (there: x2); prepare it again with --scale 3")
+    assert line.endswith("has no LR images for x3 (there: x2); prepare it again with --scale 3, which adds them")
 
 
 def test_a_set_that_is_tested_is_not_selected_on(data, place, capfd):

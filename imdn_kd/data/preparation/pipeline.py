@@ -22,15 +22,15 @@ from imdn_kd.data.base import lq_plane
 from imdn_kd.data.degradations import describe
 from imdn_kd.data.layouts.file_tree import DiskFile
 from imdn_kd.data.lmdb_io import check_key
-from imdn_kd.data.preparation.samples import PrepareSpec, Sample, SampleBuilder
-from imdn_kd.data.preparation.sources.scan import SourceImage
+from imdn_kd.data.preparation.additions import add_lr_planes
+from imdn_kd.data.preparation.samples import PrepareSpec, Sample, SampleBuilder, build_samples
 from imdn_kd.data.preparation.sources.sources import Source
 from imdn_kd.data.preparation.writers import open_writer
-from imdn_kd.data.store import MANIFEST
+from imdn_kd.data.store import MANIFEST, is_store
+from imdn_kd.data.store_writer import keep_planes
 from imdn_kd.errors import InputError
 from imdn_kd.utils.files import check_folder, remove_leftovers
 from imdn_kd.utils.progress_log import ProgressLog, Record
-from imdn_kd.utils.threads import in_order
 
 PROGRESS_LOG, REPLACED = "progress.jsonl", "replaced"
 
@@ -85,21 +85,34 @@ def build_dataset(
         source: the HR images, perhaps with LR images.
         target: a folder that does not exist yet.
         spec: scales, degradations, leak check and format.
-        overwrite: replace an existing data set. Without it, one of the same source and spec is kept.
+        overwrite: replace an existing data set. Without it, one of the same source and spec is kept, and a store of
+            the same source gets the LR planes that it lacks. In a store, other planes stay either way, as far as they
+            fit the new ones; see `keep_planes`.
         workers: threads that decode and degrade (default: all cores).
         on_image: called with the number of finished images, and of all.
 
     Raises:
         InputError: `prepare.nothing-usable`, no image can be used; `prepare.output-exists`, `prepare.output-foreign`
-            or `prepare.output-overlaps`; `prepare.in-use`; `prepare.cannot-write`.
+            or `prepare.output-overlaps`; `prepare.in-use`; `prepare.cannot-write`; as `add_lr_planes`.
     """
-    _refuse_own_source(source, target)
     dataset = _PlannedDataset(source, spec)
     part = target.with_name(f"{target.name}.part")
+    workers = workers or os.cpu_count() or 1
+    present, inside = _manifest_of(target), _lies_in(source, target)
+    same = dataset.agrees_with(present, by_names=inside)
+    missing = {
+        plane: described for plane, described in dataset.planes.items() if plane not in present.get("planes", ())
+    }
+    if same and not missing and not overwrite:
+        return _report(target, present, fresh=False)
+    if inside:
+        raise InputError(
+            f"{target}: contains the HR images themselves; choose another --output", code="prepare.output-overlaps"
+        )
     if target.exists() and not overwrite:
-        manifest = _manifest_of(target)
-        if manifest.get("plan") == dataset.plan:
-            return _report(target, manifest, fresh=False)
+        if same and spec.form == "store":
+            add_lr_planes(target, source, missing, spec, workers=workers, on_image=on_image)
+            return _report(target, _manifest_of(target), fresh=True)
         raise InputError(
             f"{target}: exists already, with other images or options; add --overwrite, or choose another --output",
             code="prepare.output-exists",
@@ -113,11 +126,11 @@ def build_dataset(
     with _working_in(part, target):
         if target.exists() and (part / REPLACED).exists():  # left by a run that was stopped during cleanup
             shutil.rmtree(part / REPLACED)
-        progress_log = ProgressLog(part / PROGRESS_LOG, dataset.plan)
+        progress_log = ProgressLog(part / PROGRESS_LOG, dataset.job)
         if not progress_log.records and (part / target.name).exists():  # left by a run with another plan
             shutil.rmtree(part / target.name)
         try:
-            manifest = _fill(dataset, part / target.name, progress_log, workers or os.cpu_count() or 1, on_image)
+            manifest = _fill(dataset, part / target.name, progress_log, workers, on_image)
         except _NothingUsableError:
             shutil.rmtree(part)
             raise
@@ -128,6 +141,9 @@ def build_dataset(
                 f"{target}: cannot write it ({error.strerror}); {done}; {advice}", code="prepare.cannot-write"
             ) from error
         if target.exists():
+            if spec.form == "store" and is_store(target):
+                keep_planes(target, part / target.name)
+                manifest = _manifest_of(part / target.name)
             target.replace(part / REPLACED)
         (part / target.name).replace(target)
     return _report(target, manifest, fresh=True)
@@ -160,39 +176,65 @@ class _NothingUsableError(InputError):
     """No image of the source can be used."""
 
 
-def _refuse_own_source(source: Source, target: Path) -> None:
-    """Refuse to overwrite a folder that contains the source."""
+def _lies_in(source: Source, target: Path) -> bool:
+    """Whether a file of the source lies in `target`."""
     home = target.resolve()
-    for original in source.images:
-        if any(isinstance(file, DiskFile) and home in file.path.resolve().parents for file in original.files()):
-            raise InputError(
-                f"{target}: contains the HR images themselves; choose another --output", code="prepare.output-overlaps"
-            )
+    files = (file for original in source.images for file in original.files())
+    return any(isinstance(file, DiskFile) and home in file.path.resolve().parents for file in files)
 
 
 class _PlannedDataset:
-    """A source and a spec, with the checksum that identifies both (`plan`)."""
+    """A source and a spec, with checksums.
+
+    Attributes:
+        plan: of the HR images and of what is done to them, apart from LR images.
+        job: of everything, versions included: what is resumed must be the same.
+    """
 
     def __init__(self, source: Source, spec: PrepareSpec) -> None:
         self.source, self.spec = source, spec
         versions = {"imdn_kd": imdn_kd.__version__, "numpy": np.__version__, "pillow": PIL.__version__}
-        self.description = {
+        self._identity = {
             "name": source.name,
             "source": source.label,
+            "form": spec.form,
             "seed": spec.seed,
             "benchmarks": spec.exclude.labels if spec.exclude else [],
-            "made_with": versions,
         }
+        self.description = {**self._identity, "made_with": versions}
         self.planes = {"gt": {"scale": "1"}, **{lq_plane(scale): self._describe(scale) for scale in spec.scales}}
-        benchmarks = spec.exclude.checksum if spec.exclude else None
-        every = {**self.description, "planes": self.planes, "form": spec.form, "like": benchmarks}
-        files = [(each.name, [file.stamp for file in each.files()]) for each in source.images]
-        self.plan = _digest([every, files])
+        files = [(each.name, each.gt.stamp) for each in source.images]
+        self.plan = _digest([self._identity, spec.exclude.checksum if spec.exclude else None, files])
+        self.job = _digest([self.plan, self.description, self.planes])
+
+    def agrees_with(self, manifest: Mapping[str, Any], *, by_names: bool) -> bool:
+        """Whether a data set is of the same images and options; it may have other scales.
+
+        Args:
+            manifest: of the data set; empty if there is none.
+            by_names: compare names of what was prepared instead of files, since these are now its own.
+        """
+        if "plan" not in manifest:
+            return False
+        keys = ("scale", "degradation") if by_names else ("scale", "degradation", "given", "files")
+        for plane, described in manifest["planes"].items():
+            mine = self.planes.get(plane)
+            if mine and any(mine.get(key) != described.get(key) for key in keys):
+                return False
+        lr = [
+            each for planes in (manifest["planes"], self.planes) for name, each in planes.items() if name[:3] == "lq_"
+        ]
+        if any(each["degradation"] != lr[0]["degradation"] for each in lr):
+            return False
+        if by_names:
+            return all(manifest.get(key) == value for key, value in self._identity.items())
+        return bool(manifest["plan"] == self.plan)
 
     def _describe(self, scale: Fraction) -> dict[str, Any]:
-        given = self.spec.steps is None
-        steps = self.source.lq_made_by.get(scale) if given else describe(self.spec.steps or ())
-        return {"scale": str(scale), "degradation": steps, "given": given}
+        if self.spec.steps is not None:
+            return {"scale": str(scale), "degradation": describe(self.spec.steps), "given": False}
+        files = _digest([image.lq[scale].stamp for image in self.source.images])
+        return {"scale": str(scale), "degradation": self.source.lq_made_by.get(scale), "given": True, "files": files}
 
 
 def _fill(
@@ -210,7 +252,7 @@ def _fill(
         if on_image:
             on_image(len(progress_log.records), len(originals))
         rest = originals[len(progress_log.records) :]
-        for sample in _samples(SampleBuilder(spec), rest, workers):
+        for sample in build_samples(SampleBuilder(spec), rest, workers):
             if isinstance(sample, Sample):
                 record = {**writer.append(sample.name, sample.sha256, sample.planes), "was": sample.was}
                 record["bytes"] = {plane: image.nbytes for plane, image in sample.planes.items()}
@@ -238,20 +280,6 @@ def _resume(progress_log: ProgressLog, resume: Callable[[Sequence[Record]], int]
     intact = resume([progress_log.records[number] for number in written])
     if intact < len(written):
         progress_log.cut(written[intact])
-
-
-def _samples(build: SampleBuilder, originals: Sequence[SourceImage], workers: int) -> Iterator[Sample | Record]:
-    import torch
-
-    def alone(original: SourceImage) -> Sample | Record:
-        torch.set_num_threads(1)  # threads of PyTorch on top of ours would wait for each other
-        return build(original)
-
-    before = torch.get_num_threads()
-    try:
-        yield from in_order(alone, originals, workers=workers, ahead=2 * workers, name="prepare")
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

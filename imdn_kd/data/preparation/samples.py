@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -20,6 +20,7 @@ from imdn_kd.errors import InputError
 from imdn_kd.image.io import Picture, decode_image
 from imdn_kd.image.rgb import RgbImage, rgb_of
 from imdn_kd.utils.progress_log import Record
+from imdn_kd.utils.threads import in_order
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,21 @@ class SampleBuilder:
             )
         height, width = _low_size(part, scale)
         return low[:height, :width]
+
+
+def build_samples(build: SampleBuilder, originals: Sequence[SourceImage], workers: int) -> Generator[Sample | Record]:
+    """Build samples in threads, and yield them in order."""
+    import torch
+
+    def alone(original: SourceImage) -> Sample | Record:
+        torch.set_num_threads(1)  # threads of PyTorch on top of ours would wait for each other
+        return build(original)
+
+    before = torch.get_num_threads()
+    try:
+        yield from in_order(alone, originals, workers=workers, ahead=2 * workers, name="prepare")
+    finally:
+        torch.set_num_threads(before)
 
 
 def _low_size(image: RgbImage, scale: Fraction) -> tuple[int, int]:

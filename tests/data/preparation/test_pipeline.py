@@ -18,6 +18,7 @@ from imdn_kd.data.preparation.pipeline import PrepareReport, build_dataset
 from imdn_kd.data.preparation.samples import PrepareSpec, SampleBuilder
 from imdn_kd.data.preparation.sources.sources import folder_source, sample_source, store_source
 from imdn_kd.data.store import Store
+from imdn_kd.data.store_writer import add_plane
 from imdn_kd.image.io import Picture, write_image
 from imdn_kd.image.resize import imresize
 from tests.fake_set import make_set, picture
@@ -28,8 +29,8 @@ TWO = PrepareSpec((Fraction(2),), (Bicubic(),))
 
 
 def make(folder: Path, target: Path, spec: PrepareSpec = TWO, **options) -> PrepareReport:
-    given = spec.scales if spec.steps is None else ()
-    return build_dataset(folder_source(folder, given, {}), target, spec, **options)
+    given, made = (spec.scales, ()) if spec.steps is None else ((), spec.scales)
+    return build_dataset(folder_source(folder, given, made, {}), target, spec, **options)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -176,7 +177,9 @@ def test_done_already_is_left_alone_and_anything_else_refused(tmp_path):
     assert (report.fresh, report.images) == (False, 2)
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     with refused("prepare.output-exists"):
-        make(folder, tmp_path / "out", PrepareSpec((Fraction(4),), (Bicubic(),)))
+        make(folder, tmp_path / "out", PrepareSpec((Fraction(2),), (Bicubic(), Noise(type="noise", sigma=9.0))))
+    with refused("prepare.output-exists"):
+        make(folder, tmp_path / "out", PrepareSpec((Fraction(4),), (Bicubic(), Noise(type="noise", sigma=9.0))))
     photos(folder, 3)
     with refused("prepare.output-exists"):
         make(folder, tmp_path / "out")
@@ -239,7 +242,7 @@ from imdn_kd.errors import InputError
 resource.setrlimit(resource.RLIMIT_FSIZE, (15_000, resource.RLIM_INFINITY))
 try:
     spec = PrepareSpec((Fraction(2),), (Bicubic(),))
-    build_dataset(folder_source(Path(sys.argv[1]), (), {}), Path(sys.argv[2]), spec)
+    build_dataset(folder_source(Path(sys.argv[1]), (), spec.scales, {}), Path(sys.argv[2]), spec)
 except InputError as error:
     print(error)
 """
@@ -420,3 +423,63 @@ def test_what_is_held_out_of_the_sample_is_not_trained_on():
     assert trained
     assert held_out
     assert trained.isdisjoint(held_out)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_factor_is_added_and_the_rest_stays(tmp_path, overwrite):
+    folder, three = photos(tmp_path / "in", 5), PrepareSpec((Fraction(3),), (Bicubic(),))
+    out, scales = tmp_path / "out", tuple(map(Fraction, (2, 3, 4)))
+    make(folder, out, PrepareSpec(scales[::2], (Bicubic(),)))
+    add_plane(out, "sr_x2_t", lambda n: picture((40, 52), 50 + n), description={"scale": "2", "teachers": ["t"]})
+    before = {name: data for name, data in content(out).items() if name.endswith(".npy")}
+    if not overwrite:
+
+        def interrupt(done, _):
+            if done == 3:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            make(folder, out, three, on_image=interrupt)
+        assert "lq_x3" not in Store(out).planes
+    report = make(folder, out, three, overwrite=overwrite)
+    assert report.fresh
+    assert set(report.bytes) == set(Store(out).planes) == {"gt", "lq_x2", "lq_x3", "lq_x4", "sr_x2_t"}
+    assert not list(Store(out).verify())
+    after = content(out)
+    assert before.items() <= after.items()
+    make(folder, tmp_path / "anew", PrepareSpec(scales, (Bicubic(),)))
+    anew = content(tmp_path / "anew")
+    assert {name: after[name] for name in anew if name.endswith(".npy")} == {
+        name: data for name, data in anew.items() if name.endswith(".npy")
+    }
+    for spec in (three, PrepareSpec(scales, (Bicubic(),)), TWO):
+        assert not make(folder, out, spec).fresh
+
+
+def test_planes_of_other_or_damaged_images_are_not_kept(tmp_path):
+    folder, out = photos(tmp_path / "in", 2), tmp_path / "out"
+    both = PrepareSpec((Fraction(2), Fraction(4)), (Bicubic(),))
+    for fault in ("images", "way", "pixels"):
+        make(folder, out, both, overwrite=True)
+        add_plane(out, "sr_x4", lambda n: picture((40, 52), 50 + n), description={"scale": "4"})
+        spec = TWO
+        if fault == "images":
+            write_image(folder / "001.png", Picture(picture((40, 52), 77)), overwrite=True)
+        elif fault == "way":
+            spec = PrepareSpec((Fraction(2),), (Bicubic(), Noise(type="noise", sigma=9.0)))
+        else:
+            path = out / "lq_x4.npy"
+            path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1]))
+        make(folder, out, spec, overwrite=True)
+        assert Store(out).planes == ("gt", "lq_x2"), fault
+        assert not list(Store(out).verify())
+
+
+def test_an_image_too_small_for_the_new_factor(tmp_path):
+    folder, out = photos(tmp_path / "in", 2, (6, 6)), tmp_path / "out"
+    make(folder, out)
+    before = {name: data for name, data in content(out).items() if name != ".planes.lock"}
+    with refused("prepare.cannot-add"):
+        make(folder, out, PrepareSpec((Fraction(8),), (Bicubic(),)))
+    assert before.items() <= content(out).items()
+    assert Store(out).planes == ("gt", "lq_x2")
