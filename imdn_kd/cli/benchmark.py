@@ -88,6 +88,8 @@ def benchmark(
     MATLAB's bicubic where there are none. Models of scale 1, which restore images, need inputs: a folder of them, or
     --degrade.
 
+    Ctrl-C prints and writes what is measured so far; the same command goes on where it stopped.
+
     imdn-kd benchmark --model IMDN_x4.pth --data Set5 Set14
 
     imdn-kd benchmark --model denoiser.safetensors --model input --data kodak24 --degrade noise=15 --degrade noise=50
@@ -152,13 +154,28 @@ def benchmark(
         complain(line)
     if save is not None:
         library.check_names(tasks)
-    scores = []
-    with FileProgress(total=sum(len(task.images.pairs) for task in tasks)) as progress:
-        for task in tasks:
-            scores.append(
-                library.score(task, protocol=protocol, explain=explain, save=save, on_image=progress.file_done)
-            )
-    report = report_scores(scores)
-    report.show(as_json=as_json)
-    if output is not None:
-        report.save(output)
+    scorings = [library.Scoring(task, protocol=protocol, explain=explain, save=save, keep=True) for task in tasks]
+    total, left = sum(len(task.images.pairs) for task in tasks), sum(scoring.left for scoring in scorings)
+    if left < total:
+        complain(f"going on: {total - left} of {total} images were measured before the command was stopped")
+    stopped = False
+    with FileProgress(total=left) as progress:
+        try:
+            for scoring in scorings:
+                for pixels in scoring:
+                    progress.file_done(pixels)
+        except KeyboardInterrupt:
+            stopped = True
+    left = sum(scoring.left for scoring in scorings)
+    scores = [result for scoring in scorings if (result := scoring.result())]
+    if scores:
+        report = report_scores(scores, left=left)
+        if output is not None:
+            report.save(output)
+        report.show(as_json=as_json)
+    if stopped:
+        how = "the same command goes on there" if all(scoring.kept for scoring in scorings) else "nothing is kept"
+        complain(f"stopped, {left} of {total} images left; {how}")
+        raise typer.Exit(130)
+    for scoring in scorings:
+        scoring.forget()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from types import TracebackType
 
 from rich.console import Console
@@ -19,11 +20,15 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from imdn_kd.cli.screen import complain
 from imdn_kd.utils.text import PrintableFormatter
+
+_LINE_EVERY = 30.0
+"""Seconds between lines where there is no terminal for a bar."""
 
 
 class FileProgress:
-    """Shown on a terminal only; messages of the package appear above the bar.
+    """A bar on a terminal, with messages of the package above it; elsewhere a line now and then.
 
     Args:
         total: number of files; None if it becomes known later.
@@ -35,7 +40,8 @@ class FileProgress:
         columns = (BarColumn(), TextColumn("{task.percentage:>3.0f}%"), MofNCompleteColumn(), rate, left)
         self._bar = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
         self._files = self._bar.add_task("", total=total, rate="")
-        self._finished, self._pixels, self._start = 0, 0, time.perf_counter()
+        self._total, self._finished, self._pixels = total, 0, 0
+        self._start = self._told = time.perf_counter()
 
     def __enter__(self) -> FileProgress:
         self._handler: logging.Handler = logging.StreamHandler()
@@ -55,17 +61,35 @@ class FileProgress:
 
     def at(self, finished: int, total: int | None = None) -> None:
         """Say how many files are finished, and of how many if that has become known."""
+        self._finished, self._total = finished, self._total if total is None else total
         self._bar.update(self._files, completed=finished, total=total)
+        self._tell()
 
     def part(self, part: float) -> None:
         """Say how much of the present file is done, in [0, 1]."""
         self._bar.update(self._files, completed=self._finished + part)
+        self._tell(part)
 
     def file_done(self, pixels: int) -> None:
         """Say that a file is finished and how many px it gave."""
         self._finished, self._pixels = self._finished + 1, self._pixels + pixels
         rate = self._pixels / 1e6 / (time.perf_counter() - self._start)
         self._bar.update(self._files, completed=self._finished, rate=f"{rate:.1f} MP/s")
+        self._tell()
+
+    def _tell(self, part: float = 0.0) -> None:
+        """Print how far it is, where there is no bar and the last line is long ago; `part` of a file is on top."""
+        now, done = time.perf_counter(), self._finished + part
+        if self._console.is_terminal or now - self._told < _LINE_EVERY:
+            return
+        self._told = now
+        line = f"{self._finished} done"
+        if self._total:
+            line = f"{self._finished} of {self._total} done"
+            if done:
+                left = timedelta(seconds=round((now - self._start) * (self._total - done) / done))
+                line += f", {left} left"
+        complain(line)
 
 
 class DownloadProgress:

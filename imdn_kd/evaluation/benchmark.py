@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from imdn_kd import zoo
+from imdn_kd import __version__, zoo
 from imdn_kd.data.benchmark_sets import ImagePair, ImageSet, find_set
 from imdn_kd.data.layouts.names import DataSource
 from imdn_kd.errors import InputError, naming
 from imdn_kd.evaluation.metrics import psnr, ssim, to_grey
 from imdn_kd.evaluation.protocol import PROTOCOLS, Protocol, usual_protocol
+from imdn_kd.evaluation.score_log import ScoreLog
 from imdn_kd.image.io import Picture, read_image, write_image
 from imdn_kd.image.resize import imresize
 from imdn_kd.image.rgb import RgbImage
 from imdn_kd.inference.device import Precision
+from imdn_kd.inference.fingerprint import fingerprint
 from imdn_kd.inference.model_file import load_model
 from imdn_kd.inference.upscaler import Upscaler
 
@@ -42,12 +46,14 @@ class Upsampler:
         scale: the factor, 1 or more.
         enlarge: from H x W x 3 RGB or H x W grey, uint8, to sH x sW x 3 or sH x sW.
         run: precision and device, shown below tables.
+        identity: tells it from all that give other results; scores of one without identity are not kept.
     """
 
     name: str
     scale: int
     enlarge: Callable[[RgbImage], RgbImage]
     run: str = ""
+    identity: str = ""
 
     def __post_init__(self) -> None:
         if self.scale < 1:
@@ -98,6 +104,7 @@ class SetScore:
         images: one score per image.
         alternatives: the same images by the other `PROTOCOLS`, with `explain`.
         notes: lines on the data set, shown below tables.
+        left: images of the data set that are not measured yet.
     """
 
     model: str
@@ -109,6 +116,7 @@ class SetScore:
     images: tuple[ImageScore, ...]
     alternatives: tuple[AltProtocol, ...] = ()
     notes: tuple[str, ...] = ()
+    left: int = 0
 
     @property
     def psnr(self) -> float:
@@ -128,7 +136,7 @@ class SetScore:
 
 def bicubic(scale: int) -> Upsampler:
     """The baseline: MATLAB's bicubic enlargement; at scale 1 the input as it is."""
-    return Upsampler(INPUT if scale == 1 else BICUBIC, scale, lambda lr: imresize(lr, scale))
+    return Upsampler(INPUT if scale == 1 else BICUBIC, scale, lambda lr: imresize(lr, scale), identity=BICUBIC)
 
 
 def make_upsampler(upscaler: Upscaler, name: str, scale: int | None = None) -> Upsampler:
@@ -191,7 +199,9 @@ def open_upsamplers(
         name = stem if counts[stem] == 1 else model
         if scale is not None and upscaler.scale != scale and (upscaler.scale > 1 or upscaler.restores):
             name += f" (x{upscaler.scale} network)"
-        opened.append(make_upsampler(upscaler, f"{name} (self-ensemble)" if self_ensemble else name, scale))
+        upsampler = make_upsampler(upscaler, f"{name} (self-ensemble)" if self_ensemble else name, scale)
+        identity = f"{fingerprint(file.network)} {file.value_range} {engine} {self_ensemble} {upsampler.run}"
+        opened.append(replace(upsampler, identity=identity))
     if BICUBIC in chosen or INPUT in chosen:
         factors = {scale} if scale else {one.scale for one in opened}
         if not factors:
@@ -244,15 +254,17 @@ def check_names(tasks: Sequence[EvalTask]) -> None:
         )
 
 
-def score(
-    task: EvalTask,
-    *,
-    protocol: Protocol | None = None,
-    explain: bool = False,
-    save: Path | str | None = None,
-    on_image: Callable[[int], None] | None = None,
-) -> SetScore:
-    """Score one upsampler on one data set.
+@dataclass(frozen=True)
+class _Measured:
+    """What is known of an image: its scores, PSNR and SSIM by the other protocols, checksum of the saved result."""
+
+    score: ImageScore
+    others: tuple[tuple[float, float], ...]
+    saved: str
+
+
+class Scoring:
+    """One upsampler being scored on one data set; iterate to measure what is left, which gives the px of each image.
 
     HR images are cropped to a multiple of the scale; results are clamped and rounded to 8 bit before they are
     measured, as for the tables of papers.
@@ -263,41 +275,135 @@ def score(
         explain: measure by the other `PROTOCOLS` as well.
         save: folder for the results, as `x4/Set5/baby_MODEL.png` or `x1/Set5_noise_sigma_25/baby_MODEL.png`; images
             that exist are replaced.
-        on_image: called after each image with its px.
-
-    Raises:
-        InputError: an image that cannot be used, or is too small to be measured, or a result that cannot be written.
+        keep: keep scores on the disk until `forget`, and begin with those that are there, of the same weights, images,
+            protocol and precision.
     """
-    model, images = task.upsampler, task.images
-    protocol = protocol or protocol_of(images)
-    protocol = replace(protocol, space="grey") if images.grey else protocol
-    alternatives = _alternatives(protocol, images) if explain else {}
-    scores: list[ImageScore] = []
-    by_other: dict[str, list[tuple[float, float]]] = {name: [] for name in alternatives}
-    for number, pair in enumerate(images.pairs):
-        hr, lr = images.load(pair)
-        with naming(pair.hr):
-            if number == 0:
-                # Warm-up: the first run of a network sets things up.
-                model.enlarge(lr[:_WARM_UP_SIDE, :_WARM_UP_SIDE])
-            start = time.perf_counter()
-            sr = model.enlarge(lr)
-            seconds = time.perf_counter() - start
-        if save is not None:
-            folder = Path(save) / f"x{model.scale}" / _folder_name(images)
-            name = f"{pair.name}_{_file_name(model.name)}.png"
-            write_image(folder / name, Picture(sr), overwrite=True)
-        scores.append(ImageScore(pair.name, *_measure(sr, hr, pair, model.scale, protocol), seconds))
-        for name, other in alternatives.items():
-            by_other[name].append(_measure(sr, hr, pair, model.scale, other))
+
+    def __init__(
+        self,
+        task: EvalTask,
+        *,
+        protocol: Protocol | None = None,
+        explain: bool = False,
+        save: Path | str | None = None,
+        keep: bool = False,
+    ) -> None:
+        self._model, self._images = task.upsampler, task.images
+        protocol = protocol or protocol_of(self._images)
+        self._protocol = replace(protocol, space="grey") if self._images.grey else protocol
+        self._others = _alternatives(self._protocol, self._images) if explain else {}
+        self._save = None if save is None else Path(save) / f"x{self._model.scale}" / _folder_name(self._images)
+        self._log = ScoreLog(self._key()) if keep and self._model.identity else None
+        self._measured: dict[str, _Measured] = {}
+        for pair in self._images.pairs:
+            if self._log is not None and pair.name in self._log.kept:
+                kept = self._log.kept[pair.name]
+                others = tuple((psnr, ssim) for psnr, ssim in kept["others"])
+                measured = _Measured(ImageScore(**kept["score"]), others, kept["saved"])
+                if self._save is None or measured.saved == _checksum(self._target(pair)):
+                    self._measured[pair.name] = measured
+
+    @property
+    def left(self) -> int:
+        """Images that are not measured yet."""
+        return len(self._images.pairs) - len(self._measured)
+
+    @property
+    def kept(self) -> bool:
+        """Whether what is measured is kept on the disk."""
+        return self._log is not None and self._log.works
+
+    def __iter__(self) -> Iterator[int]:
+        """Measure.
+
+        Raises:
+            InputError: an image that cannot be used, or is too small to be measured, or a result that cannot be
+                written.
+        """
+        model, warm = self._model, False
+        for pair in self._images.pairs:
+            if pair.name in self._measured:
+                continue
+            hr, lr = self._images.load(pair)
+            with naming(pair.hr):
+                if not warm:
+                    # The first run of a network sets things up.
+                    model.enlarge(lr[:_WARM_UP_SIDE, :_WARM_UP_SIDE])
+                    warm = True
+                start = time.perf_counter()
+                sr = model.enlarge(lr)
+                seconds = time.perf_counter() - start
+            if self._save is not None:
+                write_image(self._target(pair), Picture(sr), overwrite=True)
+            score = ImageScore(pair.name, *_measure(sr, hr, pair, model.scale, self._protocol), seconds)
+            others = tuple(_measure(sr, hr, pair, model.scale, other) for other in self._others.values())
+            measured = _Measured(score, others, "" if self._save is None else _checksum(self._target(pair)))
+            self._measured[pair.name] = measured
+            if self._log is not None:
+                self._log.add(pair.name, asdict(measured))
+            yield sr.shape[0] * sr.shape[1]
+
+    def result(self) -> SetScore | None:
+        """The scores so far; None if there are none."""
+        if not self._measured:
+            return None
+        model, images = self._model, self._images
+        measured = [self._measured[pair.name] for pair in images.pairs if pair.name in self._measured]
+        by_other = zip(*(one.others for one in measured), strict=True)
+        means = tuple(
+            AltProtocol(name, other, *(fmean(column) for column in zip(*figures, strict=True)))
+            for (name, other), figures in zip(self._others.items(), by_other, strict=True)
+        )
+        return SetScore(
+            *(model.name, model.scale, images.name, images.lr_source, model.run, self._protocol),
+            *(tuple(one.score for one in measured), means, images.notes, self.left),
+        )
+
+    def forget(self) -> None:
+        """Remove the scores from the disk."""
+        if self._log is not None:
+            self._log.forget()
+
+    def _target(self, pair: ImagePair) -> Path:
+        assert self._save is not None  # noqa: S101 - asked only then
+        return self._save / f"{pair.name}_{_file_name(self._model.name)}.png"
+
+    def _key(self) -> str:
+        """Checksum of all that scores depend on."""
+        images = self._images
+        what = [
+            *(__version__, self._model.identity, images.scale, images.grey, str(images.lr or images.steps)),
+            [[pair.name, _checksum(pair.hr), pair.lr and _checksum(pair.lr)] for pair in images.pairs],
+            *(str(self._protocol), str(self._others)),
+            self._save and [str(self._save.absolute()), self._model.name],
+        ]
+        return hashlib.sha256(json.dumps(what).encode()).hexdigest()
+
+
+def score(
+    task: EvalTask,
+    *,
+    protocol: Protocol | None = None,
+    explain: bool = False,
+    save: Path | str | None = None,
+    on_image: Callable[[int], None] | None = None,
+) -> SetScore:
+    """Score one upsampler on one data set; errors as `Scoring`.
+
+    Args:
+        task: see `Scoring`.
+        protocol: see `Scoring`.
+        explain: see `Scoring`.
+        save: see `Scoring`.
+        on_image: called after each image with its px.
+    """
+    scoring = Scoring(task, protocol=protocol, explain=explain, save=save)
+    for pixels in scoring:
         if on_image:
-            on_image(sr.shape[0] * sr.shape[1])
-    means = (
-        AltProtocol(name, other, *(fmean(column) for column in zip(*by_other[name], strict=True)))
-        for name, other in alternatives.items()
-    )
-    place = images.name, images.lr_source
-    return SetScore(model.name, model.scale, *place, model.run, protocol, tuple(scores), tuple(means), images.notes)
+            on_image(pixels)
+    result = scoring.result()
+    assert result is not None  # noqa: S101 - a data set has images
+    return result
 
 
 def benchmark(
@@ -361,3 +467,8 @@ def _folder_name(images: ImageSet) -> str:
 
 def _file_name(name: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
+
+
+def _checksum(path: Path) -> str:
+    """Of a file; empty if there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""

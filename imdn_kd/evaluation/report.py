@@ -11,20 +11,28 @@ from imdn_kd.evaluation.profile import Profile
 from imdn_kd.evaluation.tables import Report, Table
 
 
-def report_scores(scores: Sequence[SetScore]) -> Report:
-    """Lay out scores, one or more."""
+def report_scores(scores: Sequence[SetScore], *, left: int = 0) -> Report:
+    """Lay out scores, one or more.
+
+    Args:
+        scores: of models on data sets.
+        left: images that are not measured yet, those of data sets without scores included.
+    """
     runs = sorted({score.run for score in scores if score.run})
     notes = [f"Protocol{who}: {described}; 8-bit results, means over images." for who, described in _protocols(scores)]
     if runs:
         notes.append(f"Networks run in {', '.join(runs)}.")
     inputs = "Inputs" if all(score.scale == 1 for score in scores) else "LR images"
+    if left:
+        total = left + sum(len(score.images) for score in scores)
+        notes.append(f"Stopped: {left} of {total} images are not measured yet; the means are over those that are.")
     notes += dict.fromkeys(note for score in scores for note in score.notes)
     main = Table(
         title="PSNR and SSIM",
         columns=("Model", "Scale", "Data", "Images", "PSNR dB", "SSIM", "s/image", inputs),
         rows=tuple(
             (
-                *(score.model, f"x{score.scale}", score.data, str(len(score.images))),
+                *(score.model, f"x{score.scale}", score.data, _images(score)),
                 *(f"{score.psnr:.3f}", _ssim(score.ssim), f"{score.seconds:.3f}", score.lr_source),
             )
             for score in scores
@@ -35,6 +43,7 @@ def report_scores(scores: Sequence[SetScore]) -> Report:
     explained = tuple(_explain(score) for score in scores if score.alternatives)
     data = {
         "protocol": _protocol_as_data(scores[0]),
+        "left": left,
         "scores": [_as_data(score) for score in scores],
     }
     return Report((main, *explained), data)
@@ -119,7 +128,7 @@ def _explain(score: SetScore) -> Table:
 def _as_data(score: SetScore) -> dict[str, Any]:
     means = {"psnr": score.psnr, "ssim": score.ssim, "seconds": score.seconds}
     return {
-        **{key: getattr(score, key) for key in ("model", "scale", "data", "lr_source", "run", "notes")},
+        **{key: getattr(score, key) for key in ("model", "scale", "data", "lr_source", "run", "notes", "left")},
         "protocol": _protocol_as_data(score),
         **means,
         "images": [dataclasses.asdict(image) for image in score.images],
@@ -131,6 +140,11 @@ def _as_data(score: SetScore) -> dict[str, Any]:
             for other in score.alternatives
         ],
     }
+
+
+def _images(score: SetScore) -> str:
+    measured = len(score.images)
+    return f"{measured} of {measured + score.left}" if score.left else str(measured)
 
 
 def _ssim(value: float) -> str:

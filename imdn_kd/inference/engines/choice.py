@@ -19,6 +19,7 @@ from imdn_kd.archs.base import ModelInfo
 from imdn_kd.errors import InputError
 from imdn_kd.inference.engines.base import TORCH, Engine, find_engine, installed
 from imdn_kd.inference.engines.compiled import CompiledNetwork
+from imdn_kd.inference.fingerprint import fingerprint
 from imdn_kd.inference.tiles import round_up
 from imdn_kd.utils.files import atomic_path
 
@@ -157,13 +158,9 @@ def _images(info: ModelInfo, value_range: float) -> list[Tensor]:
 
 def _key(network: nn.Module) -> str:
     """Of the weights, the machine, the runtimes and the threads."""
-    digest = hashlib.sha256(f"{network}".encode())
-    for name, value in network.state_dict().items():
-        digest.update(name.encode() + value.contiguous().numpy().tobytes())
     versions = [torch.__version__, *(f"{name} {find_engine(name).version()}" for name in installed()[1:])]
     machine = [platform.node(), platform.machine(), str(torch.get_num_threads())]
-    digest.update(json.dumps([versions, machine]).encode())
-    return digest.hexdigest()[:32]
+    return hashlib.sha256(json.dumps([fingerprint(network), versions, machine]).encode()).hexdigest()[:32]
 
 
 def _read(path: Path) -> dict[str, Any]:
