@@ -68,7 +68,11 @@ def _link(path: Path, target: Path) -> None:
         raise
     except OSError:  # a file system without hard links, such as FAT
         target.touch(exist_ok=False)
-        path.replace(target)
+        try:
+            path.replace(target)
+        except BaseException:
+            target.unlink()
+            raise
 
 
 def remove_leftovers(folder: Path, *, deep: bool = True) -> None:

@@ -72,6 +72,17 @@ def test_a_file_that_appears_in_the_meantime_stays_unless_it_may_be_replaced(tmp
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b.txt"]
 
 
+def test_nothing_is_left_where_a_file_cannot_be_renamed(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    monkeypatch.setattr(Path, "replace", refuse)
+    with refused("file.cannot-write"), atomic_path(tmp_path / "a.txt", overwrite=False) as temporary:
+        temporary.write_text("x")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_full_disk_is_one_line(tmp_path):
     def fill():
         with atomic_path(tmp_path / "a.txt"):
