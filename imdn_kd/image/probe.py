@@ -9,6 +9,7 @@ from typing import BinaryIO
 from PIL import ExifTags, Image
 
 from imdn_kd.image.io import read_image
+from imdn_kd.image.reader import quiet
 
 _HEADER_TELLS = ("PNG", "JPEG", "WEBP", "BMP", "PPM")
 
@@ -29,7 +30,7 @@ def image_size(path: Path) -> tuple[int, int]:
 def header_size(path: Path) -> tuple[int, int] | None:
     """Return height and width of an upright image, px, without decoding it; None if its header is not enough."""
     try:
-        with path.open("rb") as file, Image.open(file, formats=_HEADER_TELLS) as image:
+        with quiet, path.open("rb") as file, Image.open(file, formats=_HEADER_TELLS) as image:
             if image.format == "PNG" and not _ends_with_pixels(file, image.tile[0][2]):
                 return None
             # Not image.getexif, which decodes a PNG to see what may come after its pixels.
