@@ -35,7 +35,7 @@ def read_grey(path: Path) -> GreyImage:
     """
     picture = read_image(path)
     rgb = rgb_of(picture, str(path))
-    if picture.pixels.ndim == 2 or picture.pixels.shape[2] < 3:
+    if picture.channels < 3:
         return np.ascontiguousarray(rgb[..., 0])
     thousandths = rgb.astype(np.int64) @ np.array([65481, 128553, 24966])  # whole numbers, so that ties are exact
     grey: GreyImage = ((thousandths + 255_000 * 16 + 127_500) // 255_000).astype(np.uint8)
