@@ -34,6 +34,7 @@ TRAIN = [
     "spandrel>=0.4",
 ]
 DEPLOY = [
+    "onnx>=1.16",  # by which PyTorch exports
     "onnxruntime>=1.20",
     "openvino>=2024.6",
 ]
