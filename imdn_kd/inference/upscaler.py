@@ -28,7 +28,7 @@ from imdn_kd.image.resize import imresize
 from imdn_kd.inference.buffers import PixelBuffer
 from imdn_kd.inference.cropping import AdaptiveCropping, CropMode
 from imdn_kd.inference.device import Precision, choose_device, choose_dtype
-from imdn_kd.inference.engines.base import TORCH
+from imdn_kd.inference.engines.base import TORCH, find_engine
 from imdn_kd.inference.engines.choice import choose_engine
 from imdn_kd.inference.memory import is_out_of_memory
 from imdn_kd.inference.model_file import ModelFile, load_model
@@ -114,14 +114,15 @@ class Upscaler:
             self._runner = lambda _: runner
 
     def _engine_for(self, engine: str) -> str:
-        if self.device.type == "cpu" and self.dtype == torch.float32:
-            return engine
-        if engine not in ("auto", TORCH):
+        if engine in ("auto", TORCH):
+            return engine if self.device.type == "cpu" and self.dtype == torch.float32 else TORCH
+        if self.device.type != "cpu" or self.dtype != torch.float32:
             raise InputError(
                 f"engine {engine!r} runs on the CPU in fp32; use device 'cpu' and precision 'fp32', or engine 'torch'",
                 code="engine.cpu-only",
             )
-        return TORCH
+        find_engine(engine)  # what is not there is refused now, not when a first image comes
+        return engine
 
     @property
     def scale(self) -> int:

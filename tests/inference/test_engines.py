@@ -215,9 +215,22 @@ def test_an_engine_with_another_result_is_refused(network, fakes):
         choice.choose_engine("a", network, network.info)
 
 
+def test_values_that_are_not_numbers_at_one_size_only_are_another_result(network, fakes, monkeypatch):
+    make(network, fakes, a=(0.5, 0))
+    engine = fakes["engines"]["a"]
+    graph = engine.load(b"", 1)
+
+    def load(*_):
+        return lambda arrays: [graph(arrays)[0] * (1 if arrays[0].shape[2:] == choice._SIDES[0] else np.nan)]
+
+    monkeypatch.setattr(engine, "load", load)
+    with refused("engine.wrong-result"):
+        choice.choose_engine("a", network, network.info)
+
+
 def test_engines_that_are_not_there(monkeypatch):
     with refused("engine.unknown"):
-        Upscaler("imdn_rtc_x2", engine="tensorrt", device="cpu", precision="fp32")
+        Upscaler(engine="tensorrt", device="cpu", precision="fp32")  # before a network is loaded
     monkeypatch.setattr(base, "find_spec", lambda _: None)
     with refused("engine.not-installed"):
         Upscaler("imdn_rtc_x2", engine="openvino", device="cpu", precision="fp32")

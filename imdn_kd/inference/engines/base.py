@@ -16,12 +16,12 @@ Graph = Callable[[list[Array]], list[Array]]
 """Runs a graph: arrays in the order of its inputs, of any height and width, to arrays in the order of its outputs."""
 
 TORCH = "torch"
-_PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
-NAMES = (TORCH, *_PACKAGES)
+_RUNTIMES = ("onnxruntime", "openvino")
+NAMES = (TORCH, *_RUNTIMES)
 
 
 class Engine(Protocol):
-    """A runtime; modules of this package with the name of the runtime are engines."""
+    """A runtime; the modules here with the names of runtimes, and of their packages, are engines."""
 
     def version(self) -> str:
         """The version of the runtime."""
@@ -32,7 +32,7 @@ class Engine(Protocol):
 
 def installed() -> tuple[str, ...]:
     """Names of the engines that can be used here, without importing them; `torch` is the first."""
-    return (TORCH, *(name for name, package in _PACKAGES.items() if find_spec(package)))
+    return (TORCH, *(name for name in _RUNTIMES if find_spec(name)))
 
 
 def find_engine(name: str) -> Engine:
@@ -41,11 +41,11 @@ def find_engine(name: str) -> Engine:
     Raises:
         InputError: `engine.unknown`, or `engine.not-installed`.
     """
-    if name not in _PACKAGES:
+    if name not in _RUNTIMES:
         raise InputError(f"engine {name!r} is unknown; choose one of {', '.join(NAMES)}", code="engine.unknown")
-    if find_spec(_PACKAGES[name]) is None:
+    if find_spec(name) is None:
         raise InputError(
-            f"engine {name!r} needs the package {_PACKAGES[name]}; install it, or use the engine 'torch'",
+            f"engine {name!r} needs the package {name}; install it, or use the engine 'torch'",
             code="engine.not-installed",
         )
     engine: Engine = import_module(f"imdn_kd.inference.engines.{name}")
