@@ -74,6 +74,12 @@ Step = Annotated[Bicubic | Blur | Noise | Jpeg, Field(discriminator="type")]
 
 
 class _Steps(Options):
+    """What is read from a command line or a manifest rather than from an option file.
+
+    Attributes:
+        steps: one after the other.
+    """
+
     steps: list[Step]
 
 

@@ -145,11 +145,12 @@ def test_options_reach_the_upscaler(capfd, model, tmp_path, monkeypatch):
 
     monkeypatch.setattr("imdn_kd.inference.upscaler.Upscaler", Spy)
     options = ("--self-ensemble", "--precision", "bf16", "--crop", "local", "--crop-size", "8", "--memory", "2MB")
-    options += ("--device", "cpu", "--scratch", tmp_path)
+    options += ("--device", "cpu", "--scratch", tmp_path, "--engine", "torch")
     run(capfd, "upscale", photo(tmp_path / "a.png"), "-o", tmp_path / "out", "-m", model, *options)
     assert seen == {
         "self_ensemble": True,
         "precision": "bf16",
+        "engine": "torch",
         "crop": "local",
         "crop_size": 8,
         "memory": 2_000_000,

@@ -23,12 +23,12 @@ from tests.shared_data import needs_shared
 
 
 def small(name: str) -> SRNetwork:
+    torch.manual_seed(0)
     return lively(ARCHS.build({"type": name}).eval())
 
 
 def lively(network: SRNetwork) -> SRNetwork:
     """Give a network lively weights: the default ones are so small that statistics hardly matter."""
-    torch.manual_seed(0)
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, a=0.05)

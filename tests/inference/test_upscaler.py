@@ -176,11 +176,19 @@ def test_any_module_that_enlarges_is_a_model():
         Upscaler(torch.nn.Conv2d(3, 4, 1))
 
 
-def test_a_network_of_factor_1_gets_the_enlarged_image():
+class OfEnlarged(Repeat):
+    @property
+    def info(self) -> ModelInfo:
+        return ModelInfo(scale=1, enlarged_input=True)
+
+
+def test_a_network_of_scale_1_runs_before_the_image_is_enlarged_or_after():
     pixels = random_pixels(5, 6, 3)
-    result = Upscaler(Repeat(scale=1))(pixels, 2.5)
-    np.testing.assert_array_equal(result, imresize(pixels, size=(13, 15)))
-    np.testing.assert_array_equal(Upscaler(Repeat(scale=1))(pixels), pixels)
+    once = np.rint(imresize(pixels / np.float32(255), size=(13, 15)) * np.float32(255)).clip(0, 255)
+    np.testing.assert_array_equal(Upscaler(Repeat(scale=1))(pixels, 2.5), once)
+    np.testing.assert_array_equal(Upscaler(OfEnlarged(scale=1))(pixels, 2.5), imresize(pixels, size=(13, 15)))
+    for network in (Repeat(scale=1), OfEnlarged(scale=1)):
+        np.testing.assert_array_equal(Upscaler(network)(pixels), pixels)
 
 
 def test_grey_through_a_colour_network_is_its_luma():

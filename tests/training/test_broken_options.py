@@ -313,7 +313,7 @@ IN_PLAN = {
     ),
     "no val set": (val_set(dataroot_gt=None), "datasets.val: held_out: no such folder, nor a data set in datasets"),
     "val is file": (val_set(dataroot_gt="some.txt"), "datasets.val: some.txt: is not a folder of images"),
-    "val empty": (val_set(dataroot_gt="empty"), "datasets.val: empty: has no images; put the HR images there, or into"),
+    "val empty": (val_set(dataroot_gt="empty"), "datasets.val: empty: has no images; name the folder of the HR images"),
     "val damaged": (val_set(dataroot_gt="damaged"), "datasets.val: damaged/0.png: is not an image that can be read"),
     "val tiny": (val_set(dataroot_gt="tiny"), "datasets.val: tiny/0.png: 8x8 px are too few to be measured"),
     "no val lq": (val_set(dataroot_lq="nowhere"), "datasets.val: nowhere: is not a folder; check the name"),
