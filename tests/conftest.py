@@ -45,6 +45,12 @@ def seed_torch() -> None:
     torch_random.seed(0)
 
 
+@pytest.fixture(autouse=True)
+def only_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks are run by PyTorch, whatever is installed, where a test does not name another engine."""
+    monkeypatch.setattr("imdn_kd.inference.engines.choice.installed", lambda: ("torch",))
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Why tests were skipped: one line for each reason."""
     reasons = (report.longrepr[2] for report in terminalreporter.stats.get("skipped", ()))

@@ -16,7 +16,7 @@ from torch import nn
 from imdn_kd.archs import IMDN, SRNetwork
 from imdn_kd.archs.wrapping import wrap
 from imdn_kd.inference.cropping import AdaptiveCropping
-from imdn_kd.inference.engines import base, choice
+from imdn_kd.inference.engines import base, choice, compiled
 from imdn_kd.inference.engines.base import Array, Graph
 from imdn_kd.inference.upscaler import Upscaler
 from imdn_kd.registry import ARCHS
@@ -128,6 +128,7 @@ def network() -> SRNetwork:
 def fakes(network: SRNetwork, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Fake]]:
     """Engines by name, to be filled by a test; PyTorch takes 1 s of the fake clock for a network."""
     clock, engines = [0.0], {}
+    monkeypatch.setattr(compiled, "to_onnx", lambda *_, **__: b"")  # so that no other package is needed
     monkeypatch.setattr(choice, "find_engine", engines.__getitem__)
     monkeypatch.setattr(choice, "installed", lambda: ("torch", *engines))
     monkeypatch.setattr(choice.time, "perf_counter", lambda: clock[0])
