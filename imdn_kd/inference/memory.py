@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-# Of PyTorch's allocators, the C++ library, CUDA's and Apple's libraries, and oneDNN, which names what it did not get: a
-# "primitive descriptor" that cannot be created is another matter.
+# Of PyTorch's allocators, ONNX Runtime, the C++ library, CUDA's and Apple's libraries, and oneDNN, which names what it
+# did not get: a "primitive descriptor" that cannot be created is another matter.
 _OUT_OF_MEMORY = re.compile(
-    r"not enough memory|(can't|cannot) allocate memory|out of memory|bad_alloc|_ALLOC_FAILED"
+    r"not enough memory|(can't|cannot|failed to) allocate memory|out of memory|bad_alloc|_ALLOC_FAILED"
     r"|could not create a (primitive|memory object)\s*$",
     re.IGNORECASE,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -181,10 +182,11 @@ def test_a_choice_is_remembered_for_the_weights_and_the_versions(network, fakes,
     choice.forget()
     choice.choose_engine("auto", network, network.info)
     assert engine.loads == 3
-    memory.write_text("{")  # damaged: measured again, and whole afterwards
-    choice.choose_engine("auto", network, network.info)
-    choice.choose_engine("auto", network, network.info)
-    assert engine.loads == 4
+    for number, damage in enumerate(("{", "[]", '{"key": 1}'), 4):  # measured again, and whole afterwards
+        memory.write_text(damage.replace("key", next(iter(json.loads(memory.read_text())))))
+        choice.choose_engine("auto", network, network.info)
+        choice.choose_engine("auto", network, network.info)
+        assert engine.loads == number
 
 
 def test_a_cache_that_cannot_be_written_does_no_harm(network, fakes, memory):
@@ -201,6 +203,8 @@ def test_an_engine_that_fails_is_passed_over(network, fakes, monkeypatch):
         fakes["engines"]["a"], "load", lambda *_: (_ for _ in ()).throw(RuntimeError("no such operator"))
     )
     assert choice.choose_engine("auto", network, network.info) is fakes["engines"]["b"]
+    with refused("engine.cannot-run"):
+        choice.choose_engine("a", network, network.info)
 
 
 def test_networks_of_unknown_receptive_field_stay_with_torch(fakes):

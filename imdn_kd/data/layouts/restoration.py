@@ -54,4 +54,9 @@ def find_input_folder(clean: Path) -> Path | None:
 
 
 def _inside(folder: Path, kind: re.Pattern[str]) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if kind.fullmatch(path.name) and path.is_dir())
+    try:
+        return sorted(path for path in folder.iterdir() if kind.fullmatch(path.name) and path.is_dir())
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be listed ({error.strerror}); change its permissions", code="data.cannot-read"
+        ) from error

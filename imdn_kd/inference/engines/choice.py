@@ -23,6 +23,7 @@ from imdn_kd.inference.engines.compiled import CompiledNetwork
 from imdn_kd.inference.fingerprint import fingerprint
 from imdn_kd.inference.tiles import round_up
 from imdn_kd.utils.files import atomic_path
+from imdn_kd.utils.text import one_line
 
 log = logging.getLogger("imdn_kd")
 
@@ -34,6 +35,9 @@ _SIDES = ((40, 56), (96, 128))
 
 _WORTH = 0.95
 """An engine is taken if its time is no more than this part of PyTorch's."""
+
+
+_ENTRY = {"engine", "seconds"}
 
 
 def choose_engine(name: str, network: nn.Module, info: ModelInfo, value_range: float = 1.0) -> Engine | None:
@@ -48,14 +52,22 @@ def choose_engine(name: str, network: nn.Module, info: ModelInfo, value_range: f
         value_range: of its images.
 
     Raises:
-        InputError: as `find_engine`; `engine.cannot-export`; `engine.wrong-result`, the results differ from those of
-            PyTorch.
+        InputError: as `find_engine`; `engine.cannot-export`; `engine.cannot-run`, the runtime fails;
+            `engine.wrong-result`, the results differ from those of PyTorch.
     """
     if name == TORCH:
         return None
     if name != "auto":
         engine = find_engine(name)
-        error = _Trial(engine, network, info, value_range).error
+        try:
+            error = _Trial(engine, network, info, value_range).error
+        except InputError:
+            raise
+        except Exception as failure:  # each runtime has its own kinds
+            raise InputError(
+                f"engine {name!r} cannot run this network: {one_line(str(failure))}; use the engine 'torch'",
+                code="engine.cannot-run",
+            ) from failure
         if not error <= TOLERANCE:
             raise InputError(
                 f"engine {name!r} gives another result than PyTorch (by {error:.2g} of the range) for this network; "
@@ -170,4 +182,6 @@ def _read(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        return {}
+    return {key: entry for key, entry in content.items() if isinstance(entry, dict) and entry.keys() >= _ENTRY}

@@ -105,4 +105,9 @@ class _SegmentModule(nn.Module):
 
 
 def _run(graph: Graph, tensors: Sequence[Tensor]) -> list[Tensor]:
-    return [torch.from_numpy(array) for array in graph([tensor.contiguous().numpy() for tensor in tensors])]
+    try:
+        arrays = graph([tensor.contiguous().numpy() for tensor in tensors])
+    except Exception as error:
+        # Those of ONNX Runtime are of no standard kind; callers look for those of PyTorch.
+        raise RuntimeError(str(error)) from error
+    return [torch.from_numpy(array) for array in arrays]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from imdn_kd.errors import InputError
+from imdn_kd.utils.text import one_line
 
 
 def to_onnx(module: nn.Module, samples: Sequence[Tensor], *, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
@@ -44,6 +45,6 @@ def to_onnx(module: nn.Module, samples: Sequence[Tensor], *, inputs: Sequence[st
             )
         except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
             raise InputError(
-                f"{type(module).__name__} cannot be exported: {str(error).splitlines()[0]}", code="engine.cannot-export"
+                f"{type(module).__name__} cannot be exported: {one_line(str(error))}", code="engine.cannot-export"
             ) from error
     return file.getvalue()
