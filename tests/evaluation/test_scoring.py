@@ -76,7 +76,7 @@ def test_all_is_found_again(measured):
         {"precision": "bf16"},
         {"scale": 4},
     ],
-    ids=str,
+    ids=("rgb", "explain", "no folder", "folder", "grey", "bicubic", "noise", "upsampler", "ensemble", "bf16", "x4"),
 )
 def test_under_other_options_nothing_is(measured, changed):
     assert scoring(**changed).left == 2
