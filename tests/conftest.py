@@ -11,8 +11,9 @@ from hypothesis import register_random, settings
 # Tests run in several processes; threads of PyTorch on top of these would wait for each other most of the time.
 torch.set_num_threads(1)
 
-# In the background (`nohup make test &`) a shell has SIGINT ignored, and processes that tests start would inherit it.
+# In the background (`nohup make test &`) SIGINT and SIGHUP are ignored, and processes that tests start inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # The same examples in every run: a failure must be repeatable.
 settings.register_profile("repeatable", derandomize=True, deadline=None, print_blob=True)
