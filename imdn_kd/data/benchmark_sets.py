@@ -65,12 +65,12 @@ class ImageSet:
         Raises:
             InputError: as `load`.
         """
-        likenesses = []
+        comparisons = []
         for pair in self.pairs:
             hr, lr = self.load(pair)
             if pair.lr is not None and self.scale > 1:
-                likenesses.append((pair.name, compare_with_bicubic(hr, lr)))
-        misfit = describe_misfit(likenesses)
+                comparisons.append((pair.name, compare_with_bicubic(hr, lr)))
+        misfit = describe_misfit(comparisons)
         line = f"{self.name} x{self.scale}: of the LR images in {self.lr_label}, {misfit}"
         return replace(self, notes=(*self.notes, line)) if misfit else self
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from imdn_kd.image.resize import imresize
 from imdn_kd.image.rgb import RgbImage
 
-ALIKE = 50.0
+BICUBIC_PSNR = 50.0
 """PSNR in dB from which LR images count as bicubic.
 
 On Set5, x2 to x4: the published LR files are equal to ours, Pillow's bicubic and PyTorch's with antialiasing have 51 to
@@ -25,8 +25,8 @@ _EXPLAINED = 0.5  # part of the squared difference that a shift must explain
 
 
 @dataclass(frozen=True)
-class Likeness:
-    """How like the bicubic image an LR image is.
+class BicubicComparison:
+    """How far an LR image is from the bicubic one.
 
     Attributes:
         psnr: dB; inf if they are equal.
@@ -38,36 +38,37 @@ class Likeness:
     shift: tuple[float, float] | None
 
 
-def compare_with_bicubic(hr: RgbImage, lr: RgbImage) -> Likeness:
+def compare_with_bicubic(hr: RgbImage, lr: RgbImage) -> BicubicComparison:
     """Compare an LR image, H x W x 3 or H x W, with the bicubic one of its HR image, sH x sW x 3 or sH x sW.
 
-    The shift is that of one step of Lucas and Kanade (1981): least squares on the gradients of the image.
+    The shift is that of one step of Lucas and Kanade (IJCAI 1981, https://dl.acm.org/doi/10.5555/1623264.1623280):
+    least squares on the gradients of the image.
     """
     wanted, given = (np.atleast_3d(image).mean(axis=2) for image in (imresize(hr, size=lr.shape[:2]), lr))
     difference = given - wanted
     error = float(np.square(difference).mean())
     psnr = 10 * math.log10(255**2 / error) if error else math.inf
     scale = hr.shape[0] / lr.shape[0]
-    shift = _shift(wanted, difference) if psnr < ALIKE and min(wanted.shape) > 2 else None
-    return Likeness(psnr, shift and (scale * shift[0], scale * shift[1]))
+    shift = _shift(wanted, difference) if psnr < BICUBIC_PSNR and min(wanted.shape) > 2 else None
+    return BicubicComparison(psnr, shift and (scale * shift[0], scale * shift[1]))
 
 
-def describe_misfit(likenesses: Iterable[tuple[str, Likeness]]) -> str:
+def describe_misfit(comparisons: Iterable[tuple[str, BicubicComparison]]) -> str:
     """Say how many LR images are not bicubic, and in what way; empty if all are.
 
     Args:
-        likenesses: names and likenesses of the images of a set.
+        comparisons: names of the images of a set, and their comparisons.
     """
-    every = list(likenesses)
-    unlike = [(name, like) for name, like in every if like.psnr < ALIKE]
-    if not unlike:
+    every = list(comparisons)
+    differing = [(name, found) for name, found in every if found.psnr < BICUBIC_PSNR]
+    if not differing:
         return ""
-    name, worst = min(unlike, key=lambda each: each[1].psnr)
-    count = f"{len(unlike)} of {len(every)}" if len(unlike) < len(every) else f"all {len(every)}"
-    mean = fmean(like.psnr for _, like in unlike)
+    name, worst = min(differing, key=lambda each: each[1].psnr)
+    count = f"{len(differing)} of {len(every)}" if len(differing) < len(every) else f"all {len(every)}"
+    mean = fmean(found.psnr for _, found in differing)
     line = f"{count} differ from MATLAB's bicubic of the HR images (PSNR {mean:.1f} dB, {name} {worst.psnr:.1f})"
-    shifts = [like.shift for _, like in unlike if like.shift is not None]
-    if len(shifts) > len(unlike) / 2:
+    shifts = [found.shift for _, found in differing if found.shift is not None]
+    if len(shifts) > len(differing) / 2:
         down, right = (fmean(column) for column in zip(*shifts, strict=True))
         return f"{line}: they are shifted by about {right:+.1f} px to the right and {down:+.1f} px down"
     return f"{line}: another kernel, or another degradation"

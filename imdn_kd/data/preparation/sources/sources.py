@@ -165,16 +165,16 @@ def _misfits(images: Sequence[SourceImage], scales: Sequence[Fraction]) -> list[
     """A line for each scale of which some LR images are not bicubic; a few of the images are looked at."""
     lines = []
     for scale in scales if images else ():
-        likenesses = []
+        comparisons = []
         for image in images[:: math.ceil(len(images) / _LOOKED_AT)] if scale > 1 else ():
             # What cannot be read or has the wrong size is said when it is prepared.
             with suppress(InputError):
                 hr, lr = _pixels(image.gt), _pixels(image.lq[scale])
                 height, width = (int(side * scale) for side in lr.shape[:2])
                 if height <= hr.shape[0] and width <= hr.shape[1]:
-                    likenesses.append((image.name, compare_with_bicubic(hr[:height, :width], lr)))
-        misfit = describe_misfit(likenesses)
-        lines += [f"x{float(scale):g}: of {len(likenesses)} LR images looked at, {misfit}"] if misfit else []
+                    comparisons.append((image.name, compare_with_bicubic(hr[:height, :width], lr)))
+        misfit = describe_misfit(comparisons)
+        lines += [f"x{float(scale):g}: of {len(comparisons)} LR images looked at, {misfit}"] if misfit else []
     return lines
 
 
