@@ -177,9 +177,29 @@ def _rank(record: Mapping[str, Any]) -> tuple[float, int]:
 
 def selection_psnr(record: Mapping[str, Any]) -> float:
     """The mean PSNR of a student over the sets that its weights were selected on, dB."""
-    chosen = [record["selection"], *record["selection"].get("also", ())]
-    mean: float = sum(each["psnr"] for each in chosen) / len(chosen)
-    return mean
+    return _mean_psnr(record, _selection_sets(record))
+
+
+def _selection_sets(record: Mapping[str, Any]) -> list[str]:
+    return [each["set"] for each in (record["selection"], *record["selection"].get("also", ()))]
+
+
+def _common_sets(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The sets that a student was selected on and all were measured on; what is only reported on ranks nothing."""
+    chosen = {name for record in records for name in _selection_sets(record)}
+    return sorted(chosen.intersection(*(_psnr_by_set(record) for record in records)))
+
+
+def _mean_psnr(record: Mapping[str, Any], sets: Sequence[str]) -> float:
+    by_set = _psnr_by_set(record)
+    return sum(by_set[name] for name in sets) / len(sets) if sets else 0.0
+
+
+def _psnr_by_set(record: Mapping[str, Any]) -> dict[str, float]:
+    """Of the sets that were reported on, and of those for selection."""
+    selection = record["selection"]
+    chosen = {each["set"]: each["psnr"] for each in (selection, *selection.get("also", ()))}
+    return {name: figures["psnr"] for name, figures in record["figures"].items()} | chosen
 
 
 def _notes_on(record: Mapping[str, Any], before: Mapping[str, Any] | None) -> str:
@@ -237,9 +257,13 @@ def _models(folder: Path) -> Sequence[Path]:
 
 
 def _index(folder: Path) -> str:
-    """The index of all students: by scale, and the best on its first set for selection first."""
+    """The index of all students: by scale, and the best first."""
     records = [(path, zoo.record(path)) for path in _models(folder)]
-    records.sort(key=lambda each: (each[1]["scale"], -each[1]["selection"]["psnr"]))
+    by_scale: dict[int, list[Mapping[str, Any]]] = {}
+    for _, record in records:
+        by_scale.setdefault(record["scale"], []).append(record)
+    common = {scale: _common_sets(students) for scale, students in by_scale.items()}
+    records.sort(key=lambda each: (each[1]["scale"], -_mean_psnr(each[1], common[each[1]["scale"]])))
     smallest: dict[int, int] = {}
     for _, record in records:
         scale, parameters = record["scale"], record["parameters"]

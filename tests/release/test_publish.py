@@ -480,6 +480,30 @@ def test_the_index_has_the_best_student_of_each_scale_first_and_marks_the_smalle
     ]
 
 
+def test_students_rank_by_the_mean_of_the_selection_sets_that_all_have(place):
+    record = zoo.record(go(place).path)
+    name, psnr = record["selection"]["set"], record["selection"]["psnr"]
+    for student, first, second in (("on_one", psnr + 2, None), ("on_both", psnr + 1, 20.0), ("edgy", psnr - 1, 26.0)):
+        also = {} if second is None else {"also": [{**record["selection"], "set": "second", "psnr": second}]}
+        changed = merged(record, {"name": student, "scale": 4, "selection": {"psnr": first} | also})
+        save_model(place / "zoo" / f"{student}.safetensors", ModelFile(ARCHS.build(NETWORK), training=changed))
+    go(place)
+    # On `name` alone, since one of them lacks the second set.
+    assert names_at(place, 4) == ["on_one", "on_both", "edgy"]
+    assert name != "second"
+
+    figures = {**record["figures"], "second": {**record["selection"], "psnr": 20.0}}
+    changed = merged(record, {"name": "on_one", "scale": 4, "selection": {"psnr": psnr + 2}, "figures": figures})
+    save_model(place / "zoo" / "on_one.safetensors", ModelFile(ARCHS.build(NETWORK), training=changed))
+    go(place)
+    assert names_at(place, 4) == ["edgy", "on_one", "on_both"]
+
+
+def names_at(place, scale):
+    entries = json.loads((place / "zoo" / "index.json").read_text())
+    return [entry["name"] for entry in entries if entry["scale"] == scale]
+
+
 def test_other_recipes_are_described_too(place):
     record = zoo.record(go(place).path)
     other = {
