@@ -49,8 +49,11 @@ EXTRAS = (
     "spandrel",
     "matplotlib",
     "lmdb",
+    "onnx",
     "onnxruntime",
     "openvino",
+    "ncnn",
+    "pnnx",
 )
 
 

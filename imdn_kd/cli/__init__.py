@@ -12,6 +12,7 @@ from imdn_kd import __version__
 from imdn_kd.cli.benchmark import benchmark
 from imdn_kd.cli.cache_teacher import cache_teacher
 from imdn_kd.cli.engines import engines
+from imdn_kd.cli.export import export
 from imdn_kd.cli.interrupts import Interrupts
 from imdn_kd.cli.options import options
 from imdn_kd.cli.prepare import prepare
@@ -35,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, cache_teacher, taps, upscale, benchmark, profile, engines, prepare, verify):
+for command in (train, cache_teacher, taps, upscale, benchmark, profile, engines, export, prepare, verify):
     app.command()(command)
 app.add_typer(options, name="options")
 app.add_typer(zoo, name="zoo")

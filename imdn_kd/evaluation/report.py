@@ -1,4 +1,4 @@
-"""Tables and JSON of `imdn-kd benchmark` and `imdn-kd profile`."""
+"""Tables and JSON of `imdn-kd benchmark`, `imdn-kd profile` and `imdn-kd export`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from imdn_kd.evaluation.benchmark import SetScore
 from imdn_kd.evaluation.profile import Profile
 from imdn_kd.evaluation.tables import Report, Table
+from imdn_kd.inference.export.job import Export
 
 
 def report_scores(scores: Sequence[SetScore], *, left: int = 0) -> Report:
@@ -75,6 +76,41 @@ def report_profiles(profiles: Sequence[Profile]) -> Report:
         notes.append(f"Median time of {', '.join(runs)}, runs of all rows in turn; memory less the weights.")
     table = Table("Costs of one image", columns, tuple(map(_costs, profiles)), tuple(notes), frozenset({"Model"}))
     return Report((table,), {"notes": notes, "profiles": [_costs_as_data(profile) for profile in profiles]})
+
+
+def report_export(export: Export, images: str) -> Report:
+    """Lay out what was exported, and how it compares with PyTorch on `images`, which says where these are from."""
+    parity = export.parity
+    smallest, largest = (
+        parity.sizes[0].size,
+        max((each.size for each in parity.sizes), key=lambda size: size[0] * size[1]),
+    )
+    table = Table(
+        title=f"{export.metadata['name']} as {export.format}",
+        columns=("File", "kB", "Largest difference", "PSNR dB", "PyTorch ms", f"{export.runtime} ms"),
+        rows=(
+            (
+                *(", ".join(map(str, export.files)), f"{export.bytes / 1000:,.1f}", f"{parity.difference:.2g}"),
+                *(f"{parity.psnr:.1f}", _figure(1000 * parity.torch_seconds), _figure(1000 * parity.runtime_seconds)),
+            ),
+        ),
+        notes=(
+            f"Against PyTorch on {images}, {len(parity.sizes)} sizes from {_size(smallest)} to {_size(largest)} px; "
+            f"differences of the range. Times for {_size(parity.timed)} px.",
+        ),
+        texts=frozenset({"File"}),
+    )
+    data = {
+        **{"format": export.format, "files": [str(path) for path in export.files], "bytes": export.bytes},
+        **{"runtime": export.runtime, "images": images, "difference": parity.difference, "psnr": parity.psnr},
+        **{"torch_seconds": parity.torch_seconds, "runtime_seconds": parity.runtime_seconds},
+        "timed": _size(parity.timed),
+        "sizes": [
+            {"size": _size(each.size), "difference": each.difference, "psnr": each.psnr} for each in parity.sizes
+        ],
+        "metadata": export.metadata,
+    }
+    return Report((table,), data)
 
 
 def _costs(profile: Profile) -> tuple[str, ...]:

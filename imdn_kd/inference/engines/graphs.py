@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +16,14 @@ from imdn_kd.errors import InputError
 from imdn_kd.utils.text import one_line
 
 
-def to_onnx(module: nn.Module, samples: Sequence[Tensor], *, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
+def to_onnx(
+    module: nn.Module,
+    samples: Sequence[Tensor],
+    *,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    any_batch: bool = False,
+) -> bytes:
     """The graph of `module`, for all heights and widths.
 
     Args:
@@ -22,14 +32,16 @@ def to_onnx(module: nn.Module, samples: Sequence[Tensor], *, inputs: Sequence[st
         samples: an input each.
         inputs: names of the inputs.
         outputs: names of the outputs.
+        any_batch: any number of images at once, rather than that of the samples.
 
     Raises:
         InputError: `engine.cannot-export`, an operation has no counterpart in ONNX.
     """
     maps = [name for name, sample in zip(inputs, samples, strict=True) if sample.shape[2:] != (1, 1)]
-    sizes = {name: {2: f"{name}_height", 3: f"{name}_width"} for name in (*maps, *outputs)}
+    batch = {0: "batch"} if any_batch else {}
+    sizes = {name: batch | {2: f"{name}_height", 3: f"{name}_width"} for name in (*maps, *outputs)}
     file = BytesIO()
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), _without_dumps(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about tracing, and that there is another exporter
         try:
             # The exporter by tracing: the other one takes up to a hundred times as long, and these are straight chains.
@@ -45,6 +57,21 @@ def to_onnx(module: nn.Module, samples: Sequence[Tensor], *, inputs: Sequence[st
             )
         except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
             raise InputError(
-                f"{type(module).__name__} cannot be exported: {one_line(str(error))}", code="engine.cannot-export"
+                f"{type(module).__name__} cannot be exported to ONNX: {_obstacle(str(error))}",
+                code="engine.cannot-export",
             ) from error
     return file.getvalue()
+
+
+def _obstacle(message: str) -> str:
+    """Which operation is in the way, out of what the exporter says of it, its graphs and advice left out."""
+    reason = re.split(r"\.\.? (?:Please|If you)|\[Caused by", one_line(message))[0].strip(" .")
+    found = re.search(r"operator '?(?P<name>[\w:. ]+?)'?(?:,| to ONNX|$)", reason)
+    return f"the operation {found['name']} is in the way ({reason})" if found else reason
+
+
+@contextmanager
+def _without_dumps() -> Iterator[None]:
+    """Keep PyTorch from printing the whole graph when an export fails."""
+    with patch.object(torch._C, "_jit_onnx_log", lambda *_: None):
+        yield

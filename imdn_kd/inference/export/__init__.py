@@ -1,0 +1,1 @@
+"""Export: networks as files for other runtimes, each compared with PyTorch before it is written."""
