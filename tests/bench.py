@@ -20,7 +20,7 @@ from imdn_kd import zoo
 from imdn_kd.archs import IMDN
 from imdn_kd.inference.cropping import AdaptiveCropping, tensor_bytes
 from imdn_kd.inference.upscaler import Upscaler
-from tests import bench_data, bench_distill, bench_losses, bench_plain, bench_training
+from tests import bench_data, bench_distill, bench_engines, bench_losses, bench_plain, bench_training
 from tests.official import official
 from tests.shared_data import SHARED, read_rgb
 
@@ -172,6 +172,11 @@ def reparam() -> None:
     bench_plain.reparam(compare)
 
 
+def peers() -> None:
+    """Engines, the runtimes by hand, and plain PyTorch."""
+    bench_engines.peers()
+
+
 _LARGE = """
 import sys, time, resource
 import numpy as np
@@ -226,7 +231,7 @@ BENCHMARKS = {
             training,
             training_basicsr,
         ),
-        *(pairwise, distillation, zoo_mix, plain_speed, reparam),
+        *(pairwise, distillation, zoo_mix, plain_speed, reparam, peers),
         *(large_image, seams),
     )
 }
