@@ -22,20 +22,18 @@ PACK := datasets/pack.tar
 PACK_LIMIT := 62914560
 STUDENTS = $(or $(STUDENT),$(shell sed 's/\#.*//' options/zoo/line.txt))
 TEACHERS = $(sort $(shell sed -n 's/^  weights: //p' $(STUDENTS:%=options/zoo/%.yml)))
-ARMS := contrastive pairwise pixelwise scratch statistics
-SEEDS := 0 1 2
 
-.PHONY: help venv demo test test-fast lint bench zoo pack proof clean
+.PHONY: help venv demo test test-fast lint bench zoo pack study-smoke clean
 
 help:
 	@echo "make demo    train and distil a small student on photographs at hand (a few minutes), enlarge one"
 	@echo "make test    checks of style and types, then all tests"
 	@echo "make test-fast  the tests that take no longer than two seconds and start no other process"
 	@echo "make lint    the checks of style and types alone"
+	@echo "make study-smoke  a study of three arms on photographs at hand: two minutes; see docs/studies.md"
 	@echo "make bench   speed as ratios, both sides in the same run"
 	@echo "make zoo     train the next student that ships, or STUDENT=NAME: MINUTES=50 PHOTOS=folder; see docs/zoo.md"
 	@echo "make pack    the data and the teachers in one archive, for make zoo on another machine"
-	@echo "make proof   the comparison of loss terms in docs/distillation.md (hours)"
 	@echo "make venv    the environment alone (installs torch: several GB)"
 	@echo "make clean   remove the environment and what tools left behind; data and experiments stay"
 
@@ -69,6 +67,11 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+study-smoke: $(INSTALLED)
+	$(BIN)/imdn-kd prepare sample sample_valid --scale 2
+	$(BIN)/imdn-kd prepare sample --format folder --scale 2
+	$(BIN)/imdn-kd study -opt options/study/smoke.yml --processes 2
+
 bench: $(INSTALLED)
 	$(BIN)/python -m tests.bench
 
@@ -100,13 +103,6 @@ pack: datasets/edges
 	tar --append --file $(PACK).part --dereference --directory '$(PHOTOS)' --transform 's,^,datasets/pack/,' --files-from $(abspath $(LIST)) && \
 	if test $$(wc -c < $(PACK).part) -le $(PACK_LIMIT); then mv $(PACK).part $(PACK); \
 	else echo "$(PACK): would be larger than 60 MiB; give a shorter LIST" >&2; exit 2; fi
-
-proof: $(INSTALLED) datasets/photos.store
-	for seed in $(SEEDS); do for arm in $(ARMS); do \
-	    OMP_NUM_THREADS=1 $(BIN)/imdn-kd train -opt options/proof/$$arm.yml --auto_resume \
-	        --set name=proof_$${arm}_$$seed --set manual_seed=$$seed || exit; \
-	done; done
-	$(BIN)/imdn-kd benchmark --scale 2 --data kodak24 Set5 Set14 $(foreach arm,$(ARMS),$(foreach seed,$(SEEDS),--model experiments/proof_$(arm)_$(seed)/models/net_g_best_psnr.safetensors))
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -38,6 +38,9 @@ DEPLOY = [
     "onnxruntime>=1.20",
     "openvino>=2024.6",
 ]
+STUDY = [
+    "matplotlib>=3.8",
+]
 DEV = [
     "pytest>=8.2",
     "pytest-xdist>=3.6.1",
@@ -59,7 +62,7 @@ setup(
     packages=find_packages(include=["imdn_kd", "imdn_kd.*"]),
     package_data={"imdn_kd": ["py.typed", "zoo/*"]},
     install_requires=CORE,
-    extras_require={"train": TRAIN, "deploy": DEPLOY, "dev": DEV},
+    extras_require={"train": TRAIN, "deploy": DEPLOY, "study": STUDY, "dev": DEV},
     entry_points={"console_scripts": ["imdn-kd=imdn_kd.cli:main"]},
     classifiers=[
         "Development Status :: 3 - Alpha",

@@ -27,7 +27,7 @@ LAYERS = (
     ("imdn_kd.distill",),
     ("imdn_kd.integrations", "imdn_kd.evaluation"),
     ("imdn_kd.training",),
-    ("imdn_kd.release",),
+    ("imdn_kd.release", "imdn_kd.study"),
     ("imdn_kd.cli",),
     ("imdn_kd.__main__",),
 )
@@ -64,7 +64,9 @@ def module_name(path: Path) -> str:
 
 MODULES = {module_name(path): path for path in SOURCES}
 IN_CORE = [
-    name for name in MODULES if not name.startswith(("imdn_kd.training", "imdn_kd.release", "imdn_kd.integrations"))
+    name
+    for name in MODULES
+    if not name.startswith(("imdn_kd.training", "imdn_kd.release", "imdn_kd.study", "imdn_kd.integrations"))
 ]
 
 

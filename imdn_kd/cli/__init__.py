@@ -18,6 +18,7 @@ from imdn_kd.cli.options import options
 from imdn_kd.cli.prepare import prepare
 from imdn_kd.cli.profile import profile
 from imdn_kd.cli.screen import complain, say
+from imdn_kd.cli.study import study
 from imdn_kd.cli.taps import taps
 from imdn_kd.cli.train import train
 from imdn_kd.cli.upscale import upscale
@@ -36,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, cache_teacher, taps, upscale, benchmark, profile, engines, export, prepare, verify):
+for command in (train, study, cache_teacher, taps, upscale, benchmark, profile, engines, export, prepare, verify):
     app.command()(command)
 app.add_typer(options, name="options")
 app.add_typer(zoo, name="zoo")

@@ -20,9 +20,10 @@ class Kind(str, Enum):
     train = "train"
     test = "test"
     prepare = "prepare"
+    study = "study"
 
 
-KindArgument = Annotated[Kind, typer.Argument(metavar="KIND", help="Of the files: train, test or prepare.")]
+KindArgument = Annotated[Kind, typer.Argument(metavar="KIND", help="Of the files: train, test, prepare or study.")]
 
 
 @options.command()
@@ -93,6 +94,10 @@ def _schema(kind: Kind) -> type[Options]:
         from imdn_kd.evaluation.schema import BenchmarkOptions
 
         return BenchmarkOptions
+    if kind is Kind.study:
+        from imdn_kd.evaluation.study.schema import StudyOptions
+
+        return StudyOptions
     from imdn_kd.data.preparation.schema import PrepareOptions
 
     return PrepareOptions

@@ -32,15 +32,16 @@ class FileProgress:
 
     Args:
         total: number of files; None if it becomes known later.
+        level: of the messages that are shown.
     """
 
-    def __init__(self, total: int | None = None) -> None:
+    def __init__(self, total: int | None = None, *, level: int = logging.NOTSET) -> None:
         self._console = Console(stderr=True)
         rate, left = TextColumn("{task.fields[rate]}"), TimeRemainingColumn()
         columns = (BarColumn(), TextColumn("{task.percentage:>3.0f}%"), MofNCompleteColumn(), rate, left)
         self._bar = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
         self._files = self._bar.add_task("", total=total, rate="")
-        self._total, self._finished, self._pixels = total, 0, 0
+        self._total, self._finished, self._pixels, self._level = total, 0, 0, level
         self._start = self._told = time.perf_counter()
 
     def __enter__(self) -> FileProgress:
@@ -49,6 +50,7 @@ class FileProgress:
         if self._console.is_terminal:
             self._handler = RichHandler(console=self._console, show_time=False, show_path=False)
             self._handler.setFormatter(PrintableFormatter())
+        self._handler.setLevel(self._level)
         logging.getLogger("imdn_kd").addHandler(self._handler)
         self._bar.start()
         return self

@@ -140,11 +140,19 @@ class DistillOptions(Options):
         check_images: how many images of the selection set (without one: of the first set for validation) the teacher
             upscales before training, which is refused if bicubic interpolation, or the student's first weights, do
             better on them; validation shows the student's score on the same images beside the teacher's. 0 is none.
+        replace_by_gt: a control: the ground truth stands for the teacher's output in all loss terms.
     """
 
     objectives: dict[str, LossTermOptions] = Field(min_length=1)
     cache: bool = False
     check_images: Integer = Field(4, ge=0)
+    replace_by_gt: bool = False
+
+    @model_validator(mode="after")
+    def _gt_is_not_cached(self) -> DistillOptions:
+        if self.replace_by_gt and self.cache:
+            raise PydanticCustomError("replace_by_gt", "cache has no use beside replace_by_gt; leave it out")
+        return self
 
     @field_validator("objectives")
     @classmethod

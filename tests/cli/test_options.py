@@ -14,12 +14,18 @@ from imdn_kd.config.json_schema import json_schema
 from imdn_kd.config.reference import reference
 from imdn_kd.data.preparation.schema import PrepareOptions
 from imdn_kd.evaluation.schema import BenchmarkOptions
+from imdn_kd.evaluation.study.schema import StudyOptions
 from imdn_kd.registry import LOSS_TERMS, LOSSES
 from tests.cli.run import run
 
 
 @pytest.mark.parametrize(
-    ("kind", "schema", "command"), [("test", BenchmarkOptions, "benchmark"), ("prepare", PrepareOptions, "prepare")]
+    ("kind", "schema", "command"),
+    [
+        ("test", BenchmarkOptions, "benchmark"),
+        ("prepare", PrepareOptions, "prepare"),
+        ("study", StudyOptions, "study"),
+    ],
 )
 def test_schema_and_docs(capfd, kind, schema, command):
     result = run(capfd, "options", "schema", kind)
@@ -81,7 +87,7 @@ import sys
 from imdn_kd.cli import app, main
 names = [command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands]
 calls = [["--version"], ["--help"], *([name, "--help"] for name in [*names, "zoo", "options"])]
-calls += [["options", what, kind] for what in ("docs", "schema") for kind in ("train", "test", "prepare")]
+calls += [["options", what, kind] for what in ("docs", "schema") for kind in ("train", "test", "prepare", "study")]
 calls += [["options", "show", "options/distill/pairwise.yml"]]
 for call in calls:
     sys.argv = ["imdn-kd", *call]

@@ -1,4 +1,4 @@
-"""The option files of the zoo and of the comparison of objectives: accepted, true to what they say, and they train."""
+"""The option files of the zoo: accepted, true to what they say, and they train."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from imdn_kd.config.options import merged_options, read_options
+from imdn_kd.config.options import read_options
 from imdn_kd.data.preparation.job import default_output, open_source, write_dataset
 from imdn_kd.data.preparation.schema import PrepareOptions
 from imdn_kd.evaluation.profile import count
@@ -25,9 +25,6 @@ from tests.training.small_runs import fake_clock
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDENTS = sorted((ROOT / "options" / "zoo").glob("*.yml"))
-PROOF = sorted((ROOT / "options" / "proof").glob("*.yml"))
-FILES = [*STUDENTS, *PROOF]
-SEEDS = 3
 HARMLESS = (
     "num_gpu: there is no GPU here; the run is on the CPU|train.compile: the norms of the gradients of single losses "
     r"are not logged|path\.pretrain_network_g: not loaded: (model\.2|tail)\."
@@ -47,7 +44,7 @@ def workplace(tmp_path_factory):
     write_dataset(options, open_source(options, root=root), root=root)
     for name in ("kodak24", "edges", "Set5", "Set14"):
         make_set(default_output(name, "folder", root / "datasets"), size=(48, 60))
-    for path in FILES:
+    for path in STUDENTS:
         options = read_options(path, TrainOptions)
         for teacher in options.teachers():
             save_model(root / teacher.weights, ModelFile(ARCHS.build({"type": "imdn_rtc", "upscale": options.scale})))
@@ -57,7 +54,7 @@ def workplace(tmp_path_factory):
     return root
 
 
-@pytest.fixture(params=FILES, ids=[f"{path.parent.name}-{path.stem}" for path in FILES])
+@pytest.fixture(params=STUDENTS, ids=[path.stem for path in STUDENTS])
 def file(request, workplace, monkeypatch):
     monkeypatch.chdir(workplace)
     return request.param
@@ -121,14 +118,8 @@ def test_says_how_it_is_run_and_what_it_costs(file):
     assert int(costs[1].replace(",", "")) == counts.parameters
     assert float(costs[2]) == pytest.approx(counts.multi_adds / 1e9, abs=0.051)
     assert f"# Gives: experiments/{options.name}" in text
-    if file in STUDENTS:
-        assert text.startswith(
-            f"# make zoo STUDENT={file.stem} MINUTES=50\n# imdn-kd train -opt options/zoo/{file.name}\n"
-        )
-        assert options.name == file.stem
-    else:
-        assert text.startswith("# make proof\n")
-        assert (options.name, options.manual_seed) == (f"proof_{file.stem}_0", 0)
+    assert text.startswith(f"# make zoo STUDENT={file.stem} MINUTES=50\n# imdn-kd train -opt options/zoo/{file.name}\n")
+    assert options.name == file.stem
 
 
 def test_selects_on_no_benchmark_and_reports_what_it_has_not_seen(file):
@@ -143,21 +134,6 @@ def test_selects_on_no_benchmark_and_reports_what_it_has_not_seen(file):
 def test_the_periods_of_a_student_make_up_its_iterations(path):
     train = read_options(path, TrainOptions).train
     assert sum(train.scheduler.periods) == train.total_iter
-
-
-@pytest.mark.parametrize("path", PROOF, ids=[path.stem for path in PROOF])
-def test_the_files_of_the_comparison_differ_in_teacher_and_objectives_alone(path):
-    first, other = (merged_options(each) for each in (ROOT / "options" / "proof" / "scratch.yml", path))
-    ours = {"name", "network_t", "distill"}
-    assert {key: value for key, value in first.items() if key not in ours} == {
-        key: value for key, value in other.items() if key not in ours
-    }
-
-
-def test_make_runs_every_file_of_the_comparison_with_every_seed():
-    makefile = (ROOT / "Makefile").read_text()
-    assert re.search(r"^ARMS := (.+)$", makefile, re.M)[1].split() == [path.stem for path in PROOF]
-    assert re.search(r"^SEEDS := (.+)$", makefile, re.M)[1].split() == [str(seed) for seed in range(SEEDS)]
 
 
 def make(*words):

@@ -94,15 +94,22 @@ def _teacher_cache(options: TrainOptions, images: ImagePairs, teachers: Sequence
 def _distiller(options: TrainOptions, network: SRNetwork, inputs: Inputs, cache: TeacherCache | None) -> Distiller:
     if options.distill is None:
         return Distiller(network, None, inputs.terms)
-    return build_distiller(
+    distiller = build_distiller(
         options.distill,
         network,
         inputs.teachers,
         terms=inputs.terms,
         total=options.train.total_iter,
         sides=[*{stage.gt_size // options.scale for stage in options.datasets.train.stages()}],
-        cache_key=None if cache is None else cache.key,
+        cache_key="gt" if options.distill.replace_by_gt else None if cache is None else cache.key,
     )
+    online = [term.name for term in distiller.terms if term.needs_online_teacher]
+    if options.distill.replace_by_gt and online:
+        raise InputError(
+            f"replace_by_gt: the ground truth has no features for {', '.join(online)}; leave out these terms",
+            code="distill.gt-has-no-features",
+        )
+    return distiller
 
 
 def _load_pretrained(options: TrainOptions, network: SRNetwork) -> list[str]:
