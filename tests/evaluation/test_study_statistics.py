@@ -14,7 +14,7 @@ SIMULATED = 40_000
 
 def student_quantile(probability: float, freedom: int) -> float:
     """By integrating the density of Student's t, on a grid that reaches far out."""
-    grid = np.tan(np.linspace(0, math.pi / 2 - 1e-6, 2_000_001))
+    grid = np.tan(np.linspace(0, math.pi / 2 - 1e-6, 200_001))
     constant = math.gamma((freedom + 1) / 2) / (math.sqrt(freedom * math.pi) * math.gamma(freedom / 2))
     density = constant * (1 + grid**2 / freedom) ** (-(freedom + 1) / 2)
     below = 0.5 + np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2 * np.diff(grid))])
@@ -51,27 +51,20 @@ def test_verdicts_are_wrong_as_often_as_is_said(seeds, effect):
     assert abs(wrong_verdicts(differences, effect) - (1 - LEVEL)) < 4 * spread
 
 
-@pytest.mark.parametrize("kind", ["uniform", "laplace", "standard_t"])
-def test_verdicts_are_not_wrong_more_often_where_seeds_do_not_follow_the_bell_curve(kind):
+def test_verdicts_are_not_wrong_more_often_where_some_seeds_are_far_off():
     draw, shape = np.random.default_rng(2), (SIMULATED, 3)
-    differences = {
-        "uniform": lambda: draw.uniform(-1, 1, shape),
-        "laplace": lambda: draw.laplace(0, 1, shape),
-        "standard_t": lambda: draw.standard_t(4, shape),
-    }[kind]()
-    allowed = {"uniform": 0.065}.get(kind, 1 - LEVEL)  # ends more suddenly than figures of runs do
-
-    assert wrong_verdicts(differences, 0.0) < allowed + 4 * math.sqrt(LEVEL * (1 - LEVEL) / SIMULATED)
+    for differences in (draw.laplace(0, 1, shape), draw.standard_t(4, shape)):
+        assert wrong_verdicts(differences, 0.0) < 1 - LEVEL + 4 * math.sqrt(LEVEL * (1 - LEVEL) / SIMULATED)
 
 
 def test_pairing_takes_out_what_seeds_have_in_common():
     draw = np.random.default_rng(3)
-    luck = draw.normal(0, 0.5, (1000, 5))
+    luck = draw.normal(0, 0.5, (200, 5))
     control, arm = 30 + luck, 30.05 + luck + draw.normal(0, 0.01, luck.shape)
 
     found = [compare(one, other) for one, other in zip(arm, control, strict=True)]
 
-    assert sum(each.verdict == "better" for each in found) > 950
+    assert sum(each.verdict == "better" for each in found) > 190
     assert all(each.verdict != "worse" for each in found)
 
 

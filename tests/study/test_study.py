@@ -7,14 +7,17 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from imdn_kd.evaluation.benchmark import benchmark, open_upsamplers
 from imdn_kd.evaluation.study.report import write_report
 from imdn_kd.study import read_study, run_study
 from tests.cli.run import run
 from tests.refused import refused
+from tests.study.conftest import base_content, study_content
 from tests.training.small_runs import killed_at_random
 
+LONGER = {"control": "scratch_equal_time", "of": "kd"}
 REPORT = ("report.md", "report.json", "report.csv", "crops.png")
 
 
@@ -31,11 +34,7 @@ def report_bytes(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def finished(study_data, tmp_path_factory):
     """The folder of a finished study, and its option file."""
-    from tests.study.conftest import base_content, study_content
-
     root = tmp_path_factory.mktemp("finished")
-    import yaml
-
     (root / "base.yml").write_text(yaml.safe_dump(base_content(study_data)))
     (root / "study.yml").write_text(yaml.safe_dump(study_content(study_data), sort_keys=False))
     finish(root / "study.yml", root / "studies")
