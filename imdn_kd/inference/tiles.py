@@ -53,6 +53,9 @@ def plan_tiles(
 ) -> list[Tile]:
     """Cover height x width px (multiples of `multiple`) with tiles, row by row.
 
+    All outer boxes have one size, since engines prepare themselves for each: those at the edges of the image reach
+    further inwards than they need.
+
     Args:
         height: rows of the image.
         width: columns of the image.
@@ -68,17 +71,12 @@ def plan_tiles(
     else:
         area = height * width if max_area is None else max_area
         inner_height, inner_width = _best_inner(height, width, multiple, overlap, area)
-    tiles = []
-    for top, bottom in _spans(height, inner_height):
-        for left, right in _spans(width, inner_width):
-            outer = Box(
-                max(0, top - overlap),
-                max(0, left - overlap),
-                min(height, bottom + overlap),
-                min(width, right + overlap),
-            )
-            tiles.append(Tile(Box(top, left, bottom, right), outer))
-    return tiles
+    rows, columns = _spans(height, inner_height, overlap), _spans(width, inner_width, overlap)
+    return [
+        Tile(Box(inner_top, inner_left, inner_bottom, inner_right), Box(top, left, bottom, right))
+        for (inner_top, inner_bottom), (top, bottom) in rows
+        for (inner_left, inner_right), (left, right) in columns
+    ]
 
 
 def _best_inner(height: int, width: int, multiple: int, overlap: int, max_area: int) -> tuple[int, int]:
@@ -100,8 +98,12 @@ def _best_inner(height: int, width: int, multiple: int, overlap: int, max_area: 
     return best
 
 
-def _spans(length: int, step: int) -> list[tuple[int, int]]:
-    return [(start, min(length, start + step)) for start in range(0, length, step)]
+def _spans(length: int, step: int, overlap: int) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """The inner and the outer edges of the tiles of a row or column; `overlap` is what the outer ones need at least."""
+    inner = [(start, min(length, start + step)) for start in range(0, length, step)]
+    side = max(min(length, stop + overlap) - max(0, start - overlap) for start, stop in inner)
+    starts = [min(max(0, start - overlap), length - side) for start, _ in inner]
+    return [(span, (start, start + side)) for span, start in zip(inner, starts, strict=True)]
 
 
 def round_up(value: int, multiple: int) -> int:

@@ -19,7 +19,9 @@ cases = given(
 def test_inner_boxes_cover_every_pixel_once_and_overlaps_reach_far_enough(multiple, tall, wide, overlap, max_area):
     height, width = tall * multiple, wide * multiple
     covered = np.zeros((height, width), int)
-    for tile in plan_tiles(height, width, multiple=multiple, overlap=overlap, max_area=max_area):
+    tiles = plan_tiles(height, width, multiple=multiple, overlap=overlap, max_area=max_area)
+    assert len({(tile.outer.height, tile.outer.width) for tile in tiles}) == 1
+    for tile in tiles:
         covered[tile.inner.top : tile.inner.bottom, tile.inner.left : tile.inner.right] += 1
         assert all(edge % multiple == 0 for edge in (*tile.inner, *tile.outer))
         assert tile.outer.top == 0 or tile.inner.top - tile.outer.top >= overlap
