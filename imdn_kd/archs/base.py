@@ -117,7 +117,7 @@ def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
     return torch.autocast(device.type, enabled=False) if available else nullcontext()
 
 
-def one_segment(network: nn.Module, receptive_radius: int) -> list[Segment]:
+def one_segment(network: Callable[[Tensor], Tensor], receptive_radius: int) -> list[Segment]:
     """A whole network as a single segment; `receptive_radius` as in `Segment`."""
     return [
         Segment(

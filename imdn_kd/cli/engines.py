@@ -21,15 +21,15 @@ def engines(
 
     imdn-kd engines --model imdn_rtc_x4
     """
-    from imdn_kd.inference.engines import base, choice
+    from imdn_kd.inference.engines import base, choice, remembered
 
     if clear:
-        print(f"{choice.forget()}: cleared")
+        print(f"{remembered.forget()}: cleared")
     for name in base.NAMES:
         if name == base.TORCH:
             print(name)
         elif name in base.installed():
-            print(f"{name} {base.find_engine(name).version()}")
+            print(f"{name} {base.engine_kind(name).version()}")
         else:
             print(f"{name}: not installed")
     if model is None:
@@ -39,6 +39,6 @@ def engines(
     opt.import_own(imports)
     file = load_model(model, None if arch is None else opt.parse_arch(arch))
     found = choice.measured(file.network.eval(), file.network.info, file.value_range)
-    print(f"\n{model}: {found.name}")
+    print(f"\n{model}: {found.engine}")
     for name, seconds in found.seconds.items():
         print(f"  {name}: {1000 * seconds:.1f} ms")

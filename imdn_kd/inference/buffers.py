@@ -123,8 +123,14 @@ class PixelBuffer(TileBuffer):
     ) -> None:
         self.height, self.width = pixels.shape[:2]
         self._pixels, self._dtype, self._device = pixels, dtype, device
+        self.white = white
         top = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1
         self._top, self._factor = top, np.float32(white / top)
+
+    @property
+    def levels(self) -> LevelBuffer | None:
+        """The pixels as they are, if they are of uint8."""
+        return LevelBuffer(self._pixels) if self._pixels.dtype == np.uint8 else None
 
     def read(self, box: Box) -> Tensor:
         """See `TileBuffer.read`."""
@@ -141,6 +147,31 @@ class PixelBuffer(TileBuffer):
         if self._top > 1:
             pixels = pixels.round_().clamp_(0, self._top)
         self._pixels[clipped.top : clipped.bottom, clipped.left : clipped.right] = pixels.cpu().numpy()
+
+
+class LevelBuffer(TileBuffer):
+    """An array H x W x C of uint8, whose tensors 1 x C x h x w are of uint8 as well.
+
+    Args:
+        pixels: read from or written to in place.
+    """
+
+    def __init__(self, pixels: npt.NDArray[np.uint8]) -> None:
+        self.height, self.width = pixels.shape[:2]
+        self._pixels = pixels
+
+    def read(self, box: Box) -> Tensor:
+        """See `TileBuffer.read`."""
+        clipped = self._clip(box)
+        pixels = self._pixels[clipped.top : clipped.bottom, clipped.left : clipped.right]
+        beyond = ((0, box.height - clipped.height), (0, box.width - clipped.width), (0, 0))
+        return _as_batch(torch.from_numpy(np.pad(pixels, beyond, mode="edge")))
+
+    def write(self, box: Box, values: Tensor) -> None:
+        """See `TileBuffer.write`."""
+        clipped = self._clip(box)
+        pixels = values[0, :, : clipped.height, : clipped.width].permute(1, 2, 0)
+        self._pixels[clipped.top : clipped.bottom, clipped.left : clipped.right] = pixels.numpy()
 
 
 def _as_batch(pixels: Tensor) -> Tensor:

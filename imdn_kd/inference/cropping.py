@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from imdn_kd.archs.base import ModelInfo, Segment, SRNetwork, one_segment
 from imdn_kd.errors import InputError
-from imdn_kd.inference.buffers import TensorBuffer, TileBuffer
+from imdn_kd.inference.buffers import PixelBuffer, TensorBuffer, TileBuffer
 from imdn_kd.inference.engines.base import Engine
 from imdn_kd.inference.engines.compiled import CompiledNetwork
 from imdn_kd.inference.memory import PeakMemory, available_memory, is_out_of_memory
@@ -111,11 +111,17 @@ class AdaptiveCropping(nn.Module):
         self._crop_size, self._memory = crop_size, memory
         self._scratch = Path(scratch) if scratch is not None else user_cache_path("imdn_kd")
         self._segments = self._segments_of_mode()
-        self._compiled = engine and CompiledNetwork(engine, network, self.info, self._segments)
+        self._compiled: CompiledNetwork | None = None
+        if engine is not None:
+            self.use(engine)
         if (mode in ("paper", "whole") or not self._segments) and (crop_size, memory) != (None, None):
             reason = f"crop mode '{mode}'" if self._segments else "a network that has no exact result in crops"
             log.warning("crop_size and memory have no effect with %s", reason)
         self._costs: tuple[list[SegmentCost], float] | None = None
+
+    def use(self, engine: Engine) -> None:
+        """Have `engine` run the network, as if it was given at first."""
+        self._compiled = CompiledNetwork(engine, self.network, self.info, self._segments)
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:
@@ -160,7 +166,17 @@ class AdaptiveCropping(nn.Module):
 
     def _run_whole(self, image: TileBuffer, sr: TileBuffer) -> None:
         box = self._rounded(image)
-        sr.write(box.times(self.info.scale), self._upscale(image.read(box)))
+        upscale, image, sr = self._fused(image, sr)
+        sr.write(box.times(self.info.scale), upscale(image.read(box)))
+
+    def _fused(self, image: TileBuffer, sr: TileBuffer) -> tuple[Callable[[Tensor], Tensor], TileBuffer, TileBuffer]:
+        """What upscales tiles from buffer to buffer: where an engine can, its graph takes and makes 8-bit pixels."""
+        compiled = self._compiled
+        if compiled and compiled.takes_pixels and isinstance(image, PixelBuffer) and isinstance(sr, PixelBuffer):
+            white, source, target = image.white, image.levels, sr.levels
+            if source and target and white == sr.white:
+                return lambda tile: compiled.pixels(tile, white), source, target
+        return self._upscale, image, sr
 
     def _upscale(self, image: Tensor) -> Tensor:
         sr: Tensor = (self._compiled or self.network)(image)
@@ -219,8 +235,12 @@ class AdaptiveCropping(nn.Module):
                 if on_progress:
                     on_progress(1.0)
                 return
+        segments = self._compiled.segments if self._compiled else self._segments
+        if len(segments) == 1:
+            upscale, image, sr = self._fused(image, sr)
+            segments = one_segment(upscale, segments[0].receptive_radius)
         SegmentedRun(
-            self._compiled.segments if self._compiled else self._segments,
+            segments,
             costs,
             image,
             sr,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 
@@ -33,19 +33,30 @@ def choose_device(device: str | torch.device) -> torch.device:
     return chosen
 
 
-def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+def dtype_of(precision: Precision) -> torch.dtype:
     """Return the type of that name; `auto` is what is lossless to 8 bit: fp32.
 
     In bf16, 4 to 49 % of the 8-bit values of a result change, by up to 2 to 11 levels; see docs/speed.md.
 
     Raises:
-        InputError: no such precision, or the device cannot compute in it.
+        InputError: no such precision.
     """
-    if precision not in get_args(Precision):
+    if precision not in _DTYPES:
         raise InputError(
-            f"precision {precision!r} is unknown; choose one of {', '.join(get_args(Precision))}",
+            f"precision {precision!r} is unknown; choose one of {', '.join(_DTYPES)}", code="inference.precision"
+        )
+    return _DTYPES[precision]
+
+
+def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """Return the type of that name, for PyTorch to compute in.
+
+    Raises:
+        InputError: no such precision, or PyTorch cannot compute in it on the device.
+    """
+    if precision == "fp16" and device.type == "cpu":
+        raise InputError(
+            "precision 'fp16' needs a GPU, or a processor and an engine that have it; use 'bf16' or 'fp32'",
             code="inference.precision",
         )
-    if precision == "fp16" and device.type == "cpu":
-        raise InputError("precision 'fp16' needs a GPU; use 'bf16' or 'fp32' on the CPU", code="inference.precision")
-    return _DTYPES[precision]
+    return dtype_of(precision)

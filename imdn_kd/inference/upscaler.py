@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -27,9 +27,9 @@ from imdn_kd.image.reader import MAX_PIXELS, pixels_of, read_image
 from imdn_kd.image.resize import imresize
 from imdn_kd.inference.buffers import PixelBuffer
 from imdn_kd.inference.cropping import AdaptiveCropping, CropMode
-from imdn_kd.inference.device import Precision, choose_device, choose_dtype
+from imdn_kd.inference.device import Precision, choose_device, choose_dtype, dtype_of
 from imdn_kd.inference.engines.base import TORCH, find_engine
-from imdn_kd.inference.engines.choice import choose_engine
+from imdn_kd.inference.engines.choice import candidates, choose_engine
 from imdn_kd.inference.memory import is_out_of_memory
 from imdn_kd.inference.model_file import ModelFile, load_model
 from imdn_kd.inference.sizes import Size, plan_passes, target_size
@@ -50,7 +50,8 @@ class Upscaler:
             `nn.Module` that upscales images (see `wrap`); or None for the best student for the scale asked.
         arch: the network of a file that does not say it: `{"type": "EDSR", "num_feat": 64, ...}`; see `load_model`.
         device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, `mps`.
-        precision: `fp32`, `bf16`, `fp16` (GPU only), or `auto`: what is lossless to 8 bit, which is fp32.
+        precision: `fp32`; `bf16`; `fp16`, on GPUs, and on CPUs that have it with an engine that has it; or `auto`: what
+            is lossless to 8 bit, which is fp32.
         crop: how images that are large for the memory are cut; see `AdaptiveCropping`.
         crop_size: side of the crops in px, instead of planning from `memory`.
         memory: bytes that the process may take besides images; see `AdaptiveCropping`.
@@ -58,9 +59,9 @@ class Upscaler:
         self_ensemble: average the results for the eight flips and turns of the image, at eight times the work
             (Timofte et al., CVPR 2016, https://arxiv.org/abs/1511.02228).
         fast: with model None, take the fastest student rather than the best.
-        engine: what runs the network on the CPU in fp32: `torch`, `onnxruntime`, `openvino`, or `auto`: the fastest
-            that is installed and gives the result of PyTorch to 1e-4, measured when a network is first used on a
-            machine. On GPUs and in other precisions it is PyTorch.
+        engine: what runs the network on the CPU: one of `imdn_kd.inference.engines.base.NAMES`, or `auto`: the fastest
+            that is installed, has the precision and gives the result of PyTorch (to 1e-4 in fp32), measured when a
+            network is first used on a machine. On GPUs it is PyTorch.
 
     Raises:
         InputError: no such model, device, precision or engine, or a bad option.
@@ -82,23 +83,17 @@ class Upscaler:
         engine: str = "auto",
     ) -> None:
         self.device = choose_device(device)
-        self.dtype = choose_dtype(precision, self.device)
         self.self_ensemble = self_ensemble
-        self._engine = self._engine_for(engine)
+        computes: Precision = "fp32" if precision == "auto" else precision
+        self.dtype, engine = _choose(computes, engine, self.device)
 
         def prepare(model_file: ModelFile) -> _Runner:
-            network = copy.deepcopy(model_file.network).eval()
-            network.to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            info = network.info
-            cropping = AdaptiveCropping(
-                network,
-                mode=crop,
-                crop_size=crop_size,
-                memory=memory,
-                scratch=scratch,
-                engine=choose_engine(self._engine, network, info, model_file.value_range),
-            )
-            return _Runner(cropping, model_file.value_range, self.device, self.dtype)
+            network = copy.deepcopy(model_file.network).eval().to(self.device)
+            cropping = AdaptiveCropping(network, mode=crop, crop_size=crop_size, memory=memory, scratch=scratch)
+            runner = _Runner(cropping, model_file.value_range, self.device, computes, engine)
+            if engine != "auto":
+                runner.dtype  # noqa: B018 - an engine that cannot run it is refused now, not when a first image comes
+            return runner
 
         @cache
         def of_zoo(scale: int) -> _Runner:
@@ -112,17 +107,6 @@ class Upscaler:
             runner = prepare(_open(model, arch))
             self._scales = [runner.info.scale]
             self._runner = lambda _: runner
-
-    def _engine_for(self, engine: str) -> str:
-        if engine in ("auto", TORCH):
-            return engine if self.device.type == "cpu" and self.dtype == torch.float32 else TORCH
-        if self.device.type != "cpu" or self.dtype != torch.float32:
-            raise InputError(
-                f"engine {engine!r} runs on the CPU in fp32; use device 'cpu' and precision 'fp32', or engine 'torch'",
-                code="engine.cpu-only",
-            )
-        find_engine(engine)  # what is not there is refused now, not when a first image comes
-        return engine
 
     @property
     def scale(self) -> int:
@@ -280,11 +264,26 @@ class _Runner:
     cropping: AdaptiveCropping
     value_range: float
     device: torch.device
-    dtype: torch.dtype
+    precision: Precision
+    engine: str
 
     @property
     def info(self) -> ModelInfo:
         return self.cropping.info
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """Of the tensors that the network takes; what runs it is chosen when this is first asked for."""
+        network = self.cropping.network
+        engine = None
+        if self.engine != TORCH:
+            engine = choose_engine(self.engine, network, self.info, self.value_range, self.precision)
+        if engine is not None:
+            self.cropping.use(engine)
+            return torch.float32
+        dtype = choose_dtype(self.precision, self.device)
+        network.to(dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return dtype
 
     def run(self, pixels: ImageArray, dtype: np.dtype[Any], on_progress: Progress | None) -> ImageArray:
         """`pixels` H x W x C (C is 1 or 3) to sH x sW x C of `dtype`; channels are made to suit the network."""
@@ -307,6 +306,25 @@ class _Runner:
         source = PixelBuffer(pixels, white=self.value_range, dtype=self.dtype, device=self.device)
         self.cropping.run(source, PixelBuffer(result, white=self.value_range), on_progress)
         return result
+
+
+def _choose(precision: Precision, engine: str, device: torch.device) -> tuple[torch.dtype, str]:
+    """The type that is computed in, and the engine or `auto`; what is not there is refused.
+
+    On GPUs `auto` is PyTorch.
+    """
+    if device.type != "cpu":
+        if engine not in ("auto", TORCH):
+            raise InputError(
+                f"engine {engine!r} runs on the CPU; use device 'cpu', or engine 'torch'", code="engine.cpu-only"
+            )
+        return choose_dtype(precision, device), TORCH
+    dtype = dtype_of(precision)
+    if engine == TORCH or (engine == "auto" and dtype == torch.float16 and not candidates(precision)):
+        choose_dtype(precision, device)
+    elif engine != "auto":
+        find_engine(engine, precision)
+    return dtype, engine
 
 
 def _open(model: str | Path | nn.Module | ModelFile, arch: Mapping[str, Any] | None) -> ModelFile:

@@ -2,51 +2,114 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import numpy.typing as npt
+from torch import Tensor, nn
 
 from imdn_kd.errors import InputError
+from imdn_kd.inference.engines.graphs import to_onnx
 
 Array = npt.NDArray[Any]
 Graph = Callable[[list[Array]], list[Array]]
 """Runs a graph: arrays in the order of its inputs, of any height and width, to arrays in the order of its outputs."""
 
 TORCH = "torch"
-_RUNTIMES = ("onnxruntime", "openvino")
-NAMES = (TORCH, *_RUNTIMES)
+
+_PACKAGES = {
+    "onnxruntime": ("onnxruntime", "onnx"),  # PyTorch exports by means of onnx
+    "openvino": ("openvino", "onnx"),
+}
+"""The engines besides PyTorch, each with the packages that it needs; the modules here have the same names."""
+
+NAMES = (TORCH, *_PACKAGES)
 
 
-class Engine(Protocol):
-    """A runtime; the modules here with the names of runtimes, and of their packages, are engines."""
+@dataclass(frozen=True)
+class Program:
+    """What an engine runs; arguments as those of `to_onnx`."""
 
-    def version(self) -> str:
+    module: nn.Module
+    samples: Sequence[Tensor]
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+
+    def onnx(self) -> bytes:
+        """The program in the ONNX format."""
+        return to_onnx(self.module, self.samples, inputs=self.inputs, outputs=self.outputs)
+
+
+class Engine(ABC):
+    """A runtime on the CPU, which computes in one of its `precisions`; what goes in and out is fp32, or uint8."""
+
+    takes_pixels: ClassVar[bool] = True
+    """Whether it can run what reads and makes uint8."""
+
+    def __init__(self, precision: str = "fp32") -> None:
+        self.precision = precision
+
+    @classmethod
+    @abstractmethod
+    def version(cls) -> str:
         """The version of the runtime."""
 
-    def load(self, onnx: bytes, threads: int) -> Graph:
-        """Prepare a graph in the ONNX format, to be run in fp32 with so many threads."""
+    @classmethod
+    def precisions(cls) -> tuple[str, ...]:
+        """Those of `fp32`, `bf16` and `fp16` for which this runtime and this processor have instructions."""
+        return ("fp32",)
+
+    @abstractmethod
+    def load(self, program: Program, threads: int) -> Graph:
+        """Prepare a program, to be run with so many threads.
+
+        Raises:
+            InputError: it cannot be converted for this runtime.
+        """
 
 
 def installed() -> tuple[str, ...]:
     """Names of the engines that can be used here, without importing them; `torch` is the first."""
-    return (TORCH, *(name for name in _RUNTIMES if find_spec(name)))
+    return (TORCH, *(name for name, packages in _PACKAGES.items() if not _missing(packages)))
 
 
-def find_engine(name: str) -> Engine:
-    """The engine of that name.
+def engine_kind(name: str) -> type[Engine]:
+    """The class of the engine of that name.
 
     Raises:
-        InputError: `engine.unknown`, or `engine.not-installed`.
+        InputError: `engine.unknown`, `engine.not-installed`.
     """
-    if name not in _RUNTIMES:
+    if name not in _PACKAGES:
         raise InputError(f"engine {name!r} is unknown; choose one of {', '.join(NAMES)}", code="engine.unknown")
-    if find_spec(name) is None:
+    missing = _missing(_PACKAGES[name])
+    if missing:
         raise InputError(
-            f"engine {name!r} needs the package {name}; install it, or use the engine 'torch'",
+            f"engine {name!r} needs the package {missing[0]}; install it, or use the engine 'torch'",
             code="engine.not-installed",
         )
-    engine: Engine = import_module(f"imdn_kd.inference.engines.{name}")
-    return engine
+    kind: type[Engine] = import_module(f"imdn_kd.inference.engines.{name.replace('-', '_')}").Runtime
+    return kind
+
+
+def find_engine(name: str, precision: str = "fp32") -> Engine:
+    """The engine of that name, to compute in that precision.
+
+    Raises:
+        InputError: as `engine_kind`; `engine.precision`, it has no such precision here.
+    """
+    kind = engine_kind(name)
+    if precision not in kind.precisions():
+        raise InputError(
+            f"engine {name!r} computes in {' and '.join(kind.precisions())} on this processor, not in {precision}; "
+            "use another precision, or another engine",
+            code="engine.precision",
+        )
+    return kind(precision)
+
+
+def _missing(packages: Sequence[str]) -> list[str]:
+    return [package for package in packages if find_spec(package) is None]

@@ -28,7 +28,7 @@ def to_onnx(
 
     Args:
         module: takes tensors, of which those of more than one px may have any height and width, and returns one or a
-            tuple of such tensors.
+            tuple of such tensors; all of them N x C x H x W, or all H x W x C.
         samples: an input each.
         inputs: names of the inputs.
         outputs: names of the outputs.
@@ -37,9 +37,10 @@ def to_onnx(
     Raises:
         InputError: `engine.cannot-export`, an operation has no counterpart in ONNX.
     """
-    maps = [name for name, sample in zip(inputs, samples, strict=True) if sample.shape[2:] != (1, 1)]
+    rows, columns = (0, 1) if samples[0].dim() == 3 else (2, 3)
+    maps = [name for name, sample in zip(inputs, samples, strict=True) if sample.shape[rows : columns + 1] != (1, 1)]
     batch = {0: "batch"} if any_batch else {}
-    sizes = {name: batch | {2: f"{name}_height", 3: f"{name}_width"} for name in (*maps, *outputs)}
+    sizes = {name: batch | {rows: f"{name}_height", columns: f"{name}_width"} for name in (*maps, *outputs)}
     file = BytesIO()
     with torch.no_grad(), _without_dumps(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about tracing, and that there is another exporter

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from imdn_kd.inference.engines.base import Array, Graph
+from imdn_kd.inference.engines.base import Array, Engine, Graph, Program
 
 
-def version() -> str:
-    """See `Engine.version`."""
-    import onnxruntime
+class Runtime(Engine):
+    """See `Engine`; on the CPU it computes in fp32 alone."""
 
-    return str(onnxruntime.__version__)
+    @classmethod
+    def version(cls) -> str:
+        """See `Engine.version`."""
+        import onnxruntime
+
+        return str(onnxruntime.__version__)
+
+    def load(self, program: Program, threads: int) -> Graph:
+        """See `Engine.load`."""
+        return open_onnx(program.onnx(), threads)
 
 
-def load(onnx: bytes, threads: int) -> Graph:
-    """See `Engine.load`."""
+def open_onnx(onnx: bytes, threads: int) -> Graph:
+    """Prepare a graph in the ONNX format, to be run with so many threads."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import cache
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from imdn_kd.inference.engines.base import Array, Graph
+from imdn_kd.inference.engines.base import Array, Engine, Graph, Program
 
 if TYPE_CHECKING:
     import openvino
@@ -14,40 +15,59 @@ if TYPE_CHECKING:
 _FIXED = 4
 """Sizes for which a graph of their own is kept: it is faster, and takes memory and up to a second to make."""
 
+_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
-def version() -> str:
-    """See `Engine.version`."""
+
+class Runtime(Engine):
+    """See `Engine`."""
+
+    @classmethod
+    def version(cls) -> str:
+        """See `Engine.version`."""
+        import openvino
+
+        return str(openvino.__version__)
+
+    @classmethod
+    def precisions(cls) -> tuple[str, ...]:
+        """See `Engine.precisions`. It accepts the others everywhere, and then computes in fp32."""
+        capabilities = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        return tuple(name for name in _HINTS if name.upper() in capabilities)
+
+    def load(self, program: Program, threads: int) -> Graph:
+        """See `Engine.load`.
+
+        A size is run by the graph for all sizes when it first comes, and by one of its own from the second time on.
+        """
+        core, model = _core(), _core().read_model(BytesIO(program.onnx()))
+        settings = {
+            "INFERENCE_PRECISION_HINT": _HINTS[self.precision],
+            "INFERENCE_NUM_THREADS": threads,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        free = core.compile_model(model, "CPU", settings)
+        fixed: OrderedDict[tuple[tuple[int, ...], ...], openvino.CompiledModel | None] = OrderedDict()
+
+        def compiled(shapes: tuple[tuple[int, ...], ...]) -> openvino.CompiledModel:
+            known = shapes in fixed
+            if known and fixed[shapes] is None:
+                copy = model.clone()
+                copy.reshape(dict(zip((port.any_name for port in copy.inputs), map(list, shapes), strict=True)))
+                fixed[shapes] = core.compile_model(copy, "CPU", settings)
+            fixed[shapes] = fixed.pop(shapes, None)
+            while len(fixed) > _FIXED:
+                fixed.popitem(last=False)
+            return fixed[shapes] or free
+
+        def run(arrays: list[Array]) -> list[Array]:
+            results = compiled(tuple(array.shape for array in arrays))(arrays)
+            return [results[number] for number in range(len(results))]
+
+        return run
+
+
+@cache
+def _core() -> openvino.Core:
     import openvino
 
-    return str(openvino.__version__)
-
-
-def load(onnx: bytes, threads: int) -> Graph:
-    """See `Engine.load`.
-
-    A size is run by the graph for all sizes when it first comes, and by one of its own from the second time on.
-    """
-    import openvino
-
-    core = openvino.Core()
-    model = core.read_model(BytesIO(onnx))
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
-    free = core.compile_model(model, "CPU", settings)
-    fixed: OrderedDict[tuple[tuple[int, ...], ...], openvino.CompiledModel | None] = OrderedDict()
-
-    def compiled(shapes: tuple[tuple[int, ...], ...]) -> openvino.CompiledModel:
-        known = shapes in fixed
-        if known and fixed[shapes] is None:
-            copy = model.clone()
-            copy.reshape(dict(zip((port.any_name for port in copy.inputs), map(list, shapes), strict=True)))
-            fixed[shapes] = core.compile_model(copy, "CPU", settings)
-        fixed[shapes] = fixed.pop(shapes, None)
-        while len(fixed) > _FIXED:
-            fixed.popitem(last=False)
-        return fixed[shapes] or free
-
-    def run(arrays: list[Array]) -> list[Array]:
-        results = compiled(tuple(array.shape for array in arrays))(arrays)
-        return [results[number] for number in range(len(results))]
-
-    return run
+    return openvino.Core()

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imdn_kd.archs.base import SRNetwork
-from imdn_kd.inference.engines import onnxruntime as engine
 from imdn_kd.inference.engines.base import Array
 from imdn_kd.inference.engines.graphs import to_onnx
+from imdn_kd.inference.engines.onnxruntime import open_onnx
 from imdn_kd.inference.export.formats import Run
 from imdn_kd.inference.export.metadata import INPUT, OUTPUT
 from imdn_kd.inference.export.samples import sample
@@ -47,7 +47,7 @@ def write(network: SRNetwork, metadata: Mapping[str, str], path: Path) -> None:
 
 def load(path: Path, threads: int) -> Run:
     """See `Format.load`."""
-    graph = engine.load(path.read_bytes(), threads)
+    graph = open_onnx(path.read_bytes(), threads)
 
     def run(image: Array) -> Array:
         return graph([image])[0]
