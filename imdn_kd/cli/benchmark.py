@@ -96,7 +96,7 @@ def benchmark(
     """
     from imdn_kd.cli.progress import FileProgress
     from imdn_kd.config.options import read_options
-    from imdn_kd.data.degradation_schema import parse_steps
+    from imdn_kd.data.degradation.schema import parse_steps
     from imdn_kd.data.layouts.names import DataSource
     from imdn_kd.errors import InputError
     from imdn_kd.evaluation import benchmark as library

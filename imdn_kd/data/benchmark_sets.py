@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-from imdn_kd.data.degradation_schema import Bicubic, Step, check_steps, name_of_steps
-from imdn_kd.data.degradations import degrade
+from imdn_kd.data.degradation.schema import Bicubic, Step, check_steps, name_of_steps
+from imdn_kd.data.degradation.steps import degrade
 from imdn_kd.data.layouts.finder import lr_places
 from imdn_kd.data.layouts.lr_index import LrIndex, best_index
 from imdn_kd.data.layouts.names import DataSource

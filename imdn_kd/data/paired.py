@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from imdn_kd.data.base import exact_scale
+from imdn_kd.data.image_lists import Entries, Files, Images, backend_of, names_in_folder, names_in_list
 from imdn_kd.data.lmdb_io import LmdbImages, common_keys
 from imdn_kd.errors import InputError, Problems
 from imdn_kd.image.io import find_images
-from imdn_kd.image.probe import header_size, image_size
-from imdn_kd.image.rgb import RgbImage, read_rgb
+from imdn_kd.image.rgb import RgbImage
 from imdn_kd.registry import DATASETS
-from imdn_kd.utils.text import read_text
 
 MOST_LINES = 10
 """Of an error about many images."""
-
-
-class _Images(Protocol):
-    """The HR or the LR images of all pairs."""
-
-    def __len__(self) -> int: ...
-
-    def name(self, index: int) -> str: ...
-
-    def size(self, index: int) -> tuple[int, int]: ...
-
-    def cheap_size(self, index: int) -> tuple[int, int] | None: ...
-
-    def read(self, index: int) -> RgbImage: ...
 
 
 @DATASETS.register
@@ -75,16 +59,16 @@ class PairedImageDataset:
         self.scale = exact_scale(scale)
         self.planes: Sequence[str] = ("gt", "lq")
         self._sizes: npt.NDArray[np.int64] | None = None
-        self._gt: _Images
-        self._lq: _Images
-        if _backend(io_backend) == "lmdb":
+        self._gt: Images
+        self._lq: Images
+        if backend_of(io_backend) == "lmdb":
             databases = LmdbImages(dataroot_gt), LmdbImages(dataroot_lq)
             keys = common_keys(*databases)
-            self._gt, self._lq = (_Entries(database, keys) for database in databases)
+            self._gt, self._lq = (Entries(database, keys) for database in databases)
         else:
             list_file = None if meta_info_file is None else Path(meta_info_file)
             pairs = find_pairs(Path(dataroot_gt), Path(dataroot_lq), list_file, filename_tmpl)
-            self._gt, self._lq = (_Files(paths) for paths in zip(*pairs, strict=True))
+            self._gt, self._lq = (Files(paths) for paths in zip(*pairs, strict=True))
 
     def __len__(self) -> int:
         return len(self._gt)
@@ -153,60 +137,6 @@ class PairedImageDataset:
         return lq // self.scale.denominator if -1 < excess < self.scale else 0
 
 
-class _Files:
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._paths = paths
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def name(self, index: int) -> str:
-        return str(self._paths[index])
-
-    def size(self, index: int) -> tuple[int, int]:
-        return image_size(self._paths[index])
-
-    def cheap_size(self, index: int) -> tuple[int, int] | None:
-        return header_size(self._paths[index])
-
-    def read(self, index: int) -> RgbImage:
-        return read_rgb(self._paths[index])
-
-
-class _Entries:
-    def __init__(self, images: LmdbImages, keys: Sequence[str]) -> None:
-        self._images = images
-        self._keys = keys
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def name(self, index: int) -> str:
-        return f"{self._images.path}/{self._keys[index]}"
-
-    def size(self, index: int) -> tuple[int, int]:
-        return self._images.shape(self._keys[index])[:2]
-
-    cheap_size = size
-
-    def read(self, index: int) -> RgbImage:
-        return self._images.pixels(self._keys[index])
-
-
-def _backend(options: Mapping[str, Any] | None) -> str:
-    options = {"type": "disk"} if options is None else options
-    kind = options.get("type")
-    if kind not in ("disk", "lmdb"):
-        raise InputError(
-            f"io_backend: the type {kind!r} is not supported; write `type: disk` or `type: lmdb`",
-            code="data.io-backend",
-        )
-    unused = sorted(set(options) - {"type"})
-    if unused:
-        raise InputError(f"io_backend: the option {unused[0]!r} is not used; leave it out", code="data.io-backend")
-    return str(kind)
-
-
 FilePairs = list[tuple[Path, Path]]
 """(HR image, LR image) of every pair."""
 
@@ -227,7 +157,7 @@ def find_pairs(gt_folder: Path, lq_folder: Path, list_file: Path | None, templat
         InputError: `data.not-a-folder`, `data.no-images`, `data.same-name` for two HR images, `data.lr-missing`,
             `data.lr-shared`, `data.image-list`, `data.filename-template`, or `data.swapped`.
     """
-    names = _names_in_folder(gt_folder) if list_file is None else _names_in_list(gt_folder, list_file)
+    names = names_in_folder(gt_folder) if list_file is None else names_in_list(gt_folder, list_file)
     _check_template(template)
     finder = _Finder(lq_folder, template)
     found = {name: finder.lr_image(name) for name in names}
@@ -255,56 +185,10 @@ def find_pairs(gt_folder: Path, lq_folder: Path, list_file: Path | None, templat
     return pairs
 
 
-def _names_in_folder(folder: Path) -> list[Path]:
-    originals = find_images(folder)
-    if not originals:
-        advice = "set `io_backend` to `type: lmdb`" if folder.suffix == ".lmdb" else "check the name"
-        raise InputError(f"{folder}: has no images; {advice}", code="data.no-images")
-    stem, count = Counter(path.stem for path in originals).most_common(1)[0]
-    if count > 1:
-        raise InputError(f"{folder}: has {count} images called {stem}; keep one of them", code="data.same-name")
-    return [Path(path.name) for path in originals]
-
-
-def _names_in_list(folder: Path, list_file: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise InputError(f"{folder}: is not a folder; check the name", code="data.not-a-folder")
-    names: dict[Path, None] = {}
-    for number, line in enumerate(_lines(list_file), 1):
-        if not line.strip():
-            continue
-        listed = re.split("[ \t]", line.strip(), maxsplit=1)[0]
-        # Windows separates folders by back-slashes.
-        name = Path(listed if (folder / listed).is_file() else listed.replace("\\", "/"))
-        if name in names:
-            raise InputError(
-                f"{list_file}, line {number}: lists {name} again; remove one of the lines", code="data.image-list"
-            )
-        if not (folder / name).is_file():
-            raise InputError(
-                f"{list_file}, line {number}: lists {name}, which is not in {folder}; correct the list",
-                code="data.image-list",
-            )
-        names[name] = None
-    if not names:
-        raise InputError(f"{list_file}: lists no images; write the name of one on each line", code="data.image-list")
-    return list(names)
-
-
 def _are_swapped(gt_folder: Path, lq_folder: Path, template: str) -> bool:
     """Whether images of the LR folder have their LR images in the HR folder."""
     finder = _Finder(gt_folder, template)
     return template != "{}" and any(finder.lr_image(Path(path.name)) for path in find_images(lq_folder))
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return read_text(path).splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise InputError(
-            f"{path}: cannot be read ({reason}); give a list of images as `meta_info_file`", code="data.image-list"
-        ) from error
 
 
 class _Finder:

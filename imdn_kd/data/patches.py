@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal, get_args
 
@@ -15,6 +15,8 @@ from torch import Tensor
 
 from imdn_kd.data import augment
 from imdn_kd.data.base import ImagePairs
+from imdn_kd.data.degradation.schema import Step, check_steps
+from imdn_kd.data.on_the_fly import LrPatches
 from imdn_kd.errors import InputError
 from imdn_kd.image.rgb import RgbImage
 from imdn_kd.utils.threads import in_order
@@ -41,6 +43,9 @@ class Patches:
     probability proportional to its sharpness (importance resampling). This is the mean absolute difference of
     neighbouring `lq` px, in rows and columns, of the mean of the channels; if it is 0 for all, the first is kept.
 
+    With a `degradation`, `lq` is made from `gt` for each patch, by random numbers of the same kind, and candidates
+    are judged by `gt`.
+
     Args:
         pairs: the images; each sample reads one of them.
         gt_size: side of the patches of `gt` and all planes of its size, px; a multiple of the scale's numerator.
@@ -53,9 +58,11 @@ class Patches:
         sharpness: candidate positions per sample, at least 1.
         use_hflip, use_rot, use_channel_shuffle, use_inversion: as in `augment.AugmentOptions`.
         augment_on: `worker` gives augmented patches; `device` leaves this to `to_training`.
+        degradation: steps that make `lq`; without them, `pairs` have it.
 
     Raises:
-        InputError: `patches.out-of-range` or `patches.unknown-choice`, an option that is not as described;
+        InputError: `degradation.steps`, steps that give no image of the size of `lq`; `patches.out-of-range` or
+            `patches.unknown-choice`, an option that is not as described;
             `patches.gt-size`, no multiple of the scale or larger than all images; `patches.no-images`.
     """
 
@@ -73,6 +80,7 @@ class Patches:
     use_channel_shuffle: bool = False
     use_inversion: bool = False
     augment_on: AugmentOn = "device"
+    degradation: Sequence[Step] = ()
 
     def __post_init__(self) -> None:
         scale = self.pairs.scale
@@ -96,6 +104,10 @@ class Patches:
             message = "there are no images to cut patches from; name a data set that has some"
             raise InputError(message, code="patches.no-images")
         self.lq_size = steps * scale.denominator
+        self._lr_patches = None
+        if self.degradation:
+            check_steps(self.degradation, downscales=scale > 1)
+            self._lr_patches = LrPatches(self.degradation, scale, self.seed)
         self._augmentation = augment.AugmentOptions(
             self.use_hflip, self.use_rot, self.use_channel_shuffle, self.use_inversion
         )
@@ -127,17 +139,22 @@ class Patches:
         # For every plane: side of the patches, and px for a px of lq.
         measures = dict.fromkeys(self.pairs.planes, (self.gt_size, scale.numerator, scale.denominator))
         measures["lq"] = self.lq_size, 1, 1
+        judged = "gt" if self._lr_patches else "lq"
         count = len(random_bits)
         arrays = {plane: np.empty((count, side, side, 3), np.uint8) for plane, (side, _, _) in measures.items()}
         transform_codes = self._augmentation.draw(torch.from_numpy(random_bits[:, 1].astype(np.int64)))
         at_once = transform_codes.tolist() if self.augment_on == "worker" else [0] * count
         for number, (which, _, *where) in enumerate(random_bits.tolist()):
             planes = self.pairs.read(self._image(which))
-            corner = self._corner(planes["lq"], where)
+            corner = self._corner(planes[judged], where, *measures[judged])
             for plane, (side, up, down) in measures.items():
                 top, left = (start * up // down for start in corner)
-                # Straight into its place: planes may be mapped files, of which no more than this is to be read.
-                patch = planes[plane][top : top + side, left : left + side]
+                if plane == "lq" and self._lr_patches:
+                    sample = self.rank * self.batch_size + number
+                    patch = self._lr_patches.patch(planes["gt"], corner, side, step, sample)
+                else:
+                    # Straight into its place: planes may be mapped files, of which no more than this is to be read.
+                    patch = planes[plane][top : top + side, left : left + side]
                 augment.copy_sample(patch.transpose(2, 0, 1), arrays[plane][number].transpose(2, 0, 1), at_once[number])
         batch = {plane: torch.from_numpy(array).permute(0, 3, 1, 2) for plane, array in arrays.items()}
         return batch | {"transform_codes": transform_codes} if self.augment_on == "device" else batch
@@ -204,16 +221,25 @@ class Patches:
     def _image(self, word: int) -> int:
         return int(np.searchsorted(self._ends, _below(int(self._ends[-1]), word), side="right"))
 
-    def _corner(self, lq: RgbImage, random_bits: list[int]) -> tuple[int, int]:
-        """Top and left of the patch in `lq`, px."""
-        rows, columns = map(self._starts, lq.shape[:2])
+    def _corner(self, judged: RgbImage, random_bits: list[int], side: int, up: int, down: int) -> tuple[int, int]:
+        """Top and left of the patch in `lq`, px.
+
+        Args:
+            judged: the plane whose sharpness counts.
+            random_bits: those for positions.
+            side: of its patches.
+            up: px of it for `down` px of `lq`.
+            down: see `up`.
+        """
+        rows, columns = (self._starts(length * down // up) for length in judged.shape[:2])
         keep, *drawn = random_bits
-        unit, side = self.pairs.scale.denominator, self.lq_size
+        unit = self.pairs.scale.denominator
         spots = (divmod(_below(rows * columns, word), columns) for word in drawn)
         corners = [(row * unit, column * unit) for row, column in spots]
         if len(corners) == 1:
             return corners[0]
-        ends = np.cumsum([_sharpness(lq[top : top + side, left : left + side]) for top, left in corners])
+        starts = [(top * up // down, left * up // down) for top, left in corners]
+        ends = np.cumsum([_sharpness(judged[top : top + side, left : left + side]) for top, left in starts])
         return corners[np.searchsorted(ends, _below(int(ends[-1]), keep), side="right") if ends[-1] else 0]
 
     def _starts(self, side: int) -> int:

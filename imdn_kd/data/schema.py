@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from imdn_kd.config.options import Integer, Options, UserPath
+from imdn_kd.data.degradation.schema import Step
 
 
 class IoBackend(Options):
@@ -43,6 +44,8 @@ class TrainDataOptions(Options):
         meta_info_file: file with the names of the images to use, one per line; default: all.
         filename_tmpl: name of the LR image of HR image `{}`, less the suffix.
         io_backend: `disk` or `lmdb`.
+        degradation: steps that make the LR patches from the HR images while training, as `prepare` has them; LR images
+            are not read then.
         gt_size: side of the HR patches, px.
         gt_sizes: instead, sides of the stages of progressive training, as in Restormer (https://arxiv.org/abs/2111.09881).
         mini_batch_sizes: batch size of each stage.
@@ -58,7 +61,7 @@ class TrainDataOptions(Options):
         color: `y` trains a network of one channel on Y.
         batch_size_per_gpu: batch size on each device.
         num_worker_per_gpu: threads that cut patches ahead, for each device (default: none for a store on the CPU, one
-            for a store on a GPU, four where images are decoded).
+            for a store on a GPU, four where images are decoded or degraded).
         pin_memory: use page-locked memory, for faster copies to a GPU.
         dataset_enlarge_ratio: accepted for compatibility with BasicSR; there are no epochs here.
         use_shuffle: accepted for compatibility; the order is always random.
@@ -76,6 +79,7 @@ class TrainDataOptions(Options):
     meta_info_file: UserPath | None = None
     filename_tmpl: str | None = None
     io_backend: IoBackend = IoBackend()
+    degradation: list[Step] = Field(default_factory=list)
     gt_size: Integer = Field(ge=1)
     gt_sizes: list[Integer] = Field(default_factory=list)
     mini_batch_sizes: list[Integer] = Field(default_factory=list)
@@ -101,6 +105,11 @@ class TrainDataOptions(Options):
     @model_validator(mode="after")
     def _has_data(self) -> TrainDataOptions:
         wanted = WANTED.get(self.type, ())
+        if self.degradation:
+            for key in ("dataroot_lq", "filename_tmpl"):
+                if getattr(self, key) is not None:
+                    raise PydanticCustomError("no_effect", f"{key} is not read with a degradation; leave one out")
+            wanted = tuple(key for key in wanted if key != "dataroot_lq")
         if wanted and self.options:
             raise PydanticCustomError("no_effect", f"options is for data sets of your own, not for {self.type}")
         for key in wanted:

@@ -176,16 +176,19 @@ class StoreDataset:
         scale: px of `gt` per px of `lq`.
         dataroot: folder of the store.
         planes: further planes to read, such as a teacher's output.
+        hr_only: without `lq`, which need not be there.
 
     Raises:
         InputError: as `Store`, or `store.no-plane` for the scale.
     """
 
-    def __init__(self, *, scale: float | Fraction, dataroot: Path | str, planes: Sequence[str] = ()) -> None:
+    def __init__(
+        self, *, scale: float | Fraction, dataroot: Path | str, planes: Sequence[str] = (), hr_only: bool = False
+    ) -> None:
         self.store = Store(dataroot)
         self.scale = exact_scale(scale)
-        self._lq = self.store.lq_plane(self.scale)
-        self.planes: Sequence[str] = ("gt", "lq", *planes)
+        self._lq = None if hr_only else self.store.lq_plane(self.scale)
+        self.planes: Sequence[str] = ("gt", *(() if hr_only else ("lq",)), *planes)
         for plane in planes:
             self.store.sizes(plane)
 
@@ -194,7 +197,9 @@ class StoreDataset:
 
     @property
     def degradation(self) -> list[dict[str, Any]] | None:
-        """The steps that made the `lq` images, as JSON; None where they were given."""
+        """The steps that made the `lq` images, as JSON; None where they were given, or there are none."""
+        if self._lq is None:
+            return None
         steps: list[dict[str, Any]] | None = self.store.manifest["planes"][self._lq].get("degradation")
         return steps
 
@@ -203,13 +208,18 @@ class StoreDataset:
         return self.store.name(index)
 
     def lq_sizes(self) -> npt.NDArray[np.int64]:
-        """(height, width) of every `lq` image, px."""
-        return self.store.sizes(self._lq)
+        """(height, width) of every `lq` image, px, or of those that `gt` would give."""
+        if self._lq is not None:
+            return self.store.sizes(self._lq)
+        return self.store.sizes("gt") // self.scale.numerator * self.scale.denominator
 
     def read(self, index: int) -> dict[str, RgbImage]:
-        """Views of the planes of an image; `gt` is cropped to the part that `lq` was computed from."""
-        lq = self.store.image(index, self._lq)
+        """Views of the planes of an image; `gt` is cropped to the part that `lq` was or would be computed from."""
         up, down = self.scale.numerator, self.scale.denominator
+        if self._lq is None:
+            height, width = (side // up * up for side in self.store.image(index, "gt").shape[:2])
+            return {plane: self.store.image(index, plane)[:height, :width] for plane in self.planes}
+        lq = self.store.image(index, self._lq)
         height, width = lq.shape[0] * up // down, lq.shape[1] * up // down
         rest = {plane: self.store.image(index, plane)[:height, :width] for plane in self.planes if plane != "lq"}
         return {**rest, "lq": lq}

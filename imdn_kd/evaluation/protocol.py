@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from imdn_kd.data.degradation_schema import Jpeg, Step
+from imdn_kd.data.degradation.schema import Jpeg, Step
 from imdn_kd.errors import InputError
 
 Space = Literal["y", "y-rounded", "y-swapped", "y-pillow", "y-grey", "rgb", "grey"]

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from imdn_kd.config.options import Integer, Options, UserPath
-from imdn_kd.data.degradation_schema import Step
+from imdn_kd.data.degradation.schema import Step
 from imdn_kd.data.layouts.names import DataSource
 from imdn_kd.evaluation.protocol import Protocol, usual_protocol
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
-from imdn_kd.data.degradation_schema import name_of_steps, read_steps
+from imdn_kd.data.degradation.schema import name_of_steps, read_steps
 from imdn_kd.data.preparation.sources.catalogue import NAMED_SETS
 from imdn_kd.evaluation.benchmark import BICUBIC, INPUT
 from imdn_kd.evaluation.tables import Table

@@ -10,8 +10,8 @@ from typing import Any
 
 from imdn_kd import zoo
 from imdn_kd.config.options import check_options
-from imdn_kd.data.degradation_schema import Bicubic
-from imdn_kd.data.degradations import describe
+from imdn_kd.data.degradation.schema import Bicubic
+from imdn_kd.data.degradation.steps import describe
 from imdn_kd.distill.schema import GROUND_TRUTH_OPTIONS
 from imdn_kd.evaluation.benchmark import SetScore
 from imdn_kd.evaluation.profile import profile

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from imdn_kd.data.base import ImagePairs
+from imdn_kd.data.hr_images import HrImages
 from imdn_kd.data.patches import Batch, Patches, to_luma, to_training
 from imdn_kd.data.schema import PatchStage, TrainDataOptions
 from imdn_kd.registry import DATASETS
@@ -30,13 +31,16 @@ def open_images(options: TrainDataOptions, scale: float, planes: tuple[str, ...]
     """
     spec: dict[str, Any] = {"type": options.type, "scale": scale}
     if options.type == "StoreDataset":
-        spec |= {"dataroot": options.dataroot, "planes": planes}
+        spec |= {"dataroot": options.dataroot, "planes": planes, "hr_only": bool(options.degradation)}
     elif options.type != "PairedImageDataset":
         spec |= options.options
     else:
         spec |= {"dataroot_gt": options.dataroot_gt, "dataroot_lq": options.dataroot_lq}
         spec |= {"meta_info_file": options.meta_info_file, "io_backend": {"type": options.io_backend.type}}
         spec |= {} if options.filename_tmpl is None else {"filename_tmpl": options.filename_tmpl}
+        if options.degradation:
+            del spec["type"], spec["dataroot_lq"]
+            return HrImages(**spec)
     images: ImagePairs = DATASETS.build(spec)
     return images
 
@@ -55,6 +59,7 @@ def cut_patches(options: TrainDataOptions, images: ImagePairs, stage: PatchStage
         use_channel_shuffle=options.use_channel_shuffle,
         use_inversion=options.use_inversion,
         augment_on=options.augment_on,
+        degradation=options.degradation,
     )
 
 
@@ -69,6 +74,10 @@ class TrainLoader:
 
     Raises:
         InputError: sizes that do not fit the images or the factor.
+
+    Attributes:
+        images: as given.
+        degradation: steps that make the LR patches; empty if `images` have them.
     """
 
     def __init__(
@@ -80,6 +89,7 @@ class TrainLoader:
         accumulation: int = 1,
     ) -> None:
         self.images = images
+        self.degradation = options.degradation
         self._options = options
         self._accumulation = accumulation
         self._stages: list[tuple[PatchStage, Patches]] = [
@@ -119,7 +129,7 @@ class TrainLoader:
     def _workers(self, device: torch.device) -> int:
         if self._options.num_worker_per_gpu is not None:
             return self._options.num_worker_per_gpu
-        if self._options.type != "StoreDataset":
+        if self._options.type != "StoreDataset" or self._options.degradation:
             return DECODING_THREADS
         # Cutting from a store takes a tenth of a millisecond a patch: on the CPU, less than a thread would cost.
         return 0 if device.type == "cpu" else 1

@@ -15,6 +15,7 @@ from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
 from filelock import BaseFileLock
 
+from imdn_kd.data.degradation.steps import describe
 from imdn_kd.data.store import StoreDataset
 from imdn_kd.distill.shares import loss_shares
 from imdn_kd.errors import InputError
@@ -247,6 +248,8 @@ def _manifest(setup: TrainSetup) -> dict[str, Any]:
         train |= {"store": str(images.store.path), "sha256": images.store.checksum, "degradation": images.degradation}
     else:
         train |= {"first": images.name(0), "last": images.name(len(images) - 1)}
+    if setup.loader.degradation:
+        train["degradation"] = describe(setup.loader.degradation)
     sets = {"val": setup.val, "test": setup.test}
     measured = {
         phase: [{"name": each.name, "images": len(each.pairs), "lr": each.lr_source} for each in found]

@@ -10,8 +10,8 @@ from pydantic import TypeAdapter, ValidationError
 from skimage import data
 from skimage.filters import gaussian
 
-from imdn_kd.data.degradation_schema import Bicubic, Blur, Jpeg, Noise, Step
-from imdn_kd.data.degradations import degrade, describe
+from imdn_kd.data.degradation.schema import Bicubic, Blur, Jpeg, Noise, Step
+from imdn_kd.data.degradation.steps import degrade, describe
 from imdn_kd.image.resize import imresize
 from tests.shared_data import needs_shared, set5_pairs
 

@@ -12,7 +12,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from imdn_kd.archs.imdn import IMDN_AS, IMDN_RTC
 from imdn_kd.data.benchmark_sets import find_set
-from imdn_kd.data.degradation_schema import parse_steps
+from imdn_kd.data.degradation.schema import parse_steps
 from imdn_kd.data.layouts.names import DataSource
 from imdn_kd.data.preparation.job import open_source, write_dataset
 from imdn_kd.data.preparation.schema import PrepareOptions

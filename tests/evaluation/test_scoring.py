@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from imdn_kd.archs.imdn import IMDN_RTC
-from imdn_kd.data.degradation_schema import parse_steps
+from imdn_kd.data.degradation.schema import parse_steps
 from imdn_kd.data.layouts.names import DataSource
 from imdn_kd.evaluation import score_log
 from imdn_kd.evaluation.benchmark import Scoring, bicubic, open_upsamplers, plan_tasks

@@ -9,7 +9,7 @@ import yaml
 
 from imdn_kd import zoo
 from imdn_kd.config.options import read_options
-from imdn_kd.data.degradation_schema import parse_steps
+from imdn_kd.data.degradation.schema import parse_steps
 from imdn_kd.data.layouts.names import DataSource
 from imdn_kd.data.preparation.job import open_source, write_dataset
 from imdn_kd.data.preparation.schema import PrepareOptions

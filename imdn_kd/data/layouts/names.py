@@ -14,7 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
-from imdn_kd.data.degradation_schema import Step
+from imdn_kd.data.degradation.schema import Step
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import PIL
 
 import imdn_kd
 from imdn_kd.data.base import lq_plane
-from imdn_kd.data.degradations import describe
+from imdn_kd.data.degradation.steps import describe
 from imdn_kd.data.layouts.file_tree import DiskFile
 from imdn_kd.data.lmdb_io import check_key
 from imdn_kd.data.preparation.additions import add_lr_planes

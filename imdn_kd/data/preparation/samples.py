@@ -11,8 +11,8 @@ from fractions import Fraction
 import numpy as np
 
 from imdn_kd.data.base import lq_plane
-from imdn_kd.data.degradation_schema import Step
-from imdn_kd.data.degradations import degrade
+from imdn_kd.data.degradation.schema import Step
+from imdn_kd.data.degradation.steps import degrade
 from imdn_kd.data.preparation.leak_check import BenchmarkIndex
 from imdn_kd.data.preparation.schema import Format
 from imdn_kd.data.preparation.sources.scan import SourceImage

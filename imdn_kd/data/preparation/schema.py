@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from imdn_kd.config.options import Integer, Options
 from imdn_kd.data.base import exact_scale
-from imdn_kd.data.degradation_schema import Bicubic, Step, check_steps
+from imdn_kd.data.degradation.schema import Bicubic, Step, check_steps
 from imdn_kd.data.preparation.sources.catalogue import NAMED_SETS, SAMPLE
 from imdn_kd.errors import InputError
 

@@ -80,6 +80,12 @@ def _teacher_cache(options: TrainOptions, images: ImagePairs, teachers: Sequence
             "the teacher's outputs are kept in a store; make one with imdn-kd prepare, or leave this out",
             code="train.cache-needs-store",
         )
+    if options.datasets.train.degradation:
+        raise InputError(
+            "the teacher's outputs for inputs that are degraded anew each time cannot be kept; leave this out, or "
+            "prepare a store with the degradation",
+            code="train.cache-degradation",
+        )
     if options.datasets.train.color == "y":
         raise InputError("a store holds RGB, but color: y trains on Y; leave this out", code="train.cache-needs-rgb")
     cache = TeacherCache(images.store, options.scale, teachers, options.teachers())

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from imdn_kd.data.benchmark_sets import find_set
-from imdn_kd.data.degradation_schema import parse_steps
+from imdn_kd.data.degradation.schema import parse_steps
 from imdn_kd.data.layouts.file_tree import open_tree
 from imdn_kd.data.layouts.names import DataSource, read_folder_name
 from imdn_kd.data.preparation.sources.scan import scan_dataset

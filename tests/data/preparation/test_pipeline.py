@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imdn_kd.data.degradation_schema import Bicubic, Noise
+from imdn_kd.data.degradation.schema import Bicubic, Noise
 from imdn_kd.data.preparation.leak_check import BenchmarkIndex
 from imdn_kd.data.preparation.pipeline import PrepareReport, build_dataset
 from imdn_kd.data.preparation.samples import PrepareSpec, SampleBuilder
@@ -235,7 +235,7 @@ _FULL = """
 import resource, sys
 from pathlib import Path
 from fractions import Fraction
-from imdn_kd.data.degradation_schema import Bicubic
+from imdn_kd.data.degradation.schema import Bicubic
 from imdn_kd.data.preparation.pipeline import PrepareSpec, build_dataset
 from imdn_kd.data.preparation.sources.sources import folder_source
 from imdn_kd.errors import InputError

@@ -14,8 +14,8 @@ from typing import Any
 
 from PIL import Image
 
-from imdn_kd.data.degradation_schema import Bicubic
-from imdn_kd.data.degradations import describe
+from imdn_kd.data.degradation.schema import Bicubic
+from imdn_kd.data.degradation.steps import describe
 from imdn_kd.data.layouts.file_tree import ImageFile, open_tree
 from imdn_kd.data.lmdb_io import LmdbImages, common_keys
 from imdn_kd.data.lr_check import compare_with_bicubic, describe_misfit

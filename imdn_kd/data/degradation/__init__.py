@@ -1,0 +1,1 @@
+"""Degradations that make LR images from HR images."""
