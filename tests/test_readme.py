@@ -132,7 +132,7 @@ def test_parts_of_option_files(text, tmp_path):
 @pytest.mark.parametrize("name", PAGES)
 def test_make_targets_and_links_exist(name):
     text, makefile = PAGES[name], (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"^    make (\w+)", text, re.MULTILINE):
+    for target in re.findall(r"^    make ([\w-]+)", text, re.MULTILINE):
         assert f"\n{target}:" in makefile
     for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
         assert ((ROOT / name).parent / link).exists(), link
