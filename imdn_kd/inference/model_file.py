@@ -23,6 +23,7 @@ from imdn_kd import zoo
 from imdn_kd.archs.adopted import AdoptedNetwork
 from imdn_kd.archs.base import SRNetwork
 from imdn_kd.archs.detect import detect
+from imdn_kd.archs.quantize import quantize, ranges_of, without_ranges
 from imdn_kd.errors import InputError
 from imdn_kd.inference.checkpoint_forms import BASICSR, named_as, namings
 from imdn_kd.inference.weights import WeightFile, check_values, load_weights, misfits, read_weight_file, shortened
@@ -41,7 +42,8 @@ class ModelFile:
     """A network with what its file says of it.
 
     Attributes:
-        network: the network with its weights, fp32, on the CPU, in eval mode.
+        network: the network with its weights, fp32, on the CPU, in eval mode; with the convolutions in 8 bits that the
+            file has ranges for, see `imdn_kd.archs.quantize`.
         value_range: what stands for white in the input and output of the network: 1, or 255 for some third-party
             weights.
         training: summary of the training (steps, data, teacher, figures), empty if unknown.
@@ -85,8 +87,10 @@ def save_model(path: Path | str, model: ModelFile, *, dtype: torch.dtype | None 
     source = ARCHS.source(model.network.spec["type"])
     if source is not None:
         metadata["import"] = Path(source).name
-    weights = {}
-    for key, value in model.network.state_dict().items():
+    state, weights = model.network.state_dict(), {}
+    if ranges := ranges_of(state):
+        metadata["input_ranges"] = json.dumps(ranges)
+    for key, value in without_ranges(state).items():
         stored = dtype if dtype is not None and value.is_floating_point() else value.dtype
         weights[key] = value.to("cpu", stored).contiguous()
     with atomic_path(path) as temporary:
@@ -166,7 +170,22 @@ def _described(path: Path, file: WeightFile) -> ModelFile:
             f"{path}: its metadata cannot be used ({shortened(error)}); save the model again", code="model.bad-metadata"
         ) from error
     _fill(path, network, file.weights)
+    _quantize(path, network, file.metadata.get("input_ranges", "{}"))
     return ModelFile(network, value_range, training, file.metadata.get("card", ""))
+
+
+def _quantize(path: Path, network: SRNetwork, text: str) -> None:
+    """Let those convolutions run in 8 bits that the file has ranges for."""
+    try:
+        ranges = {str(layer): (float(low), float(high)) for layer, (low, high) in json.loads(text).items()}
+        if not all(-math.inf < low <= 0 <= high < math.inf for low, high in ranges.values()):
+            raise ValueError("a range is not one")
+        quantize(network, ranges)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(
+            f"{path}: its ranges for 8 bits cannot be used ({shortened(error)}); save the model again",
+            code="model.bad-metadata",
+        ) from error
 
 
 def _check_import(path: Path, source: str | None, spec: Any) -> None:  # noqa: ANN401 - whatever JSON holds

@@ -210,7 +210,7 @@ def _checked(opt: Mapping[str, Any]) -> tuple[list[TeacherOptions], DistillOptio
             "--launcher pytorch",
             code="options.conflict",
         )
-    for key in ("perceptual_opt", "scheduler_d", "reparam"):
+    for key in ("perceptual_opt", "scheduler_d", "reparam", "quantize"):
         if opt["train"].get(key):
             raise InputError(f"train.{key}: not for DistillModel; leave it out", code="options.conflict")
     if opt["train"]["optim_g"].get("type") == "Muon":

@@ -231,6 +231,21 @@ class ReparamOptions(Options):
     width: Integer = Field(4, ge=1)
 
 
+class QuantizeOptions(Options):
+    """`train.quantize`: convolutions are trained as they run in 8 bits (fake quantisation), and saved so.
+
+    Source: https://arxiv.org/abs/1712.05877.
+
+    Attributes:
+        calibration_iter: the ranges of the inputs of convolutions are the extremes in the batches of so many
+            iterations, found before the first one with the weights that training starts from.
+        float_layers: paths of convolutions that stay in floating point.
+    """
+
+    calibration_iter: Integer = Field(20, ge=1)
+    float_layers: list[str] = []
+
+
 class TrainingOptions(Options):
     """`train`.
 
@@ -247,6 +262,7 @@ class TrainingOptions(Options):
         pixel_opt: pixel loss to the ground truth.
         fft_opt: loss between the Fourier spectra, in addition.
         reparam: train 3x3 convolutions as wider linear blocks (re-parameterisation); models are saved without them.
+        quantize: train convolutions in 8 bits (quantisation-aware training).
         precision: `fp32`, or mixed precision with `bf16` or `fp16` (GPU only).
         channels_last: memory layout of the network, faster in most cases.
         compile: compile the network (torch.compile): a minute or more at the start, then faster on GPUs.
@@ -268,6 +284,7 @@ class TrainingOptions(Options):
     pixel_opt: LossOptions | None = None
     fft_opt: LossOptions | None = None
     reparam: ReparamOptions | None = None
+    quantize: QuantizeOptions | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     channels_last: bool = True
     compile: bool = False
@@ -282,6 +299,14 @@ class TrainingOptions(Options):
             known = PydanticCustomError("scheduler", "is to be {one}", {"one": " or ".join(SCHEDULERS)})
             raise _wrong({"type": known if "type" in value else "missing"}, value)
         return value
+
+    @model_validator(mode="after")
+    def _one_form(self) -> TrainingOptions:
+        if self.reparam is not None and self.quantize is not None:
+            raise PydanticCustomError(
+                "twice", "quantize trains the convolutions that reparam collapses to; give one of the two"
+            )
+        return self
 
     @property
     def is_open(self) -> bool:

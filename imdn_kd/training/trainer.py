@@ -17,6 +17,7 @@ from filelock import BaseFileLock
 from torch import Tensor, nn
 
 from imdn_kd.archs.base import SRNetwork
+from imdn_kd.archs.quantize import quantize, ranges_of, without_ranges
 from imdn_kd.archs.reparam import collapsed_weights, expand
 from imdn_kd.data.benchmark_sets import ImageSet
 from imdn_kd.data.patches import Batch
@@ -25,6 +26,7 @@ from imdn_kd.errors import InputError
 from imdn_kd.evaluation.benchmark import BICUBIC, INPUT, SetScore
 from imdn_kd.training import distributed as launch
 from imdn_kd.training.best_checkpoint import BestCheckpointTracker
+from imdn_kd.training.calibration import calibrate
 from imdn_kd.training.checkpoint import State, save_state, save_weights
 from imdn_kd.training.log import LossAverager, TrainLog
 from imdn_kd.training.nonfinite import find_first_nonfinite
@@ -106,6 +108,9 @@ class Trainer:
         self._on_step, self._lock, self._deadline = on_step, lock, deadline
         train, device, state = options.train, accelerator.device, setup.state
         network: SRNetwork = setup.network.train()
+        if train.quantize is not None:
+            ranges = calibrate(setup.loader, network, train.quantize) if state is None else ranges_of(state.network)
+            quantize(network, ranges)
         # Accelerate puts mixed precision into the network's own forward: copies are to be made before that.
         self._tracker = BestCheckpointTracker(network, options, folder, accelerator, state)
         self._parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -375,8 +380,9 @@ class Trainer:
             skipped=self._skipped,
             window=window,
         )
-        averaged = None if self.ema is None else self._weights()
-        save_weights(self.folder.models, self.step, collapsed_weights(self.network), averaged)
+        averaged = None if self.ema is None else without_ranges(self._weights())
+        own = without_ranges(collapsed_weights(self.network))
+        save_weights(self.folder.models, self.step, own, averaged)
         self._tracker.take(self._weights())
         self._tracker.keep_latest(self.step)
         # Last, since it says that everything else is there.

@@ -57,12 +57,13 @@ def check_state(state: State, options: TrainOptions, folder: RunFolder) -> None:
             f"keep it, or {weights}",
             code=MISMATCH,
         )
-    forms = [each["train"].get("reparam") for each in (before, now)]
-    if forms[0] != forms[1]:
-        had, has = ("no train.reparam" if form is None else f"train.reparam.width {form['width']}" for form in forms)
-        raise InputError(
-            f"{folder.path}: was trained with {had}, now there is {has}; keep it, or {weights}", code=MISMATCH
-        )
+    for key in ("reparam", "quantize"):
+        forms = [each["train"].get(key) for each in (before, now)]
+        if forms[0] != forms[1]:
+            had, has = (f"no train.{key}" if form is None else f"train.{key} {form}" for form in forms)
+            raise InputError(
+                f"{folder.path}: was trained with {had}, now there is {has}; keep it, or {weights}", code=MISMATCH
+            )
     if state.step > options.train.total_iter:
         raise InputError(
             f"{folder.path}: has {state.step} iterations, more than total_iter, {options.train.total_iter}; give more",

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from imdn_kd.archs.base import SRNetwork
+from imdn_kd.archs.quantize import quantizable
 from imdn_kd.archs.reparam import can_expand
 from imdn_kd.data.benchmark_sets import ImageSet
 from imdn_kd.distill.distiller import Distiller
@@ -90,6 +91,10 @@ def build_setup(
     warnings = [*config_warnings(options, launch.world_size()), *distill_warnings(options, distiller)]
     if options.train.reparam is not None and not can_expand(network):
         warnings.append("train.reparam: no effect, since the network has no 3x3 convolutions")
+    if options.train.quantize is not None:
+        with problems.at("train.quantize.float_layers"):
+            quantizable(network, options.train.quantize.float_layers)
+        problems.check()
     warnings += [*not_loaded, *(() if state is None else changes(state, options)), *device_warnings(options, device)]
     if inputs.images_read is not None:
         warnings.append(f"datasets.train: {inputs.images_read}")
