@@ -83,9 +83,7 @@ def quantizable(network: nn.Module, float_layers: Iterable[str] = ()) -> list[st
     return found
 
 
-def observe_ranges(
-    network: nn.Module, images: Iterable[Tensor], layers: Iterable[str]
-) -> dict[str, Range]:
+def observe_ranges(network: nn.Module, images: Iterable[Tensor], layers: Iterable[str]) -> dict[str, Range]:
     """Run images through a network and note the extremes of the inputs of convolutions.
 
     Not percentiles, nor means over images: in these networks the few largest values carry the edges and the whites.
@@ -160,4 +158,4 @@ def _examples(network: nn.Module) -> list[str]:
 
 def _constant(value: Tensor) -> Tensor:
     """The value itself in a traced graph, rather than how it is computed: runtimes need to know steps beforehand."""
-    return torch.tensor(value.tolist()) if torch.jit.is_tracing() else value
+    return torch.tensor(value.tolist()) if torch.onnx.is_in_onnx_export() else value

@@ -134,6 +134,8 @@ def _recipe(record: Record) -> Iterator[str]:
         yield _objective(name, options, updates)
     if record.get("reparam"):
         yield f"3x3 convolutions trained as linear blocks of {record['reparam']['width']} times the channels"
+    if record.get("quantize"):
+        yield "inputs and kernels of convolutions rounded to 8 bits, in training and in the figures"
     if record["ema_decay"]:
         yield f"EMA of the weights with decay {_value(record['ema_decay'])}, which is what was kept"
     of_run = " of the last run" if history else ""

@@ -90,6 +90,7 @@ def build_record(
         },
         "ema_decay": train.ema_decay,
         "reparam": None if train.reparam is None else train.reparam.model_dump(),
+        **({} if train.quantize is None else {"quantize": train.quantize.model_dump()}),
         "selection": {
             "set": selected.data,
             **_figures(selected),

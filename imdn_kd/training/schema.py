@@ -243,7 +243,7 @@ class QuantizeOptions(Options):
     """
 
     calibration_iter: Integer = Field(20, ge=1)
-    float_layers: list[str] = []
+    float_layers: list[str] = Field(default_factory=list)
 
 
 class TrainingOptions(Options):

@@ -291,3 +291,15 @@ def test_a_run_of_the_same_name_is_kept_under_another(data, tmp_path, caplog):
     assert "is kept as run_archived_" in caplog.text
     assert flat(torch.load(archived / "training_states" / "12.state", weights_only=True)) == first
     assert flat(state_file(tmp_path, 12)) != first
+
+
+def test_the_ranges_of_8_bits_are_resumed(data, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    options = small_options(data, {"train": {"quantize": {"calibration_iter": 2}}})
+    train(options, whole)
+    train(options, parts, on_step=stop_at(5, signal.SIGTERM))
+    train(options, parts, auto_resume=True)
+
+    assert flat(state_file(whole, 12)) == flat(state_file(parts, 12))
+    models = [load_model(each / "run" / "models" / "net_g_latest.safetensors").network for each in (whole, parts)]
+    assert flat(models[0].state_dict()) == flat(models[1].state_dict())

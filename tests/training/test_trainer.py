@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from imdn_kd.archs.quantize import quantize, ranges_of
 from imdn_kd.evaluation.benchmark import benchmark, open_upsamplers
 from imdn_kd.image.io import Picture, write_image
 from imdn_kd.image.resize import imresize
@@ -231,13 +232,55 @@ def test_a_re_parameterised_run_leaves_plain_models(data, tmp_path, network):
     assert load_model(models / "net_g_best_psnr.safetensors").network.state_dict().keys() == plain.state_dict().keys()
 
 
+def test_a_run_in_8_bits_leaves_models_in_8_bits(data, tmp_path):
+    changes = {**with_validation(data, select_on="held_out"), "train": {"quantize": {"float_layers": ["tail"]}}}
+    network = {"type": "plain_t", "upscale": 2, "num_feat": None, "num_block": None}
+    trainer, _ = train(small_options(data, {**changes, "network_g": network}), tmp_path)
+    models = tmp_path / "run" / "models"
+
+    latest = load_model(models / "net_g_latest.safetensors").network
+    averaged = trainer.ema.module.state_dict()
+    assert {key: value.tolist() for key, value in latest.state_dict().items()} == {
+        key: value.tolist() for key, value in averaged.items()
+    }
+    ranges = ranges_of(averaged)
+    assert list(ranges) == [f"body.{number}.0" for number in range(5)]
+    image = torch.rand(1, 3, 12, 12)
+    plain = ARCHS.build({"type": "plain_t", "upscale": 2}).eval()
+    plain.load_state_dict(read_weights(models / "net_g_12.pth", "params_ema"))  # weights alone
+    with torch.no_grad():
+        sr = latest(image)
+        assert not torch.equal(sr, plain(image))
+        assert torch.equal(sr, quantize(plain, ranges)(image))
+
+
 @pytest.mark.parametrize(
-    ("before", "after"), [(None, {"width": 2}), ({"width": 2}, {"width": 3}), ({"width": 2}, None)]
+    ("form", "before", "after"),
+    [
+        ("reparam", None, {"width": 2}),
+        ("reparam", {"width": 2}, {"width": 3}),
+        ("reparam", {"width": 2}, None),
+        ("quantize", None, {"calibration_iter": 2}),
+        ("quantize", {"calibration_iter": 2}, None),
+    ],
 )
-def test_a_run_keeps_its_training_form(data, tmp_path, before, after):
-    train(small_options(data, {"train": {"total_iter": 4, "reparam": before}}), tmp_path)
+def test_a_run_keeps_its_training_form(data, tmp_path, form, before, after):
+    train(small_options(data, {"train": {"total_iter": 4, form: before}}), tmp_path)
     with refused("train.state-mismatch"):
-        prepare(small_options(data, {"train": {"reparam": after}}), root=tmp_path, auto_resume=True)
+        prepare(small_options(data, {"train": {form: after}}), root=tmp_path, auto_resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"quantize": {}, "reparam": {"width": 2}}, "options.twice"),
+        ({"quantize": {"float_layers": ["nose"]}}, "quantize.unknown-layer"),
+        ({"quantize": {"calibration_iter": 0}}, "options.out-of-range"),
+    ],
+)
+def test_8_bits_that_are_not_possible_are_refused(data, tmp_path, changes, code):
+    with refused(code):
+        check(small_options(data, {"train": changes}), root=tmp_path)
 
 
 def test_a_training_form_that_changes_nothing_is_said(data, tmp_path, monkeypatch):
