@@ -37,6 +37,8 @@ DEPLOY = [
     "onnx>=1.16",  # by which PyTorch exports
     "onnxruntime>=1.20",
     "openvino>=2024.6",
+    "ncnn>=1.0.20240410",
+    "pnnx>=20240410",  # by which networks become ncnn's
 ]
 STUDY = [
     "matplotlib>=3.8",

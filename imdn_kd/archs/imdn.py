@@ -30,6 +30,8 @@ def map_statistics(x: Tensor) -> Statistics:
     x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     mean = x.mean((2, 3), keepdim=True)
     variance = (x - mean).square().mean((2, 3), keepdim=True)
+    if not variance.requires_grad:
+        return Statistics(mean, variance.sqrt())
     varies = variance > 0
     return Statistics(mean, torch.where(varies, torch.where(varies, variance, 1).sqrt(), 0))
 

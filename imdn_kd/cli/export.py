@@ -15,6 +15,10 @@ class To(str, Enum):
     """Values of `imdn_kd.inference.export.formats.NAMES`."""
 
     onnx = "onnx"
+    openvino = "openvino"
+    ncnn = "ncnn"
+    torchscript = "torchscript"
+    pt2 = "pt2"
 
 
 def export(

@@ -69,7 +69,7 @@ def upscale(
     from imdn_kd.image.io import Picture
     from imdn_kd.inference.batch import as_report, plan_jobs, run_jobs
     from imdn_kd.inference.cropping import SMALLEST_PROCESS
-    from imdn_kd.inference.model_file import load_model
+    from imdn_kd.inference.graph_file import open_model
     from imdn_kd.inference.sizes import Size, target_size
     from imdn_kd.inference.upscaler import Upscaler
 
@@ -89,7 +89,7 @@ def upscale(
     if spec is not None and model is None:
         raise InputError("a network without weights cannot upscale; give its file (--model)", code="cli.no-weights")
     upscaler = Upscaler(
-        None if model is None else load_model(model, spec, key=key),
+        None if model is None else open_model(model, spec, key=key),
         device=device,
         precision=precision.value,
         engine=engine,

@@ -25,7 +25,7 @@ from imdn_kd.image.resize import imresize
 from imdn_kd.image.rgb import RgbImage
 from imdn_kd.inference.device import Precision
 from imdn_kd.inference.fingerprint import fingerprint
-from imdn_kd.inference.model_file import load_model
+from imdn_kd.inference.graph_file import open_model
 from imdn_kd.inference.upscaler import Upscaler
 
 BICUBIC = "bicubic"
@@ -194,7 +194,7 @@ def open_upsamplers(
         if model in (BICUBIC, INPUT):
             continue
         spec = None if zoo.find(model) and len(chosen) > 1 else arch
-        file = load_model(model, spec, key=key)
+        file = open_model(model, spec, key=key)
         upscaler = Upscaler(file, device=device, precision=precision, engine=engine, self_ensemble=self_ensemble)
         name = stem if counts[stem] == 1 else model
         if scale is not None and upscaler.scale != scale and (upscaler.scale > 1 or upscaler.restores):

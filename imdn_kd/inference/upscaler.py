@@ -30,6 +30,7 @@ from imdn_kd.inference.cropping import AdaptiveCropping, CropMode
 from imdn_kd.inference.device import Precision, choose_device, choose_dtype, dtype_of
 from imdn_kd.inference.engines.base import TORCH, find_engine
 from imdn_kd.inference.engines.choice import candidates, choose_engine
+from imdn_kd.inference.graph_file import engine_for, open_model
 from imdn_kd.inference.memory import is_out_of_memory
 from imdn_kd.inference.model_file import ModelFile, load_model
 from imdn_kd.inference.sizes import Size, plan_passes, target_size
@@ -46,8 +47,9 @@ class Upscaler:
     """Upscales images with a super-resolution network, or restores them with one of scale 1.
 
     Args:
-        model: a student of the zoo by name; a model file, or any checkpoint that spandrel knows; a network, or any
-            `nn.Module` that upscales images (see `wrap`); or None for the best student for the scale asked.
+        model: a student of the zoo by name; a model file, any checkpoint that spandrel knows, or an exported .onnx or
+            .xml file; a network, or any `nn.Module` that upscales images (see `wrap`); or None for the best student for
+            the scale asked.
         arch: the network of a file that does not say it: `{"type": "EDSR", "num_feat": 64, ...}`; see `load_model`.
         device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, `mps`.
         precision: `fp32`; `bf16`; `fp16`, on GPUs, and on CPUs that have it with an engine that has it; or `auto`: what
@@ -89,9 +91,10 @@ class Upscaler:
 
         def prepare(model_file: ModelFile) -> _Runner:
             network = copy.deepcopy(model_file.network).eval().to(self.device)
+            runs_in = engine_for(network, engine, self.dtype)
             cropping = AdaptiveCropping(network, mode=crop, crop_size=crop_size, memory=memory, scratch=scratch)
-            runner = _Runner(cropping, model_file.value_range, self.device, computes, engine)
-            if engine != "auto":
+            runner = _Runner(cropping, model_file.value_range, self.device, computes, runs_in)
+            if runs_in != "auto":
                 runner.dtype  # noqa: B018 - an engine that cannot run it is refused now, not when a first image comes
             return runner
 
@@ -332,7 +335,7 @@ def _open(model: str | Path | nn.Module | ModelFile, arch: Mapping[str, Any] | N
         return model
     if isinstance(model, nn.Module):
         return ModelFile(wrap(model))
-    return load_model(model, arch)
+    return open_model(model, arch)
 
 
 def _check_pixels(pixels: ImageArray) -> None:

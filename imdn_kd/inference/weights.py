@@ -64,6 +64,12 @@ def read_weight_file(path: Path, key: str | None = None) -> WeightFile:
         raise InputError(
             f"{path}: cannot read it ({error.strerror}); give the path of a model file", code="model.cannot-read"
         ) from error
+    if graph_format(path) is not None:
+        raise InputError(
+            f"{path}: is an exported graph, which upscale and benchmark can run, not a model file; give the model that "
+            "it was made from",
+            code="model.is-graph",
+        )
     content: Mapping[Any, Any]
     metadata: dict[str, str] = {}
     if head[8:9] == b"{":
@@ -97,6 +103,21 @@ def read_weight_file(path: Path, key: str | None = None) -> WeightFile:
                 code="model.bad-tensor",
             )
     return WeightFile(weights, metadata, wrapper)
+
+
+def graph_format(path: Path) -> str | None:
+    """`onnx` or `openvino` for a graph in one of these formats, by its content; None for other files."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(2048)
+    except OSError:
+        return None
+    if head[:2] in (b"PK", b"\x80\x02") or head[8:9] == b"{":  # those of PyTorch and safetensors
+        return None
+    if b"<net " in head and head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"<"):
+        return "openvino"
+    # The first field of the message is the version of the format, and its names of fields come soon.
+    return "onnx" if head[:1] == b"\x08" and 0 < head[1] < 128 and head[2:3] in (b"\x12", b"\x1a", b"\x3a") else None
 
 
 def load_weights(network: nn.Module, path: Path | str, *, key: str | None = None, strict: bool = True) -> list[str]:

@@ -64,6 +64,23 @@ def to_onnx(
     return file.getvalue()
 
 
+def traced(module: nn.Module, samples: Sequence[Tensor]) -> torch.jit.ScriptModule:
+    """`module` as TorchScript, for all heights and widths; arguments as `to_onnx`.
+
+    Raises:
+        InputError: `engine.cannot-export`, it cannot be traced.
+    """
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            script: torch.jit.ScriptModule = torch.jit.trace(module, tuple(samples), check_trace=False)  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            raise InputError(
+                f"{type(module).__name__} cannot be traced: {one_line(str(error))}", code="engine.cannot-export"
+            ) from error
+    return script
+
+
 def _obstacle(message: str) -> str:
     """Which operation is in the way, out of what the exporter says of it, its graphs and advice left out."""
     reason = re.split(r"\.\.? (?:Please|If you)|\[Caused by", one_line(message))[0].strip(" .")

@@ -39,31 +39,36 @@ class Runtime(Engine):
 
         A size is run by the graph for all sizes when it first comes, and by one of its own from the second time on.
         """
-        core, model = _core(), _core().read_model(BytesIO(program.onnx()))
-        settings = {
-            "INFERENCE_PRECISION_HINT": _HINTS[self.precision],
-            "INFERENCE_NUM_THREADS": threads,
-            "PERFORMANCE_HINT": "LATENCY",
-        }
-        free = core.compile_model(model, "CPU", settings)
-        fixed: OrderedDict[tuple[tuple[int, ...], ...], openvino.CompiledModel | None] = OrderedDict()
+        return open_openvino(_core().read_model(BytesIO(program.onnx())), threads, self.precision)
 
-        def compiled(shapes: tuple[tuple[int, ...], ...]) -> openvino.CompiledModel:
-            known = shapes in fixed
-            if known and fixed[shapes] is None:
-                copy = model.clone()
-                copy.reshape(dict(zip((port.any_name for port in copy.inputs), map(list, shapes), strict=True)))
-                fixed[shapes] = core.compile_model(copy, "CPU", settings)
-            fixed[shapes] = fixed.pop(shapes, None)
-            while len(fixed) > _FIXED:
-                fixed.popitem(last=False)
-            return fixed[shapes] or free
 
-        def run(arrays: list[Array]) -> list[Array]:
-            results = compiled(tuple(array.shape for array in arrays))(arrays)
-            return [results[number] for number in range(len(results))]
+def open_openvino(model: openvino.Model, threads: int, precision: str = "fp32") -> Graph:
+    """Prepare a model, to be run with so many threads; see `Runtime.load` for sizes."""
+    core = _core()
+    settings = {
+        "INFERENCE_PRECISION_HINT": _HINTS[precision],
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    free = core.compile_model(model, "CPU", settings)
+    fixed: OrderedDict[tuple[tuple[int, ...], ...], openvino.CompiledModel | None] = OrderedDict()
 
-        return run
+    def compiled(shapes: tuple[tuple[int, ...], ...]) -> openvino.CompiledModel:
+        known = shapes in fixed
+        if known and fixed[shapes] is None:
+            copy = model.clone()
+            copy.reshape(dict(zip((port.any_name for port in copy.inputs), map(list, shapes), strict=True)))
+            fixed[shapes] = core.compile_model(copy, "CPU", settings)
+        fixed[shapes] = fixed.pop(shapes, None)
+        while len(fixed) > _FIXED:
+            fixed.popitem(last=False)
+        return fixed[shapes] or free
+
+    def run(arrays: list[Array]) -> list[Array]:
+        results = compiled(tuple(array.shape for array in arrays))(arrays)
+        return [results[number] for number in range(len(results))]
+
+    return run
 
 
 @cache

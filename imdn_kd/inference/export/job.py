@@ -7,7 +7,7 @@ import math
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,9 +15,11 @@ import torch
 
 from imdn_kd.errors import InputError
 from imdn_kd.inference.export.formats import Format, find_format
-from imdn_kd.inference.export.metadata import describe
+from imdn_kd.inference.export.metadata import describe, read_info
 from imdn_kd.inference.export.parity import Parity, measure_parity
 from imdn_kd.inference.export.photographs import Photograph, sample_photographs
+from imdn_kd.inference.export.samples import sample
+from imdn_kd.inference.export.value_dependence import check_values_are_free
 from imdn_kd.inference.model_file import ModelFile
 from imdn_kd.utils.files import atomic_path, check_folder
 from imdn_kd.utils.text import one_line
@@ -61,21 +63,24 @@ def export_model(
         on_step: called `parity.SIZES + 2` times while it works.
 
     Raises:
-        InputError: as `find_format`; `export.suffix`; `file.exists`; `file.cannot-write`; `engine.cannot-export`, an
-            operation of the network is in the way; `export.cannot-run`, the runtime fails; `export.parity`, the results
-            differ from those of PyTorch by more than `TOLERANCE`.
+        InputError: as `find_format`; `export.suffix`; `file.exists`; `file.cannot-write`; `export.value-dependent`, as
+            `check_values_are_free`; `engine.cannot-export`, an operation of the network is in the way;
+            `export.cannot-run`, the runtime fails; `export.parity`, the results differ from those of PyTorch by more
+            than `TOLERANCE`.
     """
     form, path = find_format(format_name), Path(path)
     targets = _targets(form, format_name, path, overwrite=overwrite)
     network = copy.deepcopy(model.network).eval().cpu().float().requires_grad_(False)
-    metadata = describe(model, name)
+    metadata = describe(replace(model, network=network), name)
     with TemporaryDirectory(prefix="imdn_kd_") as folder:
         made = [Path(folder, f"model{suffix}") for suffix in form.SUFFIXES]
+        check_values_are_free(network, sample(network.info))
         form.write(network, metadata, made[0])
         on_step()
         try:
             run = form.load(made[0], torch.get_num_threads())
-            parity = measure_parity(network, run, model.value_range, photographs or sample_photographs(), on_step)
+            info, value_range = read_info(metadata)
+            parity = measure_parity(network, run, info, value_range, photographs or sample_photographs(), on_step)
         except Exception as error:  # each runtime has its own kinds
             raise InputError(
                 f"{name}: {form.RUNTIME} cannot run what was exported ({one_line(str(error))}); choose another format",

@@ -5,13 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+import torch
+
 from imdn_kd import __version__
-from imdn_kd.archs.base import ModelInfo
+from imdn_kd.archs.base import ModelInfo, SRNetwork
 from imdn_kd.errors import InputError
+from imdn_kd.inference.export.samples import sample
+from imdn_kd.inference.memory import PeakMemory
 from imdn_kd.inference.model_file import ModelFile
 
 INPUT, OUTPUT = "image", "sr"
 """Names of the input and of the output, N x C x H x W and N x C x sH x sW, fp32."""
+
+FILE = "imdn_kd.json"
+"""Name of the metadata inside files that hold several."""
 
 FORMAT = "imdn_kd.export.1"
 
@@ -25,8 +32,8 @@ def describe(model: ModelFile, name: str) -> dict[str, str]:
         `format` and `producer`; `name`; `scale`; `channels` and `colours` (`RGB`, `grey`); `value_range`, what stands
         for white in input and output, black being 0, which results may exceed; `size_multiple` and `min_size` of input
         sides, px; `receptive_radius`, px, empty if unknown; `global_pooling` and `enlarged_input` (`yes`, `no`; see
-        `ModelInfo`); `input` and `output`, their names; `precision`; `card`, Markdown, and its part on `licence`, which
-        only models with a card have.
+        `ModelInfo`); `pixel_bytes`, what PyTorch takes in memory for a px of the image; `input` and `output`, their
+        names; `precision`; `card`, Markdown, and its part on `licence`, which only models with a card have.
     """
     info = model.network.info
     found = {
@@ -42,6 +49,7 @@ def describe(model: ModelFile, name: str) -> dict[str, str]:
         "receptive_radius": "" if info.receptive_radius is None else str(info.receptive_radius),
         "global_pooling": _word(bool(info.global_pool_modules)),
         "enlarged_input": _word(info.enlarged_input),
+        "pixel_bytes": str(_pixel_bytes(model.network)),
         "input": INPUT,
         "output": OUTPUT,
         "precision": "fp32",
@@ -81,6 +89,13 @@ def read_info(metadata: Mapping[str, str]) -> tuple[ModelInfo, float]:
             code="export.foreign",
         ) from error
     return info, value_range
+
+
+def _pixel_bytes(network: SRNetwork) -> int:
+    image = sample(network.info, side=48)
+    with torch.no_grad(), PeakMemory() as memory:
+        network(image)
+    return int(memory.peak) // (image.shape[2] * image.shape[3])
 
 
 def _word(value: bool) -> str:

@@ -45,6 +45,14 @@ def write(network: SRNetwork, metadata: Mapping[str, str], path: Path) -> None:
     path.write_bytes(build(network, metadata))
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """See `Format.read_metadata`."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    return dict(session.get_modelmeta().custom_metadata_map)
+
+
 def load(path: Path, threads: int) -> Run:
     """See `Format.load`."""
     graph = open_onnx(path.read_bytes(), threads)

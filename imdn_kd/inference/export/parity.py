@@ -70,6 +70,7 @@ class Parity:
 def measure_parity(
     network: SRNetwork,
     run: Run,
+    info: ModelInfo,
     value_range: float,
     photographs: Sequence[Photograph],
     on_size: Callable[[], object] = lambda: None,
@@ -79,11 +80,12 @@ def measure_parity(
     Args:
         network: in PyTorch.
         run: the exported network.
+        info: of the exported network.
         value_range: of its images.
         photographs: at least one, of any size; cut in turn, and repeated where they are too small.
         on_size: called after each size, and after the timing.
     """
-    info, found = network.info, []
+    found = []
     for number, size in enumerate(parity_sizes(info)):
         image = _cut(photographs[number % len(photographs)], size, info, value_range)
         found.append(_compare(network, run, image, value_range))
