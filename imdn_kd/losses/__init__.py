@@ -9,6 +9,7 @@ from imdn_kd.losses.affinity import (
 )
 from imdn_kd.losses.attention import AttentionLoss
 from imdn_kd.losses.contrastive import ContrastiveLoss
+from imdn_kd.losses.distribution import ChannelDistributionLoss, MmdLoss
 from imdn_kd.losses.frequency import FrequencyBandLoss, WaveletLoss
 from imdn_kd.losses.local_similarity import LocalSimilarityLoss
 from imdn_kd.losses.mimic import MimicLoss
@@ -18,6 +19,7 @@ from imdn_kd.losses.statistics import StatisticsLoss
 __all__ = [
     "AttentionLoss",
     "ChannelAffinityLoss",
+    "ChannelDistributionLoss",
     "CharbonnierLoss",
     "ContrastiveLoss",
     "FFTLoss",
@@ -28,6 +30,7 @@ __all__ = [
     "LocalSimilarityLoss",
     "MSELoss",
     "MimicLoss",
+    "MmdLoss",
     "PairwiseLoss",
     "SpatialAffinityLoss",
     "StatisticsLoss",

@@ -24,6 +24,7 @@ def _std(maps: Tensor, dims: tuple[int, ...]) -> Tensor:
 STATISTICS: dict[str, Callable[[Tensor, tuple[int, ...], float], Tensor]] = {
     "mean": lambda maps, dims, p: maps.mean(dims),
     "power": lambda maps, dims, p: maps.mean(dims).pow(p),
+    "mean_power": lambda maps, dims, p: maps.pow(p).mean(dims),
     "absolute_power": lambda maps, dims, p: maps.abs().pow(p).mean(dims),
     "max": lambda maps, dims, p: maps.amax(dims),
     "min": lambda maps, dims, p: maps.amin(dims),
@@ -44,10 +45,11 @@ class StatisticsLoss(FeatureLoss):
     share it evenly where they are equal.
 
     Args:
-        statistic: `mean`; `power`: the mean to the power of `p`; `absolute_power`: the mean of |f|^p; `max`; `min`;
-            `std`: the population standard deviation, with a gradient of 0 where all values are equal.
-        p: exponent of the two powers. At least 1; a whole number for `power`, since a mean can be negative. Even ones
-            forget its sign, odd ones keep it.
+        statistic: `mean`; `power`: the mean to the power of `p`; `mean_power`: the mean of f^p; `absolute_power`: the
+            mean of |f|^p; `max`; `min`; `std`: the population standard deviation, with a gradient of 0 where all values
+            are equal.
+        p: exponent of the powers. At least 1; a whole number for `power` and `mean_power`, since means and features can
+            be negative. Even ones forget the sign, odd ones keep it.
         over: `channels`, at each pixel; `space`, over all the pixels of each channel.
         distance: `l2`: squared differences; `l1`: absolute ones.
 
@@ -63,10 +65,11 @@ class StatisticsLoss(FeatureLoss):
             ("distance", distance, DISTANCES),
         ):
             check_choice("StatisticsLoss", option, value, known)
-        if not 1 <= p < math.inf or (statistic == "power" and p != int(p)):
-            kind = "a positive whole number" if statistic == "power" else "a number of at least 1"
+        whole = statistic in ("power", "mean_power")
+        if not 1 <= p < math.inf or (whole and p != int(p)):
+            kind = "a positive whole number" if whole else "a number of at least 1"
             raise InputError(f"p of StatisticsLoss is {p}; give {kind}, as 2", code=OUT_OF_RANGE)
-        if p != 2 and statistic not in ("power", "absolute_power"):
+        if p != 2 and statistic not in ("power", "mean_power", "absolute_power"):
             raise InputError(
                 f"p of StatisticsLoss has no effect on {statistic}; leave it out, or take power",
                 code="loss.option-without-effect",

@@ -19,6 +19,8 @@ def statistic(values: np.ndarray, kind: str, p: float) -> float:
     mean = sum(numbers) / len(numbers)
     if kind == "power":
         return math.prod([mean] * int(p))
+    if kind == "mean_power":
+        return sum(math.prod([v] * int(p)) for v in numbers) / len(numbers)
     if kind == "absolute_power":
         return sum(math.pow(abs(v), p) for v in numbers) / len(numbers)
     if kind == "std":
@@ -49,6 +51,36 @@ def attention(student: np.ndarray, teacher: np.ndarray, p: float, form: str) -> 
         squares = [(a - b) ** 2 for a, b in zip(mapped(one), mapped(other), strict=True)]
         losses.append(math.sqrt(sum(squares)) if form == "paper" else sum(squares) / len(squares))
     return sum(losses) / len(losses)
+
+
+def channel_distributions(student: np.ndarray, teacher: np.ndarray, temperature: float) -> float:
+    def softmax(values: np.ndarray) -> list[float]:
+        exponentials = [math.exp(float(v) / temperature) for v in values.ravel()]
+        return [each / sum(exponentials) for each in exponentials]
+
+    divergences = []
+    for index in np.ndindex(student.shape[:2]):
+        ours, theirs = softmax(student[index]), softmax(teacher[index])
+        divergences.append(sum(t * math.log(t / s) for s, t in zip(ours, theirs, strict=True)))
+    return temperature**2 * sum(divergences) / len(divergences)
+
+
+def mmd(student: np.ndarray, teacher: np.ndarray, kernel: str) -> float:
+    def unit(row: np.ndarray) -> np.ndarray:
+        return row.ravel().astype(np.float64) / math.sqrt(sum(float(v) ** 2 for v in row.ravel()))
+
+    losses = []
+    for one, other in zip(student, teacher, strict=True):
+        s, t = [unit(each) for each in one], [unit(each) for each in other]
+        width = np.mean([((a - b) ** 2).sum() for a in s for b in t])
+        apply = {
+            "linear": lambda a, b: a @ b,
+            "poly": lambda a, b: (a @ b) ** 2,
+            "rbf": lambda a, b, width=width: math.exp(-((a - b) ** 2).sum() / (2 * width)),
+        }[kernel]
+        within = [np.mean([apply(a, b) for a in each for b in each]) for each in (s, t)]
+        losses.append(sum(within) - 2 * np.mean([apply(a, b) for a in s for b in t]))
+    return float(np.mean(losses))
 
 
 def frequency_bands(sr: np.ndarray, gt: np.ndarray, weights: list[float]) -> float:
