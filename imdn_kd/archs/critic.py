@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils import parametrizations
 
 from imdn_kd.errors import InputError
 
@@ -21,6 +22,8 @@ class Critic(nn.Module):
         num_in_ch: channels of an image; the critic sees twice as many, those of the condition first.
         num_feat: width after the first convolution, doubled by each further one.
         stages: number of convolutions; an image has `min_size` px a side or more.
+        spectral_norm: divide every weight by its largest singular value, estimated by a step of the power method in
+            each forward pass in training mode (Miyato et al., ICLR 2018, https://arxiv.org/abs/1802.05957).
 
     Attributes:
         min_size: smallest side of an image, px: 2 ** stages. Any larger one will do, a multiple or not.
@@ -29,7 +32,7 @@ class Critic(nn.Module):
         InputError: an argument is less than 1.
     """
 
-    def __init__(self, *, num_in_ch: int = 3, num_feat: int = 64, stages: int = 4) -> None:
+    def __init__(self, *, num_in_ch: int = 3, num_feat: int = 64, stages: int = 4, spectral_norm: bool = False) -> None:
         super().__init__()
         if min(num_in_ch, num_feat, stages) < 1:
             given = f"num_in_ch {num_in_ch}, num_feat {num_feat}, stages {stages}"
@@ -44,6 +47,10 @@ class Critic(nn.Module):
             if stage >= stages - 2:
                 self.body.append(SelfAttention(width))
         self.score = nn.Linear(width, 1)
+        if spectral_norm:
+            for layer in self.modules():
+                if isinstance(layer, (nn.Conv2d, nn.Linear)):
+                    parametrizations.spectral_norm(layer)
 
     def forward(self, condition: Tensor, image: Tensor) -> Tensor:
         """Return one score for each image, N, at least float32 even under autocast; higher means more like a teacher's.

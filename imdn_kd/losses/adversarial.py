@@ -1,4 +1,4 @@
-"""Losses of holistic distillation: a conditional Wasserstein GAN with gradient penalty.
+"""Losses of holistic distillation: a conditional Wasserstein GAN with gradient penalty, or the hinge loss.
 
 As in SKD (Liu et al., CVPR 2019, https://arxiv.org/abs/1903.04197, section 3), after WGAN-GP (Gulrajani et al., NeurIPS
 2017, https://arxiv.org/abs/1704.00028): real is the teacher's output, fake is the student's, and the critic sees the
@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from imdn_kd.errors import InputError
 from imdn_kd.losses.base import SHAPES_DIFFER, upcast
@@ -28,6 +29,14 @@ def critic_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
         fake_scores: N, of the student's outputs, detached from the student.
     """
     return fake_scores.mean() - real_scores.mean()
+
+
+def hinge_critic_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+    """Return mean(max(0, 1 - real)) + mean(max(0, 1 + fake)), a scalar from 0 up; arguments as for `critic_loss`.
+
+    Lim and Ye, "Geometric GAN", 2017, https://arxiv.org/abs/1705.02894.
+    """
+    return functional.relu(1 - real_scores).mean() + functional.relu(1 + fake_scores).mean()
 
 
 def generator_loss(fake_scores: Tensor) -> Tensor:

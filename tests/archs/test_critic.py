@@ -203,3 +203,16 @@ def test_shapes_that_do_not_fit_are_refused(first, second):
 def test_a_critic_of_nothing_is_refused(keywords):
     with refused("critic.invalid-options"):
         Critic(**keywords)
+
+
+def test_spectral_norm_makes_the_largest_singular_value_of_every_layer_1():
+    critic = seeded(lambda: Critic(num_in_ch=2, num_feat=3, stages=3, spectral_norm=True))
+    image = images(0, 2, 2, 16, 16)
+    with torch.no_grad():
+        for _ in range(60):  # a step of the power method each
+            critic(image, image)
+    layers = [each for each in critic.modules() if isinstance(each, (torch.nn.Conv2d, torch.nn.Linear))]
+    for layer in layers:
+        largest = np.linalg.svd(layer.weight.detach().flatten(1).numpy(), compute_uv=False)[0]
+        assert largest == pytest.approx(1, rel=1e-2)
+    assert len(layers) == 3 + 2 * 3 + 1

@@ -134,8 +134,15 @@ def test_parameters_are_those_of_the_student_and_its_adapters():
     assert set(kd(*batch())) == {"l_feature", "l_holistic"}
 
 
-def test_a_critic_is_trained_on_the_outputs_of_the_same_iteration():
-    kd = Distiller(student(), teacher(), [HolisticTerm(critic={"num_feat": 4, "stages": 2})])
+SPECTRAL = {"critic": {"num_feat": 4, "stages": 2, "spectral_norm": True}, "loss": "hinge", "gradient_penalty": 0.0}
+CLIPPED = {"critic": {"num_feat": 4, "stages": 2}, "clip": 0.01, "gradient_penalty": 0.0}
+
+
+@pytest.mark.parametrize(
+    "options", [{"critic": {"num_feat": 4, "stages": 2}}, SPECTRAL, CLIPPED], ids=["penalty", "spectral", "clipped"]
+)
+def test_a_critic_is_trained_on_the_outputs_of_the_same_iteration(options):
+    kd = Distiller(student(), teacher(), [HolisticTerm(**options)])
     before = copy.deepcopy(kd.critic.state_dict())
     optimizers = {
         "student": torch.optim.Adam(kd.parameters()),
@@ -151,6 +158,20 @@ def test_a_critic_is_trained_on_the_outputs_of_the_same_iteration():
         context.release_graph()
 
     assert any(not torch.equal(value, before[key]) for key, value in kd.critic.state_dict().items())
+    kd.run_student({"lq": lq, "gt": gt})
+    sum(kd(lq, gt).values()).backward()
+    if "clip" in options:
+        assert max(weights.detach().abs().max().item() for weights in kd.critic.parameters()) <= options["clip"] * (
+            1 + 1e-6
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "code"), [({"loss": "ls"}, "loss.unknown-choice"), ({"clip": 0.0}, "distill.invalid-options")]
+)
+def test_a_critic_with_options_that_are_not_possible_is_refused(options, code):
+    with refused(code):
+        HolisticTerm(**options)
 
 
 class Own(nn.Module):

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from imdn_kd.archs.critic import Critic
-from imdn_kd.losses.adversarial import critic_loss, generator_loss, gradient_penalty
+from imdn_kd.losses.adversarial import critic_loss, generator_loss, gradient_penalty, hinge_critic_loss
 from tests.refused import refused
 
 
@@ -50,6 +50,12 @@ def test_losses_are_differences_of_means():
 
     assert critic_loss(real, fake).item() == pytest.approx(0.5 - 3.0)
     assert generator_loss(fake).item() == pytest.approx(-0.5)
+
+
+def test_the_hinge_loss_leaves_scores_beyond_the_margin_alone():
+    real, fake = torch.tensor([1.5, 0.25, -2.0]), torch.tensor([-1.5, 0.5, -0.5, 3.0])
+    expected = (0 + 0.75 + 3) / 3 + (0 + 1.5 + 0.5 + 4) / 4
+    assert hinge_critic_loss(real, fake).item() == pytest.approx(expected)
 
 
 def test_the_critic_is_to_score_the_teacher_higher_and_the_student_to_be_scored_higher():
