@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
+import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,8 +18,11 @@ from imdn_kd.distill.distiller import Distiller
 from imdn_kd.distill.schema import DistillOptions
 from imdn_kd.distill.teacher import Teacher
 from imdn_kd.distill.terms import OutputTerm
+from imdn_kd.inference.model_file import ModelFile, save_model
 from imdn_kd.losses import L1Loss
 from imdn_kd.registry import ARCHS
+from imdn_kd.training.run import check, fill_teacher_cache
+from tests.training.small_runs import make_data, small_options
 
 Compare = Callable[..., float]
 BATCH, SIDE, CACHE_KEY = 16, 48, "cached"
@@ -31,6 +37,8 @@ ASKED: dict[str, Any] = {
     "l_pair": {"type": "PairwiseLoss", "preset": "paper", "taps": ["body_out"]},
     "l_stat": {"type": "StatisticsLoss", "taps": ["block.2", "block.3", "block.5"]},
 }
+PAIRWISE: dict[str, Any] = {"type": "PairwiseLoss", "preset": "paper", "taps": ["body_out"]}
+STATISTICS: dict[str, Any] = {"type": "StatisticsLoss", "taps": ["block.2", "block.3", "block.5"]}
 ZOO_MIX: dict[str, Any] = {
     "l_kd": {"type": "L1Loss"},
     "l_cd": {"type": "ContrastiveLoss", "space": "wavelet", "loss_weight": 0.01},
@@ -51,6 +59,51 @@ def update(compare: Compare) -> None:
     compare(
         "update, features of a teacher IMDN x2 / the same and its forward apart", _update(ASKED), student_and_teacher
     )
+
+
+def cached_maps(compare: Compare) -> None:
+    """IMDN_RTC x2 and a teacher IMDN x2: its features from the store against a live teacher, patches included.
+
+    CPU time, one thread of PyTorch. Pair-wise compares nodes of 2x2 px, statistics a number per pixel at three depths.
+    """
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        folder = make_data(Path(name))
+        for what, objective in (("pair-wise", PAIRWISE), ("statistics", STATISTICS)):
+            known, asked = (_update_on_store(folder, objective, cache=cache) for cache in (True, False))
+            title = f"update, {what} on cached maps / on a live teacher, IMDN_RTC x2, batch {BATCH}"
+            compare(title, known, asked, clock=time.process_time)
+
+
+def _update_on_store(folder: Path, objective: Mapping[str, Any], *, cache: bool) -> Callable[[], None]:
+    """An update on the next patches of a store, as in a run."""
+    torch.manual_seed(1)
+    teacher = folder / "teacher.safetensors"
+    save_model(teacher, ModelFile(ARCHS.build({"type": "imdn", "upscale": 2})))
+    options = small_options(
+        folder,
+        {
+            "network_g": {"type": "imdn_rtc", "num_feat": None, "num_block": None},
+            "network_t": {"weights": str(teacher)},
+            "datasets": {"train": {"gt_size": 2 * SIDE, "batch_size_per_gpu": BATCH}},
+            "train": {"total_iter": 10**6},
+            "distill": {"objectives": {"l_feature": objective}, "cache": cache},
+        },
+    )
+    setup = check(options)
+    if cache:
+        fill_teacher_cache(options, setup)
+        assert not setup.distiller.teacher_required
+    optimizer = torch.optim.Adam(setup.network.parameters(), 1e-4, fused=True)
+    batches = setup.loader.batches(0, 10**6, torch.device("cpu"))
+
+    def call() -> None:
+        optimizer.zero_grad()
+        context = setup.distiller.run_student(next(batches)[0])
+        torch.stack(list(setup.distiller.losses(context, 0).values())).sum().backward()
+        optimizer.step()
+
+    return call
 
 
 def zoo_mix(compare: Compare) -> None:

@@ -20,7 +20,7 @@ def cache_teacher(
     ] = None,
     imports: opt.Imports = None,
 ) -> None:
-    """Cache the teacher's outputs for all training images in their store, so that training does not run the teacher.
+    """Cache the teacher's outputs and features for all training images in their store: training need not run it.
 
     Resumes where it was interrupted. `imdn-kd train` does the same by itself if a single process trains.
 
@@ -43,4 +43,4 @@ def cache_teacher(
         complain("stopped; the same command resumes")
         raise typer.Exit(130) from error
     assert setup.cache is not None  # noqa: S101 - otherwise it would have been refused
-    say(f"{content.datasets.train.dataroot}: has {setup.cache.key}")
+    say(f"{content.datasets.train.dataroot}: has {', '.join(setup.cache.planes)}")

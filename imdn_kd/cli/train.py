@@ -90,8 +90,8 @@ def train(
                 lambda: run.check(content, root=root, auto_resume=auto_resume, read_images=read)
             )
             if launch.rank() == 0:
-                shares = run.first_shares(setup)
-                say("\n".join([*setup.warnings, *([shares] if shares else []), f"{options}: can be trained"]))
+                measured = [line for line in (run.cache_saving(setup), run.first_shares(setup)) if line]
+                say("\n".join([*setup.warnings, *measured, f"{options}: can be trained"]))
             return
         trained = training.run_training(content, root=root, auto_resume=auto_resume, deadline=deadline, again=_again)
     training.report(trained, _again)

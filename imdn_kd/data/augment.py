@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from imdn_kd.errors import InputError
-from imdn_kd.image.rgb import RgbImage
 
 HFLIP = 1
 """Exchange left and right."""
@@ -145,14 +146,15 @@ def _inverse(code: int) -> int:
 _INVERSES = [_inverse(code) for code in range(NUM_TRANSFORM_CODES)]
 
 
-def copy_sample(source: RgbImage, target: RgbImage, code: int) -> None:
-    """Write a uint8 image into `target`, transformed by its code, both C x H x W, in one pass.
+def copy_sample(source: npt.NDArray[Any], target: npt.NDArray[Any], code: int) -> None:
+    """Write an image, or a map of features, into `target`, transformed by its code, both C x H x W, in one pass.
 
-    Several times as fast as whole batches in PyTorch, which has no views with negative steps. Nothing is checked.
+    Codes with colours are for uint8 images. Several times as fast as whole batches in PyTorch, which has no views with
+    negative steps. Nothing is checked.
     """
     view = source[:, :: -1 if code & VFLIP else 1, :: -1 if code & HFLIP else 1]
     view = view.swapaxes(1, 2) if code & TRANSPOSE else view
-    if code & ~VFLIP:
+    if code & ~VFLIP and len(view) == 3:
         # Plane by plane: where channels lie side by side, the innermost loop would otherwise run over three of them.
         order = PERMUTATIONS[code // PERMUTATION] if code >= PERMUTATION else range(len(view))
         for plane, channel in zip(target, order, strict=True):

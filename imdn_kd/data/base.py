@@ -21,7 +21,8 @@ class ImagePairs(Protocol):
     Attributes:
         scale: px of `gt` per px of `lq`. The sides of `gt` are multiples of the numerator, those of `lq` the same
             multiples of the denominator.
-        planes: names of what `read` returns, `gt` and `lq` first; others (a teacher's output) have the size of `gt`.
+        planes: names of what `read` returns, `gt` and `lq` first; others (a teacher's output) have the size of `gt`,
+            but those in an attribute `pitches`, if there is one: maps of features, by px of `lq` per px of theirs.
     """
 
     scale: Fraction

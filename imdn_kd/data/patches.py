@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Literal, get_args
+from fractions import Fraction
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -38,10 +40,11 @@ class Patches:
     r * `batch_size` on. A sample depends on the options, the iteration and its number alone: not on the number of
     processes or workers, nor on what was read before.
 
-    Patches start at multiples of the scale's denominator in `lq`, so that they start at whole px in `gt`. Positions
-    in an image are drawn uniformly; with `sharpness` > 1, that many candidates are drawn and one is kept with a
-    probability proportional to its sharpness (importance resampling). This is the mean absolute difference of
-    neighbouring `lq` px, in rows and columns, of the mean of the channels; if it is 0 for all, the first is kept.
+    Patches start at multiples of the scale's denominator in `lq`, so that they start at whole px in `gt`, and, beside
+    maps of features, at whole px of these. Positions in an image are drawn uniformly; with `sharpness` > 1, that many
+    candidates are drawn and one is kept with a probability proportional to its sharpness (importance resampling). This
+    is the mean absolute difference of neighbouring `lq` px, in rows and columns, of the mean of the channels; if it is
+    0 for all, the first is kept.
 
     With a `degradation`, `lq` is made from `gt` for each patch, by random numbers of the same kind, and candidates
     are judged by `gt`.
@@ -62,8 +65,9 @@ class Patches:
 
     Raises:
         InputError: `degradation.steps`, steps that give no image of the size of `lq`; `patches.out-of-range` or
-            `patches.unknown-choice`, an option that is not as described;
-            `patches.gt-size`, no multiple of the scale or larger than all images; `patches.no-images`.
+            `patches.unknown-choice`, an option that is not as described; `patches.gt-size`, no multiple of the scale,
+            no whole px of a map, or larger than all images; `patches.no-images`; `patches.map-augmentation`, maps of
+            features beside channel shuffle or inversion.
     """
 
     pairs: ImagePairs
@@ -108,6 +112,9 @@ class Patches:
         if self.degradation:
             check_steps(self.degradation, downscales=scale > 1)
             self._lr_patches = LrPatches(self.degradation, scale, self.seed)
+        self._pitches: Mapping[str, Fraction] = getattr(self.pairs, "pitches", {})
+        self._check_maps()
+        self._unit = math.lcm(scale.denominator, *(pitch.numerator for pitch in self._pitches.values()))
         self._augmentation = augment.AugmentOptions(
             self.use_hflip, self.use_rot, self.use_channel_shuffle, self.use_inversion
         )
@@ -129,8 +136,8 @@ class Patches:
         """Return the batch of an iteration.
 
         Returns:
-            All planes, uint8, N x 3 x h x w, channels last; with `augment_on="device"` also
-            `transform_codes`, N, int64.
+            All planes, uint8, N x 3 x h x w, maps of features as they are stored, N x C x h x w, all channels last;
+            with `augment_on="device"` also `transform_codes`, N, int64.
 
         Raises:
             InputError: `step` is negative, or an image is damaged.
@@ -140,8 +147,10 @@ class Patches:
         measures = dict.fromkeys(self.pairs.planes, (self.gt_size, scale.numerator, scale.denominator))
         measures["lq"] = self.lq_size, 1, 1
         judged = "gt" if self._lr_patches else "lq"
+        for plane, pitch in self._pitches.items():
+            measures[plane] = int(self.lq_size / pitch), pitch.denominator, pitch.numerator
         count = len(random_bits)
-        arrays = {plane: np.empty((count, side, side, 3), np.uint8) for plane, (side, _, _) in measures.items()}
+        arrays: dict[str, npt.NDArray[Any]] = {}
         transform_codes = self._augmentation.draw(torch.from_numpy(random_bits[:, 1].astype(np.int64)))
         at_once = transform_codes.tolist() if self.augment_on == "worker" else [0] * count
         for number, (which, _, *where) in enumerate(random_bits.tolist()):
@@ -155,6 +164,8 @@ class Patches:
                 else:
                     # Straight into its place: planes may be mapped files, of which no more than this is to be read.
                     patch = planes[plane][top : top + side, left : left + side]
+                if plane not in arrays:
+                    arrays[plane] = np.empty((count, side, side, patch.shape[2]), patch.dtype)
                 augment.copy_sample(patch.transpose(2, 0, 1), arrays[plane][number].transpose(2, 0, 1), at_once[number])
         batch = {plane: torch.from_numpy(array).permute(0, 3, 1, 2) for plane, array in arrays.items()}
         return batch | {"transform_codes": transform_codes} if self.augment_on == "device" else batch
@@ -209,6 +220,21 @@ class Patches:
             message = f"rank is {self.rank} of {self.world_size}; give 0 to {self.world_size - 1}"
             raise InputError(message, code="patches.out-of-range")
 
+    def _check_maps(self) -> None:
+        for plane, pitch in self._pitches.items():
+            if self.lq_size % pitch:
+                raise InputError(
+                    f"gt_size is {self.gt_size}, so patches have {self.lq_size} LR px, but a px of {plane} has "
+                    f"{float(pitch):g}; give a gt_size that is a multiple of both",
+                    code="patches.gt-size",
+                )
+        if self._pitches and (self.use_channel_shuffle or self.use_inversion):
+            raise InputError(
+                "maps of features are there, which nobody knows for shuffled or inverted colours; turn off "
+                "use_channel_shuffle and use_inversion",
+                code="patches.map-augmentation",
+            )
+
     def _random_bits(self, step: int) -> npt.NDArray[np.uint64]:
         """A row of 64-bit random numbers for each sample: image, transform code, candidate to keep, candidates."""
         if step < 0:
@@ -233,7 +259,7 @@ class Patches:
         """
         rows, columns = (self._starts(length * down // up) for length in judged.shape[:2])
         keep, *drawn = random_bits
-        unit = self.pairs.scale.denominator
+        unit = self._unit
         spots = (divmod(_below(rows * columns, word), columns) for word in drawn)
         corners = [(row * unit, column * unit) for row, column in spots]
         if len(corners) == 1:
@@ -244,7 +270,7 @@ class Patches:
 
     def _starts(self, side: int) -> int:
         """Number of positions along a side of `lq` at which a patch can start."""
-        return max((side - self.lq_size) // self.pairs.scale.denominator + 1, 0)
+        return max((side - self.lq_size) // self._unit + 1, 0)
 
 
 def to_training(
@@ -259,13 +285,17 @@ def to_training(
         max_value: what 255 becomes; black stays 0.
 
     Returns:
-        All planes, augmented by the codes and without these: N x 3 x h x w, channels last, 0 to `max_value`.
+        All planes, augmented by the codes and without these: N x 3 x h x w, channels last, 0 to `max_value`; the values
+        of maps of features stay as they are.
     """
     planes = {plane: images.to(device, non_blocking=True) for plane, images in batch.items()}
     if "transform_codes" in batch:
         del planes["transform_codes"]
         planes = {plane: augment.apply(images, batch["transform_codes"]) for plane, images in planes.items()}
-    return {plane: images.to(dtype).div_(255 / max_value) for plane, images in planes.items()}
+    return {
+        plane: images.to(dtype) if images.is_floating_point() else images.to(dtype).div_(255 / max_value)
+        for plane, images in planes.items()
+    }
 
 
 def to_luma(images: Tensor) -> Tensor:

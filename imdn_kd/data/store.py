@@ -9,6 +9,9 @@ output of a teacher.
     gt.index.npy        a record per image of that plane: `offset` in that array, `height`, `width`, `crc32`
     lq_x4.npy, lq_x4.index.npy, ...
 
+    map_x2_<checksum>.npy, map_x2_<checksum>.index.npy
+                        of a feature of a teacher, height x width x `channels` numbers of `dtype`, as in the manifest
+
     index, pixels = (np.load(f"DIV2K.store/lq_x4{end}", mmap_mode="r") for end in (".index.npy", ".npy"))
     at = index[7]
     image = pixels[at["offset"]:][: 3 * at["height"] * at["width"]].reshape(at["height"], at["width"], 3)
@@ -23,17 +26,16 @@ import hashlib
 import json
 import mmap
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from imdn_kd.data.base import exact_scale, lq_plane
 from imdn_kd.errors import InputError
-from imdn_kd.image.rgb import RgbImage
 from imdn_kd.registry import DATASETS
 
 FORMAT = "imdn_kd store"
@@ -43,9 +45,33 @@ PIXELS, INDEX = "{}.npy", "{}.index.npy"
 HEADER_BYTES = 128
 """Length of the header of `PIXELS` files: that of every .npy file with one dimension."""
 
+Pixels = npt.NDArray[Any]
+"""An image of a plane, H x W x C: uint8 with three channels, or the map of a feature."""
+
 INDEX_DTYPE = np.dtype([("offset", "<i8"), ("height", "<i4"), ("width", "<i4"), ("crc32", "<u4")])
 
 _RESIDENT_BYTES = 2**25
+
+
+class PlaneFormat(NamedTuple):
+    """Of what the images of a plane are.
+
+    Attributes:
+        dtype: of a value.
+        channels: values of a pixel.
+    """
+
+    dtype: np.dtype[Any] = np.dtype(np.uint8)
+    channels: int = 3
+
+    @classmethod
+    def of(cls, description: Mapping[str, Any]) -> PlaneFormat:
+        """The format that the description of a plane in the manifest states; images without any."""
+        return cls(np.dtype(description.get("dtype", "uint8")), int(description.get("channels", 3)))
+
+    def nbytes(self, height: int, width: int) -> int:
+        """Size of an image in bytes."""
+        return height * width * self.channels * self.dtype.itemsize
 
 
 class Store:
@@ -66,7 +92,7 @@ class Store:
         if self._images.ndim != 1 or self._images.dtype.names != ("name", "sha256") or not len(self._images):
             raise InputError(f"{self.path / IMAGES}: does not fit the store; prepare it again", code="store.damaged")
         # Other planes are opened on demand: damage in one need not hinder who does not use it.
-        self._maps = {plane: _PlaneMap(self.path, plane, len(self._images)) for plane in self.planes if is_own(plane)}
+        self._maps = {plane: self._open(plane) for plane in self.planes if is_own(plane)}
         self._touched = 0
 
     def __reduce__(self) -> tuple[type[Store], tuple[Path]]:
@@ -93,8 +119,8 @@ class Store:
         index = self._map(plane).index
         return np.stack([index["height"], index["width"]], 1).astype(np.int64)
 
-    def image(self, index: int, plane: str = "gt") -> RgbImage:
-        """Return one image, H x W x 3, as a read-only view of the file."""
+    def image(self, index: int, plane: str = "gt") -> Pixels:
+        """Return one image, H x W x C, as a read-only view of the file; see `format`."""
         image = self._map(plane).image(index)
         # What was read counts as memory of this process until it is returned to the cache of the system.
         self._touched += image.nbytes
@@ -103,6 +129,10 @@ class Store:
             for one in self._maps.values():
                 one.give_back()
         return image
+
+    def format(self, plane: str) -> PlaneFormat:
+        """Of what the images of a plane are."""
+        return PlaneFormat.of(self.manifest["planes"][plane])
 
     def crc32(self, index: int, plane: str) -> int:
         """Checksum of the pixels of one image."""
@@ -160,12 +190,15 @@ class Store:
 
     def _map(self, plane: str) -> _PlaneMap:
         if plane in self.planes and plane not in self._maps:
-            self._maps[plane] = _PlaneMap(self.path, plane, len(self._images))
+            self._maps[plane] = self._open(plane)
         if plane not in self._maps:
             raise InputError(
                 f"{self.path}: has no plane {plane}; it has {', '.join(self.planes)}", code="store.no-plane"
             )
         return self._maps[plane]
+
+    def _open(self, plane: str) -> _PlaneMap:
+        return _PlaneMap(self.path, plane, len(self._images), self.format(plane))
 
 
 @DATASETS.register
@@ -175,8 +208,11 @@ class StoreDataset:
     Args:
         scale: px of `gt` per px of `lq`.
         dataroot: folder of the store.
-        planes: further planes to read, such as a teacher's output.
+        planes: further planes to read: a teacher's output, or maps of its features.
         hr_only: without `lq`, which need not be there.
+
+    Attributes:
+        pitches: of the planes that are maps of features: px of `lq` per px of the map.
 
     Raises:
         InputError: as `Store`, or `store.no-plane` for the scale.
@@ -191,6 +227,8 @@ class StoreDataset:
         self.planes: Sequence[str] = ("gt", *(() if hr_only else ("lq",)), *planes)
         for plane in planes:
             self.store.sizes(plane)
+        described = self.store.manifest["planes"]
+        self.pitches = {plane: Fraction(described[plane]["pitch"]) for plane in planes if "pitch" in described[plane]}
 
     def __len__(self) -> int:
         return len(self.store)
@@ -213,7 +251,7 @@ class StoreDataset:
             return self.store.sizes(self._lq)
         return self.store.sizes("gt") // self.scale.numerator * self.scale.denominator
 
-    def read(self, index: int) -> dict[str, RgbImage]:
+    def read(self, index: int) -> dict[str, Pixels]:
         """Views of the planes of an image; `gt` is cropped to the part that `lq` was or would be computed from."""
         up, down = self.scale.numerator, self.scale.denominator
         if self._lq is None:
@@ -221,24 +259,25 @@ class StoreDataset:
             return {plane: self.store.image(index, plane)[:height, :width] for plane in self.planes}
         lq = self.store.image(index, self._lq)
         height, width = lq.shape[0] * up // down, lq.shape[1] * up // down
-        rest = {plane: self.store.image(index, plane)[:height, :width] for plane in self.planes if plane != "lq"}
-        return {**rest, "lq": lq}
+        rest = {plane: self.store.image(index, plane) for plane in self.planes if plane != "lq"}
+        images = {plane: each if plane in self.pitches else each[:height, :width] for plane, each in rest.items()}
+        return {**images, "lq": lq}
 
 
 class _PlaneMap:
     """The memory-mapped files of one plane."""
 
-    def __init__(self, folder: Path, plane: str, images: int) -> None:
+    def __init__(self, folder: Path, plane: str, images: int, form: PlaneFormat) -> None:
         path = folder / PIXELS.format(plane)
         again = "prepare the store again" if is_own(plane) else "have it made again: imdn-kd cache-teacher"
         self.index = _load(folder / INDEX.format(plane), again)
         if self.index.dtype != INDEX_DTYPE or len(self.index) != images:
             raise InputError(f"{folder / INDEX.format(plane)}: does not fit the store; {again}", code="store.damaged")
-        lengths = 3 * self.index["height"].astype(np.int64) * self.index["width"]
+        lengths = form.channels * self.index["height"].astype(np.int64) * self.index["width"]
         ends = np.cumsum(lengths)
         if (lengths <= 0).any() or (self.index["offset"] != ends - lengths).any():
             raise InputError(f"{folder / INDEX.format(plane)}: is damaged; {again}", code="store.damaged")
-        wanted = HEADER_BYTES + int(ends[-1])
+        wanted = HEADER_BYTES + int(ends[-1]) * form.dtype.itemsize
         try:
             with path.open("rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -248,11 +287,12 @@ class _PlaneMap:
             raise InputError(f"{path}: has {len(self._map)} bytes, should have {wanted}; {again}", code="store.damaged")
         # Looking these up one by one would take as long as copying a patch.
         self._places = self.index["offset"], self.index["height"], self.index["width"]
-        self._pixels = np.frombuffer(self._map, np.uint8, offset=HEADER_BYTES)
+        self._pixels = np.frombuffer(self._map, form.dtype, offset=HEADER_BYTES)
+        self._channels = form.channels
 
-    def image(self, number: int) -> RgbImage:
+    def image(self, number: int) -> Pixels:
         start, height, width = (field.item(number) for field in self._places)
-        return self._pixels[start : start + 3 * height * width].reshape(height, width, 3)
+        return self._pixels[start : start + self._channels * height * width].reshape(height, width, self._channels)
 
     def give_back(self) -> None:
         if hasattr(mmap, "MADV_DONTNEED"):  # Linux; elsewhere the system decides

@@ -6,7 +6,8 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack, closing
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,6 +25,8 @@ from imdn_kd.data.store import (
     MANIFEST,
     PIXELS,
     VERSION,
+    Pixels,
+    PlaneFormat,
     Store,
     index_checksum,
     is_own,
@@ -42,9 +45,11 @@ class PlaneWriter:
     Args:
         folder: folder of the store; must exist.
         plane: name of the plane.
+        form: of what its images are.
     """
 
-    def __init__(self, folder: Path, plane: str) -> None:
+    def __init__(self, folder: Path, plane: str, form: PlaneFormat = PlaneFormat()) -> None:  # noqa: B008 - immutable
+        self._form = form
         self._pixels, self._index = folder / PIXELS.format(plane), folder / INDEX.format(plane)
         self._file: BinaryIO = self._pixels.open("r+b" if self._pixels.exists() else "w+b")
 
@@ -52,18 +57,20 @@ class PlaneWriter:
         """Number of leading images whose pixels match the given (height, width, crc32)."""
         self._file.seek(HEADER_BYTES)
         for number, (height, width, crc32) in enumerate(shapes):
-            if zlib.crc32(self._file.read(3 * height * width)) != crc32:
+            if zlib.crc32(self._file.read(self._form.nbytes(height, width))) != crc32:
                 return number
         return len(shapes)
 
     def cut(self, shapes: Sequence[Sequence[int]]) -> None:
         """Remove all but these images, so that the next one is written after them."""
-        end = HEADER_BYTES + sum(3 * height * width for height, width, _ in shapes)
+        end = HEADER_BYTES + sum(self._form.nbytes(height, width) for height, width, _ in shapes)
         self._file.truncate(end)
         self._file.seek(end)
 
-    def append(self, image: RgbImage) -> tuple[int, int, int]:
-        """Write H x W x 3 and return (height, width, crc32)."""
+    def append(self, image: Pixels) -> tuple[int, int, int]:
+        """Write H x W x C and return (height, width, crc32)."""
+        if image.dtype != self._form.dtype or image.shape[2:] != (self._form.channels,):
+            raise ValueError(f"an image of {image.dtype} with {image.shape[2:]} channels, not {self._form}")
         data = np.ascontiguousarray(image).data
         self._file.write(data)
         self._file.flush()
@@ -74,10 +81,10 @@ class PlaneWriter:
         index = np.zeros(len(shapes), INDEX_DTYPE)
         for field, values in zip(("height", "width", "crc32"), zip(*shapes, strict=True), strict=True):
             index[field] = values
-        lengths = 3 * index["height"].astype(np.int64) * index["width"]
+        lengths = self._form.channels * index["height"].astype(np.int64) * index["width"]
         index["offset"][1:] = np.cumsum(lengths)[:-1]
         self._file.seek(0)
-        header = {"descr": "|u1", "fortran_order": False, "shape": (int(lengths.sum()),)}
+        header = {"descr": self._form.dtype.str, "fortran_order": False, "shape": (int(lengths.sum()),)}
         np.lib.format.write_array_header_1_0(self._file, header)
         if self._file.tell() != HEADER_BYTES:
             raise RuntimeError("this version of numpy writes headers of another length")
@@ -138,20 +145,37 @@ class StoreWriter:
 def add_plane(
     path: Path | str,
     plane: str,
-    make: Callable[[int], RgbImage],
+    make: Callable[[int], Pixels],
     *,
     description: Mapping[str, Any],
-    on_image: Callable[[], None] | None = None,
 ) -> Store:
-    """Add a plane to a store, such as a teacher's output for every image; resumes what was interrupted.
+    """Add a plane to a store; see `add_planes`.
 
     Args:
         path: folder of the store.
-        plane: name of the new plane, usable in file names.
-        make: returns the image of an index, H x W x 3, RGB, uint8.
-        description: entry of the manifest, JSON; also identifies an interrupted job. An existing plane of this name
-            and description is kept, unless its files are missing or truncated.
-        on_image: called after each image.
+        plane: name of the new plane.
+        make: returns the image of an index.
+        description: entry of the manifest.
+
+    Raises:
+        InputError: see `add_planes`.
+    """
+    return add_planes(path, {plane: description}, lambda number, _: {plane: make(number)})
+
+
+def add_planes(
+    path: Path | str,
+    planes: Mapping[str, Mapping[str, Any]],
+    make: Callable[[int, Collection[str]], Mapping[str, Pixels]],
+) -> Store:
+    """Add planes to a store, such as what a teacher makes of every image; resumes what was interrupted.
+
+    Args:
+        path: folder of the store.
+        planes: names of the new planes, usable in file names, with their entries of the manifest, JSON: these also
+            identify an interrupted job. An existing plane of the same name and entry is kept, unless its files are
+            missing or truncated. `dtype` and `channels` are its `PlaneFormat`.
+        make: takes the index of an image and the planes that lack it; returns it for each of these, H x W x C.
 
     Raises:
         InputError: as `Store`; `store.in-use`, another process is adding a plane; `store.plane-exists`, with another
@@ -160,54 +184,79 @@ def add_plane(
     lock = filelock.FileLock(Store(path).path / ".planes.lock", timeout=0)
     try:
         with lock:
-            return _add_plane(path, plane, make, description, on_image)
+            return _add_planes(Store(path), planes, make)
     except filelock.Timeout as error:
         raise InputError(
             f"{path}: another process is adding to it; wait until that has ended", code="store.in-use"
         ) from error
 
 
-def _add_plane(
-    path: Path | str,
-    plane: str,
-    make: Callable[[int], RgbImage],
-    description: Mapping[str, Any],
-    on_image: Callable[[], None] | None,
+def _add_planes(
+    store: Store,
+    planes: Mapping[str, Mapping[str, Any]],
+    make: Callable[[int, Collection[str]], Mapping[str, Pixels]],
 ) -> Store:
-    store = Store(path)
-    present = store.manifest["planes"].get(plane)
-    if present is not None and store.has(plane):
-        if {key: value for key, value in present.items() if key != "sha256"} != dict(description):
-            raise InputError(
-                f"{path}: has another plane {plane} already; choose another name", code="store.plane-exists"
-            )
-        return store
-    work = store.path / f"{plane}.part"
-    work.mkdir(exist_ok=True)
-    job = json.dumps([plane, description, store.checksum], sort_keys=True)
-    progress_log = ProgressLog(work / PROGRESS_LOG, job)
-    writer = PlaneWriter(work, plane)
-    try:
-        shapes = [record["shape"] for record in progress_log.records]
-        progress_log.cut(writer.intact(shapes))
-        shapes = shapes[: len(progress_log.records)]
-        writer.cut(shapes)
-        for number in range(len(shapes), len(store)):
-            shapes.append(writer.append(make(number)))
-            progress_log.add({"shape": shapes[-1]})
-            if on_image:
-                on_image()
-        writer.finish(shapes)
-    finally:
-        writer.close()
-    for pattern in (PIXELS, INDEX):
-        (work / pattern.format(plane)).replace(store.path / pattern.format(plane))
-    described = {**description, "sha256": index_checksum(store.path, plane)}
-    planes = {**store.manifest["planes"], plane: described}
-    sizes = {**store.manifest.get("bytes", {}), plane: sum(3 * height * width for height, width, _ in shapes)}
-    _write_manifest(store.path, {**store.manifest, "bytes": sizes, "planes": planes})
-    shutil.rmtree(work)  # whatever else lies in it
-    return Store(path)
+    with ExitStack() as stack:
+        jobs = {}
+        for plane, description in planes.items():
+            present = store.manifest["planes"].get(plane)
+            if present is None or not store.has(plane):
+                jobs[plane] = stack.enter_context(closing(_NewPlane(store, plane, description)))
+            elif {key: value for key, value in present.items() if key != "sha256"} != dict(description):
+                raise InputError(
+                    f"{store.path}: has another plane {plane} already; choose another name", code="store.plane-exists"
+                )
+        for number in range(len(store)):
+            wanted = [plane for plane, job in jobs.items() if job.done == number]
+            if wanted:
+                made = make(number, wanted)
+                for plane in wanted:
+                    jobs[plane].add(made[plane])
+        for job in jobs.values():
+            store = job.finish(store)
+    return store
+
+
+class _NewPlane:
+    """A plane that is added to a store; what was interrupted before is resumed."""
+
+    def __init__(self, store: Store, plane: str, description: Mapping[str, Any]) -> None:
+        self._plane, self._description = plane, description
+        self._form = PlaneFormat.of(description)
+        self._work = store.path / f"{plane}.part"
+        self._work.mkdir(exist_ok=True)
+        job = json.dumps([plane, description, store.checksum], sort_keys=True)
+        self._progress_log = ProgressLog(self._work / PROGRESS_LOG, job)
+        self._writer = PlaneWriter(self._work, plane, self._form)
+        shapes = [record["shape"] for record in self._progress_log.records]
+        self._progress_log.cut(self._writer.intact(shapes))
+        self._shapes = shapes[: len(self._progress_log.records)]
+        self._writer.cut(self._shapes)
+
+    @property
+    def done(self) -> int:
+        """Number of images that are there."""
+        return len(self._shapes)
+
+    def add(self, image: Pixels) -> None:
+        self._shapes.append(self._writer.append(image))
+        self._progress_log.add({"shape": self._shapes[-1]})
+
+    def finish(self, store: Store) -> Store:
+        """Move the plane into the store; the manifest comes last."""
+        self._writer.finish(self._shapes)
+        for pattern in (PIXELS, INDEX):
+            (self._work / pattern.format(self._plane)).replace(store.path / pattern.format(self._plane))
+        described = {**self._description, "sha256": index_checksum(store.path, self._plane)}
+        planes = {**store.manifest["planes"], self._plane: described}
+        size = sum(self._form.nbytes(height, width) for height, width, _ in self._shapes)
+        sizes = {**store.manifest.get("bytes", {}), self._plane: size}
+        _write_manifest(store.path, {**store.manifest, "bytes": sizes, "planes": planes})
+        shutil.rmtree(self._work)  # whatever else lies in it
+        return Store(store.path)
+
+    def close(self) -> None:
+        self._writer.close()
 
 
 def keep_planes(old: Path, new: Path) -> None:
@@ -251,7 +300,7 @@ def keep_planes(old: Path, new: Path) -> None:
 
 
 def _bytes(store: Store, plane: str) -> int:
-    return int(3 * store.sizes(plane).prod(1).sum())
+    return store.format(plane).nbytes(1, int(store.sizes(plane).prod(1).sum()))
 
 
 def _save(path: Path, array: np.ndarray[Any, Any]) -> None:

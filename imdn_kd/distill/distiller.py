@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from imdn_kd.archs.base import ModelInfo
 from imdn_kd.archs.critic import Critic
 from imdn_kd.archs.probing import info_of
+from imdn_kd.distill.cached_maps import CachedMap
 from imdn_kd.distill.feature_pairs import Names, pair_features, resolve_names
 from imdn_kd.distill.holistic import HolisticTerm
 from imdn_kd.distill.hooks import SR, FeatureHooks
@@ -76,6 +77,7 @@ class Distiller(nn.Module):
         self.teachers = _as_teachers(teachers)
         self.terms = tuple(terms)
         self.cache_key = cache_key
+        self._probe_size: tuple[int, ...] = ()
         self._check_teachers()
         self._check_terms()
         self.hooks = self._bind_features(probe_size)
@@ -99,8 +101,24 @@ class Distiller(nn.Module):
     @property
     def teacher_required(self) -> bool:
         """Whether teachers run during training: not if all that is needed of them is cached."""
-        online = any(term.needs_online_teacher for term in self.terms)
-        return bool(self.teachers) and (self.cache_key is None or online)
+        output = self.cache_key is None and any(term.uses_teacher_output for term in self.terms)
+        return output or any(term.needs_online_teacher for term in self.terms)
+
+    def maps(self) -> dict[str, dict[tuple[int, int], CachedMap | None]]:
+        """What could be cached in place of teachers' features, by the name of the term; see `FeatureTerm.maps`."""
+        terms = (term for term in self.terms if isinstance(term, FeatureTerm))
+        return {term.name: term.maps(self._probe_size) for term in terms}
+
+    def use_cached(self, keys: Mapping[CachedMap, str]) -> None:
+        """Compare with cached maps where a batch has them; teachers then need not run.
+
+        Args:
+            keys: of the batch, N x C x h x w each, for maps that `maps` returns.
+        """
+        for term in self.terms:
+            if isinstance(term, FeatureTerm):
+                maps = term.maps(self._probe_size).items()
+                term.use_cached({place: keys[each] for place, each in maps if each is not None and each in keys})
 
     def forward(self, lq: Tensor, gt: Tensor, *, iteration: int = 0) -> dict[str, Tensor]:
         """Return the student's weighted losses by name; their sum is minimised.
@@ -117,7 +135,7 @@ class Distiller(nn.Module):
 
         Args:
             batch: `lq`, N x C x H x W, and `gt`, N x C x sH x sW, in [0, 1]; the teachers' output at `cache_key`, if
-                there is one, is like `gt`.
+                there is one, is like `gt`; maps of their features, see `use_cached`.
         """
         cached = None if self.cache_key is None else batch[self.cache_key]
         return StepContext(
@@ -192,6 +210,7 @@ class Distiller(nn.Module):
                 with problems.at(term.name):
                     names[term.name] = [resolve_names(term.at, self.student, t.network) for t in self.teachers]
         lq = noise(self.student, self.info, probe_size)
+        self._probe_size = tuple(lq.shape[2:])
         wanted: dict[str, None] = {}
         for of_teachers in names.values():
             for pairs in of_teachers:

@@ -33,6 +33,7 @@ class FeaturePair:
         weight: factor of their loss.
         adapter: numbers of channels of both, where a 1x1 convolution goes from one to the other; None without it.
         pooled: what to say where they differ in height or width, so that they are pooled; empty where they do not.
+        shape: of the teacher's, N x C x H x W, for the input that features were probed with.
     """
 
     student: str
@@ -40,6 +41,7 @@ class FeaturePair:
     weight: float
     adapter: tuple[int, int] | None = None
     pooled: str = ""
+    shape: tuple[int, ...] = ()
 
 
 def pool_to_smaller(mine: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,7 +126,7 @@ def pair_features(
                 "others, or another loss",
                 code=MISMATCH,
             )
-        pairs.append(FeaturePair(one, other, weight, (narrow, wide) if adapts else None, pooled))
+        pairs.append(FeaturePair(one, other, weight, (narrow, wide) if adapts else None, pooled, theirs[other]))
     return pairs
 
 

@@ -136,7 +136,10 @@ class DistillOptions(Options):
 
     Attributes:
         objectives: loss terms, by the names under which they are logged, as `l_kd`.
-        cache: compute the teacher's outputs for all training images once, into the store, not in every iteration.
+        cache: compute what loss terms compare of the teacher for all training images once, into the store, not in every
+            iteration: its outputs, and maps of its features, as far as they fit `cache_limit`.
+        cache_limit: GiB that maps of features may take in the store; above, the teacher runs in every iteration. 0 is
+            none.
         check_images: how many images of the selection set (without one: of the first set for validation) the teacher
             upscales before training, which is refused if bicubic interpolation, or the student's first weights, do
             better on them; validation shows the student's score on the same images beside the teacher's. 0 is none.
@@ -145,6 +148,7 @@ class DistillOptions(Options):
 
     objectives: dict[str, LossTermOptions] = Field(min_length=1)
     cache: bool = False
+    cache_limit: float = Field(32.0, ge=0)
     check_images: Integer = Field(4, ge=0)
     replace_by_gt: bool = False
 

@@ -19,7 +19,7 @@ class StepContext:
     """One batch and what the networks make of it; each network runs on it at most once.
 
     Args:
-        batch: `lq`, N x C x H x W, and `gt`, N x C x sH x sW, in [0, 1].
+        batch: `lq`, N x C x H x W, and `gt`, N x C x sH x sW, in [0, 1]; perhaps cached maps of the teachers' features.
         student: from `lq` to an image like `gt`; perhaps wrapped, for mixed precision or several processes.
         info: of the student.
         hooks: of the student.
@@ -29,6 +29,7 @@ class StepContext:
     Attributes:
         student: the network itself, for other images.
         info: of the student.
+        batch: all that it was made of.
         lq: LR images of the batch.
         gt: ground truth of the batch.
         sr: the student's output.
@@ -46,7 +47,7 @@ class StepContext:
         cached: Tensor | None = None,
     ) -> None:
         self.student, self.info, self._teachers, self._cached = student, info, teachers, cached
-        self.lq, self.gt = batch["lq"], batch["gt"]
+        self.batch, self.lq, self.gt = batch, batch["lq"], batch["gt"]
         with ExitStack() as stack:
             features = {} if hooks is None else stack.enter_context(hooks.recording())
             self.sr: Tensor = student(self.lq)

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from imdn_kd.distill.cached_maps import CachedMap, against, cached_map
 from imdn_kd.distill.feature_pairs import FeaturePair, pool_to_smaller
 from imdn_kd.distill.hooks import SR
 from imdn_kd.distill.step_context import StepContext
@@ -151,6 +152,7 @@ class FeatureTerm(LossTerm):
 
     Attributes:
         pairs: what is compared, for each teacher; `Distiller` resolves the names.
+        cached: keys of the batch that hold cached maps, by the number of the teacher and that of the pair.
         adapters: 1x1 convolutions from the student's width to a teacher's, where the loss needs them; trained with the
             student, and no part of it.
 
@@ -175,6 +177,7 @@ class FeatureTerm(LossTerm):
             )
         self.loss, self.at, self.at_weights = loss, at, at_weights
         self.pairs: Sequence[Sequence[FeaturePair]] = ()
+        self.cached: Mapping[tuple[int, int], str] = {}
         self._shares: Sequence[float] = ()
         self.adapters = nn.ModuleDict()
 
@@ -186,8 +189,8 @@ class FeatureTerm(LossTerm):
             shares: of the teachers in the mean; they sum up to 1.
         """
         self.pairs, self._shares = pairs, shares
-        compared = {pair.teacher for several in pairs for pair in several}
-        self.uses_teacher_output, self.needs_online_teacher = SR in compared, bool(compared - {SR})
+        self.uses_teacher_output = any(pair.teacher == SR for several in pairs for pair in several)
+        self.use_cached({})
         self.adapters = nn.ModuleDict(
             {
                 f"{teacher}_{number}": nn.Conv2d(*pair.adapter, 1)
@@ -197,20 +200,61 @@ class FeatureTerm(LossTerm):
             }
         )
 
+    def maps(self, size: tuple[int, ...]) -> dict[tuple[int, int], CachedMap | None]:
+        """What could be cached in place of features; None for pairs whose features are no maps that could be.
+
+        Args:
+            size: height and width of the input, px, that features were probed with.
+
+        Returns:
+            By the number of the teacher and that of the pair; outputs, `sr`, are not among them.
+        """
+        return {
+            (teacher, number): None if pair.pooled else cached_map(self.loss, teacher, pair.teacher, pair.shape, size)
+            for teacher, several in enumerate(self.pairs)
+            for number, pair in enumerate(several)
+            if pair.teacher != SR
+        }
+
+    def use_cached(self, keys: Mapping[tuple[int, int], str]) -> None:
+        """Compare with cached maps where a batch has them.
+
+        Args:
+            keys: of the batch, by the number of the teacher and that of the pair.
+        """
+        self.cached = keys
+        self.needs_online_teacher = any(
+            pair.teacher != SR and (teacher, number) not in keys
+            for teacher, several in enumerate(self.pairs)
+            for number, pair in enumerate(several)
+        )
+
     def forward(self, context: StepContext) -> Tensor:
         """See `LossTerm`."""
         parts: list[Tensor] = []
         for teacher, (several, share) in enumerate(zip(self.pairs, self._shares, strict=True)):
             for number, pair in enumerate(several):
-                # The output may be in the cache.
-                output = pair.teacher == SR
-                theirs = context.teacher_sr if output else context.teacher_features(teacher)[pair.teacher]
-                mine, theirs = pool_to_smaller(context.student_features[pair.student], theirs)
-                key = f"{teacher}_{number}"
-                if key in self.adapters:
-                    mine = self.adapters[key](mine.float())
                 try:
-                    parts.append(share * pair.weight * self.loss(mine, theirs))
+                    parts.append(share * pair.weight * self._compare(context, teacher, number, pair))
                 except InputError as error:
                     raise InputError(f"{pair.student} and {pair.teacher}: {error}", code=error.code) from error
         return torch.stack(parts).sum()
+
+    def _compare(self, context: StepContext, teacher: int, number: int, pair: FeaturePair) -> Tensor:
+        summary = context.batch.get(self.cached.get((teacher, number), ""))
+        mine = context.student_features[pair.student]
+        if summary is not None:
+            return against(self.loss, self._adapted(mine, teacher, number), summary)
+        # The output may be in the cache.
+        output = pair.teacher == SR
+        theirs = context.teacher_sr if output else context.teacher_features(teacher)[pair.teacher]
+        mine, theirs = pool_to_smaller(mine, theirs)
+        loss: Tensor = self.loss(self._adapted(mine, teacher, number), theirs)
+        return loss
+
+    def _adapted(self, mine: Tensor, teacher: int, number: int) -> Tensor:
+        key = f"{teacher}_{number}"
+        if key not in self.adapters:
+            return mine
+        adapted: Tensor = self.adapters[key](mine.float())
+        return adapted

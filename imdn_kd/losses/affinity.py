@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from imdn_kd.errors import InputError
 from imdn_kd.losses.base import OUT_OF_RANGE, FeatureLoss, check_choice
-from imdn_kd.losses.pairwise_ops import DISTANCES, all_pairs, l2_normalize, local_pairs
+from imdn_kd.losses.pairwise_ops import DISTANCES, UNIT_VECTORS, all_pairs, l2_normalize, local_pairs
 from imdn_kd.registry import LOSSES
 
 PRESETS = ("paper", "skd_code", "fakd")
@@ -80,24 +80,38 @@ class PairwiseLoss(FeatureLoss):
         self.preset = preset
         self.alpha = alpha
         self.beta = beta or (2 if preset == "paper" else 1)
+        # The nodes of the released code depend on the size of the patch.
+        self._by_halves = preset == "skd_code"
+        if not self._by_halves:
+            self.cell = self.beta
+            self.summary_name = UNIT_VECTORS if self.beta == 1 else f"{UNIT_VECTORS} of {self.pooling} {self.beta}"
+
+    def summary(self, features: Tensor) -> Tensor:
+        """Unit vectors of the nodes, N x C x rows x columns; with `skd_code` the maps, whose size nodes depend on."""
+        return features if self._by_halves else l2_normalize(self._pooled(features, (self.beta, self.beta)))
 
     def compute(self, student: Tensor, teacher: Tensor) -> Tensor:
         """See `FeatureLoss`."""
+        if self._by_halves:
+            student, teacher = self._halves(student), self._halves(teacher)
         # In one memory format, that equal features have exactly equal affinities.
-        student, teacher = self._nodes(student.contiguous()), self._nodes(teacher.contiguous())
+        student, teacher = student.contiguous(), teacher.contiguous()
         if self.alpha is None or self.alpha >= max(student.shape[2:]) - 1:
             return all_pairs(student.flatten(2), teacher.flatten(2), self.distance)
         return local_pairs(student, teacher, self.distance, alpha=self.alpha, include_self=True)
 
-    def _nodes(self, features: Tensor) -> Tensor:
-        """Unit vectors of the nodes, N x C x rows x columns."""
+    def _halves(self, features: Tensor) -> Tensor:
+        """The nodes of the released code, each half as high and wide as the map."""
         height, width = features.shape[2:]
-        half = self.preset == "skd_code"
-        side = (max(height // 2, 1), max(width // 2, 1)) if half else (self.beta, self.beta)
-        if side != (1, 1):
-            pool = functional.max_pool2d if self.pooling == "max" else functional.avg_pool2d
-            features = pool(features, side, ceil_mode=True)
-        return _almost_unit(features) if half else l2_normalize(features)
+        return _almost_unit(self._pooled(features, (max(height // 2, 1), max(width // 2, 1))))
+
+    def _pooled(self, features: Tensor, side: tuple[int, int]) -> Tensor:
+        # In one memory format, that equal features have exactly equal nodes.
+        features = features.contiguous()
+        if side == (1, 1):
+            return features
+        pool = functional.max_pool2d if self.pooling == "max" else functional.avg_pool2d
+        return pool(features, side, ceil_mode=True)
 
 
 @LOSSES.register

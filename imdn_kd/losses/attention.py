@@ -40,15 +40,17 @@ class AttentionLoss(FeatureLoss):
         check_choice("AttentionLoss", "form", form, FORMS)
         self.p = p
         self.form = form
+        self.summary_name = f"sum of powers {float(p)}"
+
+    def summary(self, features: Tensor) -> Tensor:
+        """The sum of the powers, N x 1 x H x W."""
+        return features.abs().pow(self.p).sum(1, keepdim=True)
 
     def compute(self, student: Tensor, teacher: Tensor) -> Tensor:
         """See `FeatureLoss`."""
-        difference = self._map(student) - self._map(teacher)
+        difference = functional.normalize(student.flatten(1), dim=1) - functional.normalize(teacher.flatten(1), dim=1)
         if self.form == "code":
             return difference.square().mean()
         # Its gradient is 0, not NaN, where the maps are equal.
         norm: Tensor = torch.linalg.vector_norm(difference, dim=1).mean()
         return norm
-
-    def _map(self, features: Tensor) -> Tensor:
-        return functional.normalize(features.abs().pow(self.p).sum(1).flatten(1), dim=1)

@@ -13,6 +13,9 @@ from imdn_kd.errors import InputError
 SHAPES_DIFFER = "loss.shapes-differ"
 """Code of the error about inputs whose shapes do not fit each other."""
 
+WHOLE = "whole"
+"""Name of the summary that is the map itself."""
+
 OUT_OF_RANGE = "loss.out-of-range"
 """Code of the error about a number that a loss cannot use."""
 
@@ -55,7 +58,13 @@ class FeatureLoss(nn.Module, ABC):
     Every such loss is a mean over the samples, so the batch size does not change its scale; it is computed in float32
     or better whatever the precision of the maps, also under autocast; the teacher gets no gradient.
 
+    What a loss compares may be less than the maps: their mean over the channels, or their means over nodes. It says so
+    by its `summary`, which can be cached in place of the map: that of a crop is the crop of that of the image, if the
+    crop starts at a multiple of `cell`.
+
     Attributes:
+        cell: side, in px of the map, of the square that a value of the summary is made of.
+        summary_name: what the summary is; equal names mean equal summaries.
         requires_same_channels: whether student and teacher must have the same number of channels.
         adapts: whether a 1x1 convolution is trained for the student where they do not.
         compares_samples: whether samples are compared with each other, so that the loss depends on the batch.
@@ -64,6 +73,8 @@ class FeatureLoss(nn.Module, ABC):
     requires_same_channels = False
     adapts = False
     compares_samples = False
+    cell = 1
+    summary_name = WHOLE
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,6 +89,34 @@ class FeatureLoss(nn.Module, ABC):
         Raises:
             InputError: the shapes do not fit.
         """
+        self._check(student, teacher)
+        with torch.autocast(student.device.type, enabled=False):
+            return self.compute(self.summary(upcast(student)), self.summary(upcast(teacher.detach())))
+
+    def against(self, student: Tensor, summary: Tensor) -> Tensor:
+        """Return the loss for a summary of the teacher's features in place of these.
+
+        Args:
+            student: N x C x H x W, floating.
+            summary: of the teacher's map, N x K x ceil(H / cell) x ceil(W / cell), of any floating type.
+
+        Raises:
+            InputError: the shapes do not fit.
+        """
+        with torch.autocast(student.device.type, enabled=False):
+            mine = self.summary(upcast(student))
+            self._check(mine, summary)
+            return self.compute(mine, upcast(summary.detach()))
+
+    def summary(self, features: Tensor) -> Tensor:
+        """What is compared of maps N x C x H x W, at least float32: N x K x ceil(H / cell) x ceil(W / cell)."""
+        return features
+
+    @abstractmethod
+    def compute(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return the loss of two summaries that fit and are at least float32; the teacher's has no gradient."""
+
+    def _check(self, student: Tensor, teacher: Tensor) -> None:
         first = 1 if self.requires_same_channels else 2
         if student.ndim != 4 or teacher.ndim != 4 or _sizes(student, first) != _sizes(teacher, first):
             shapes = f"{tuple(student.shape)} and {tuple(teacher.shape)}"
@@ -86,12 +125,6 @@ class FeatureLoss(nn.Module, ABC):
                 f"{type(self).__name__}: features of student and teacher must have {what}, but are {shapes}",
                 code=SHAPES_DIFFER,
             )
-        with torch.autocast(student.device.type, enabled=False):
-            return self.compute(upcast(student), upcast(teacher.detach()))
-
-    @abstractmethod
-    def compute(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Return the loss of maps that fit and are at least float32; the teacher's have no gradient."""
 
 
 def check_choice(loss: str, option: str, value: object, known: Collection[str]) -> None:

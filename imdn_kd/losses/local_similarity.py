@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from imdn_kd.losses.base import FeatureLoss, check_choice
-from imdn_kd.losses.pairwise_ops import DISTANCES, l2_normalize, local_pairs, neighbours
+from imdn_kd.losses.pairwise_ops import DISTANCES, UNIT_VECTORS, l2_normalize, local_pairs, neighbours
 from imdn_kd.registry import LOSSES
 
 KINDS = ("cosine", "distance")
@@ -37,12 +37,18 @@ class LocalSimilarityLoss(FeatureLoss):
         check_choice("LocalSimilarityLoss", "distance", distance, DISTANCES)
         self.kind = kind
         self.distance = distance
+        if kind == "cosine":
+            self.summary_name = UNIT_VECTORS
+
+    def summary(self, features: Tensor) -> Tensor:
+        """Unit vectors of the pixels, N x C x H x W; for distances, the maps."""
+        return l2_normalize(features.contiguous()) if self.kind == "cosine" else features
 
     def compute(self, student: Tensor, teacher: Tensor) -> Tensor:
         """See `FeatureLoss`."""
         student, teacher = student.contiguous(), teacher.contiguous()
         if self.kind == "cosine":
-            return local_pairs(l2_normalize(student), l2_normalize(teacher), self.distance, alpha=1, include_self=False)
+            return local_pairs(student, teacher, self.distance, alpha=1, include_self=False)
         cost = functional.l1_loss if self.distance == "l1" else functional.mse_loss
         total, count = student[..., :0].sum(), 0
         for here, there in neighbours(student.shape[2], student.shape[3], 1):

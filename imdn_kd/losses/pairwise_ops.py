@@ -18,6 +18,9 @@ from torch.autograd.function import once_differentiable
 DISTANCES = ("l1", "l2")
 """Ways to compare two affinities: the absolute or the squared difference."""
 
+UNIT_VECTORS = "unit vectors"
+"""Name of the summary that is made of `l2_normalize`; see `FeatureLoss`."""
+
 Area = tuple[slice, slice, slice, slice]
 _NO_DIRECTION = 1e-12
 _CHUNK = 2**22

@@ -79,8 +79,18 @@ class StatisticsLoss(FeatureLoss):
         self.over = over
         self.distance = distance
         self.requires_same_channels = over == "space"
+        if over == "channels":
+            self.summary_name = f"{statistic} {float(p)}"
+
+    def summary(self, features: Tensor) -> Tensor:
+        """The statistic over the channels, N x 1 x H x W; for one over space, the maps, of which crops differ in it."""
+        return self._statistic(features).unsqueeze(1) if self.over == "channels" else features
 
     def compute(self, student: Tensor, teacher: Tensor) -> Tensor:
         """See `FeatureLoss`."""
-        statistic, dims = STATISTICS[self.statistic], DIMENSIONS[self.over]
-        return DISTANCES[self.distance](statistic(student, dims, self.p), statistic(teacher, dims, self.p))
+        if self.over == "space":
+            student, teacher = self._statistic(student), self._statistic(teacher)
+        return DISTANCES[self.distance](student, teacher)
+
+    def _statistic(self, features: Tensor) -> Tensor:
+        return STATISTICS[self.statistic](features, DIMENSIONS[self.over], self.p)

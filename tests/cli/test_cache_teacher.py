@@ -38,6 +38,22 @@ def test_the_outputs_of_the_teacher_are_written_into_the_store_once(workplace, c
     assert results[0].out == results[1].out == f"{workplace / 'sample.store'}: has {plane}\n"
 
 
+def test_maps_of_features_are_cached_and_their_price_is_said(workplace, capfd):
+    feature = "distill.objectives.l_kd={type: StatisticsLoss, taps: [block.1]}"
+    checked = run(capfd, "train", "-opt", workplace / "run.yml", "--set", feature, "--check")
+    assert checked.code == 0, checked.err
+    assert "1 map of the teacher's features takes" in checked.out
+    assert "s of CPU time an iteration" in checked.out
+    result = run(capfd, "cache-teacher", "-opt", workplace / "run.yml", "--set", feature)
+    assert result.code == 0, result.err
+    (plane,) = (plane for plane in Store(workplace / "sample.store").planes if plane.startswith("map_x2_"))
+    assert result.out == f"{workplace / 'sample.store'}: has {plane}\n"
+    too_much = run(
+        capfd, "cache-teacher", "-opt", workplace / "run.yml", "--set", feature, "--set", "distill.cache_limit=0"
+    )
+    assert (too_much.code, too_much.err.count("\n")) == (2, 1), too_much.err
+
+
 def test_a_cache_must_be_asked_for(workplace, capfd):
     result = run(capfd, "cache-teacher", "-opt", workplace / "run.yml", "--set", "distill.cache=false")
     assert (result.code, result.err) == (2, "imdn-kd: distill.cache: is not asked for; set it to true\n")
@@ -76,3 +92,32 @@ def test_taps_names_what_is_wrong(workplace, capfd):
     assert result.code == 2
     assert result.err.startswith("imdn-kd: network_t: no.pth: no such model file")
     assert result.err.count("\n") == 1
+
+
+def test_features_of_a_picture_are_drawn(workplace, tmp_path, capfd):
+    picture = next((workplace / "held_out" / "HR").iterdir())
+    target = tmp_path / "features.html"
+    result = run(capfd, "taps", "-opt", workplace / "run.yml", "--picture", picture, "-o", target)
+    assert (result.code, result.out) == (0, f"{target}: 48 drawings of 6 features\n"), result.err
+    assert "the student has random weights" in result.err
+    assert target.read_text().count("<img ") == 48
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["-o", "page.html"],
+        ["--picture", "no.png"],
+        ["--picture", "PICTURE", "--json"],
+        ["--picture", "PICTURE", "-o", "there.html"],
+    ],
+)
+def test_what_cannot_be_drawn_is_said_in_one_line(workplace, tmp_path, capfd, monkeypatch, options):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.html").write_text("mine")
+    picture = next((workplace / "held_out" / "HR").iterdir())
+    given = [picture if each == "PICTURE" else each for each in options]
+    result = run(capfd, "taps", "-opt", workplace / "run.yml", *given)
+    assert (result.code, result.err.count("\n")) == (2, 1), result.err
+    assert (tmp_path / "there.html").read_text() == "mine"
+    assert len([*tmp_path.iterdir()]) == 1

@@ -215,6 +215,70 @@ def test_teaching_that_was_interrupted_goes_on(data, teachers):
     assert not list(Store(options.datasets.train.dataroot).verify())
 
 
+FEATURES = {
+    "l_pair": {"type": "PairwiseLoss", "preset": "paper", "taps": ["block.1"]},
+    "l_stat": {"type": "StatisticsLoss", "taps": ["block.2"]},
+    "l_at": {"type": "AttentionLoss", "taps": ["block.2"]},
+}
+
+
+def test_features_are_cached_in_place_of_a_teacher_and_training_on_them_resumes_bit_for_bit(data, teachers, tmp_path):
+    options = distilled(data, teachers[:1], FEATURES, {"train": {"ema_decay": 0}}, cache=True)
+    trainer, _ = train(options, tmp_path / "whole")
+    assert not trainer.setup.distiller.teacher_required
+    assert [*trainer.setup.cache.planes] == [*trainer.setup.loader.images.planes[2:]]
+    assert len(trainer.setup.cache.planes) == 3
+    half = options.model_copy(update={"train": options.train.model_copy(update={"total_iter": 4})})
+    train(half, tmp_path)
+    train(options, tmp_path, auto_resume=True)
+    assert flat(state_file(tmp_path, UPDATES)["network"]) == flat(state_file(tmp_path / "whole", UPDATES)["network"])
+
+
+def test_caching_maps_that_was_interrupted_goes_on_and_gives_the_same(data, teachers, tmp_path):
+    options = distilled(data, teachers[1:], {"l_kd": {"type": "L1Loss"}, **FEATURES}, cache=True)
+    asked = []
+
+    def stop(done, total):
+        if done == 2:
+            raise KeyboardInterrupt
+        asked.append(done)
+
+    setup = check(options)
+    with pytest.raises(KeyboardInterrupt):
+        fill_teacher_cache(options, setup, stop)
+    assert not setup.cache.is_there
+    fill_teacher_cache(options, check(options), lambda done, total: asked.append(done))
+    assert asked == [0, 1, 2, 3, 4]
+    store = Store(data / "sample.store")
+    assert not list(store.verify())
+    planes = [plane for plane in setup.cache.planes if plane.startswith("map")]
+    before = {plane: (store.path / f"{plane}.npy").read_bytes() for plane in planes}
+    for plane in planes:
+        (store.path / f"{plane}.npy").unlink()
+    fill_teacher_cache(options, check(options))
+    assert {plane: (store.path / f"{plane}.npy").read_bytes() for plane in planes} == before
+
+
+@pytest.mark.parametrize(
+    ("taps", "changes", "distill", "words"),
+    [
+        (["block.1"], {}, {"cache_limit": 1e-6}, "more than distill.cache_limit"),
+        (["block.1"], {"datasets": {"train": {"gt_size": 36}}}, {}, "are no multiple"),
+        (["block.1"], {"datasets": {"train": {"use_inversion": True}}}, {}, "inverted colours"),
+        (["block.1"], {"datasets": {"train": {"use_channel_shuffle": True}}}, {}, "shuffled"),
+        ([{"head": "upsampler"}], {}, {}, "pooled to another size"),
+    ],
+)
+def test_where_maps_cannot_be_cached_the_teacher_runs_and_that_is_told(data, teachers, taps, changes, distill, words):
+    objectives = {"l_pair": {"type": "PairwiseLoss", "beta": 4, "taps": taps}}
+    setup = check(distilled(data, teachers[:1], objectives, changes, cache=True, **distill))
+    (line,) = (line for line in setup.warnings if line.startswith("distill.cache"))
+    assert words in line
+    assert setup.distiller.teacher_required
+    assert not setup.cache.planes
+    assert setup.cache.is_there
+
+
 def test_other_weights_or_settings_are_another_cache(data, teachers, tmp_path):
     other = tmp_path / "other.safetensors"
     torch.manual_seed(9)
@@ -245,7 +309,7 @@ def test_a_teacher_that_is_worse_than_bicubic_is_refused(data, teachers, tmp_pat
 
 
 def test_a_teacher_that_is_worse_than_its_student_is_refused(data, teachers, tmp_path, monkeypatch):
-    monkeypatch.setattr("imdn_kd.training.setup.teacher_cache.bicubic", lambda scale: module_contestant(scale))
+    monkeypatch.setattr("imdn_kd.training.setup.teacher_quality.bicubic", lambda scale: module_contestant(scale))
     weights = tmp_path / "student.safetensors"
     student = ARCHS.build({"type": "IMDN", "upscale": 2, "num_feat": 8, "num_block": 2})
     student.upsampler[0].bias.data.fill_(0.5)  # grey, at least

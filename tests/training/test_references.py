@@ -19,7 +19,7 @@ from imdn_kd.data.benchmark_sets import find_set
 from imdn_kd.evaluation.benchmark import Upsampler
 from imdn_kd.training import best_checkpoint, run
 from imdn_kd.training.optim import make_ema
-from imdn_kd.training.setup import teacher_cache
+from imdn_kd.training.setup import teacher_quality
 from imdn_kd.training.setup.warnings import length_warnings
 from tests.cli.run import run as command
 from tests.reference import metrics, resize
@@ -90,7 +90,7 @@ def with_teacher(data, count: int, **changes):
 @pytest.mark.parametrize("count", [1, 2])
 def test_the_teacher_stands_beside_the_student_on_the_same_images(count, data, tmp_path, caplog, monkeypatch):
     caplog.set_level(logging.INFO, "imdn_kd")
-    monkeypatch.setattr(teacher_cache, "bicubic", black)
+    monkeypatch.setattr(teacher_quality, "bicubic", black)
     trainer, _ = train(with_teacher(data, count), tmp_path)
     (score,) = trainer.score(trainer.setup.val, lambda px: None)
     same = fmean(image.psnr for image in score.images[:count])
@@ -109,9 +109,9 @@ def test_the_teacher_stands_beside_the_student_on_the_same_images(count, data, t
 
 
 def test_a_run_that_resumes_keeps_the_teachers_score(data, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(teacher_cache, "bicubic", black)
+    monkeypatch.setattr(teacher_quality, "bicubic", black)
     before, _ = train(with_teacher(data, 1), tmp_path)
-    asked, score_teachers = [], teacher_cache.score_teachers
+    asked, score_teachers = [], teacher_quality.score_teachers
 
     def ask(*args, **keywords):
         asked.append(args)

@@ -14,10 +14,10 @@ from imdn_kd.distill.builder import build_distiller
 from imdn_kd.distill.distiller import Distiller
 from imdn_kd.distill.teacher import Teacher
 from imdn_kd.errors import InputError, Problems
-from imdn_kd.inference.weights import MisfitError, load_weights
 from imdn_kd.training.run_folder import RunFolder
 from imdn_kd.training.schema import TrainOptions
-from imdn_kd.training.setup.open_inputs import Inputs, state_option
+from imdn_kd.training.setup.map_plan import plan_maps
+from imdn_kd.training.setup.open_inputs import PRETRAINED, Inputs, load_pretrained, state_option
 from imdn_kd.training.setup.resume import check_state, check_trainable_modules
 from imdn_kd.training.setup.teacher_cache import TeacherCache
 from imdn_kd.training.validation import reported_on
@@ -52,10 +52,13 @@ def compare_inputs(
         cache = fits.of("distill.cache", partial(_teacher_cache, options, loader.images, inputs.teachers))
     if network is not None and loader is not None and opened and not fits:
         distiller = fits.of("distill", partial(_distiller, options, network, inputs, cache))
+    if cache is not None and distiller is not None:
+        plan_maps(options, distiller, cache)
+        fits.of("distill.cache", partial(_check_writable, cache))
     if state is not None and distiller is not None:
         fits.add(check_trainable_modules(state, options, distiller.trainable_modules()), code="train.state-mismatch")
     if state is None and network is not None and options.path.pretrained is not None:
-        left = fits.of("path.pretrain_network_g", partial(_load_pretrained, options, network)) or []
+        left = fits.of(PRETRAINED, partial(load_pretrained, options, network)) or []
     fits.add(_selection(options, inputs.val, inputs.test), code="train.select-on-benchmark")
     problems.extend(fits)
     return distiller, cache, left
@@ -88,13 +91,15 @@ def _teacher_cache(options: TrainOptions, images: ImagePairs, teachers: Sequence
         )
     if options.datasets.train.color == "y":
         raise InputError("a store holds RGB, but color: y trains on Y; leave this out", code="train.cache-needs-rgb")
-    cache = TeacherCache(images.store, options.scale, teachers, options.teachers())
-    if not cache.is_there and not os.access(images.store.path, os.W_OK):
+    return TeacherCache(images.store, options.scale, teachers, options.teachers())
+
+
+def _check_writable(cache: TeacherCache) -> None:
+    if not cache.is_there and not os.access(cache.path, os.W_OK):
         raise InputError(
-            f"{images.store.path}: cannot be written; copy the store to where it can be, or leave this out",
+            f"{cache.path}: cannot be written; copy the store to where it can be, or leave this out",
             code="store.cannot-write",
         )
-    return cache
 
 
 def _distiller(options: TrainOptions, network: SRNetwork, inputs: Inputs, cache: TeacherCache | None) -> Distiller:
@@ -116,15 +121,6 @@ def _distiller(options: TrainOptions, network: SRNetwork, inputs: Inputs, cache:
             code="distill.gt-has-no-features",
         )
     return distiller
-
-
-def _load_pretrained(options: TrainOptions, network: SRNetwork) -> list[str]:
-    given = options.path
-    try:
-        found = load_weights(network, str(given.pretrained), key=given.param_key_g, strict=given.strict)
-    except MisfitError as error:
-        raise InputError(f"{error}, or set strict_load_g: false to take what fits", code=error.code) from error
-    return [f"path.pretrain_network_g: not loaded: {line}" for line in found]
 
 
 def _selection(options: TrainOptions, val: Sequence[ImageSet], test: Sequence[ImageSet]) -> Iterator[str]:

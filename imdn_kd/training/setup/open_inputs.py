@@ -20,6 +20,7 @@ from imdn_kd.errors import InputError, Problems
 from imdn_kd.evaluation.benchmark import protocol_of
 from imdn_kd.evaluation.metrics import is_measurable
 from imdn_kd.evaluation.schema import DatasetOptions
+from imdn_kd.inference.weights import MisfitError, load_weights
 from imdn_kd.integrations.teachers import open_teacher
 from imdn_kd.registry import ARCHS, LOSSES
 from imdn_kd.training.checkpoint import State
@@ -54,6 +55,9 @@ class Inputs:
     test: list[ImageSet]
     images_read: str | None
 
+
+PRETRAINED = "path.pretrain_network_g"
+"""The option that names pretrained weights."""
 
 ReadImages = Callable[[ImagePairs], str]
 """Reads training images; says how many. It raises InputError for those that cannot be used."""
@@ -95,7 +99,7 @@ def open_inputs(
 
 
 def open_networks(options: TrainOptions) -> tuple[SRNetwork, list[Teacher]]:
-    """Open student and teachers alone, on the CPU.
+    """Open student, with pretrained weights if there are any, and teachers alone, on the CPU.
 
     Raises:
         InputError: with a line for each that cannot be used.
@@ -103,10 +107,26 @@ def open_networks(options: TrainOptions) -> tuple[SRNetwork, list[Teacher]]:
     problems = Problems()
     torch.manual_seed(options.manual_seed)
     network = problems.of("network_g", lambda: _network(options))
+    if network is not None and options.path.pretrained is not None:
+        problems.of(PRETRAINED, partial(load_pretrained, options, network))
     teachers = [*_teachers(options, torch.device("cpu"), problems)]
     problems.check()
     assert network is not None  # noqa: S101 - otherwise there is a problem
     return network, teachers
+
+
+def load_pretrained(options: TrainOptions, network: SRNetwork) -> list[str]:
+    """Load pretrained weights into the student; return a line for each that was not loaded.
+
+    Raises:
+        InputError: they cannot be used.
+    """
+    given = options.path
+    try:
+        found = load_weights(network, str(given.pretrained), key=given.param_key_g, strict=given.strict)
+    except MisfitError as error:
+        raise InputError(f"{error}, or set strict_load_g: false to take what fits", code=error.code) from error
+    return [f"{PRETRAINED}: not loaded: {line}" for line in found]
 
 
 def open_loader(options: TrainOptions, planes: tuple[str, ...] = ()) -> TrainLoader:

@@ -1,34 +1,28 @@
-"""What teachers do before training: show that they are worth learning from, and write down their results."""
+"""What teachers make of all training images, written down before training: their outputs and maps of features."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from imdn_kd.archs.base import SRNetwork
-from imdn_kd.data.benchmark_sets import ImageSet
-from imdn_kd.data.store import Store
-from imdn_kd.data.store_writer import add_plane
+from imdn_kd.data.store import Pixels, Store
+from imdn_kd.data.store_writer import add_planes
+from imdn_kd.distill.cached_maps import CachedMap
 from imdn_kd.distill.schema import TeacherOptions
 from imdn_kd.distill.teacher import Teacher, mean_of
 from imdn_kd.errors import InputError, naming
-from imdn_kd.evaluation.benchmark import EvalTask, SetScore, Upsampler, bicubic, make_upsampler, score
-from imdn_kd.evaluation.protocol import Protocol
 from imdn_kd.image.rgb import RgbImage
-from imdn_kd.inference.upscaler import Upscaler
-
-logger = logging.getLogger(__name__)
 
 
 class TeacherCache:
-    """The results of teachers for all images of a store, as a plane of it.
+    """The results of teachers for all images of a store, as planes of it.
 
     Args:
         store: the store.
@@ -37,36 +31,75 @@ class TeacherCache:
         options: which teachers these are.
 
     Attributes:
-        key: name of the plane, made from the weights and settings of the teachers: other teachers get another one.
+        key: name of the plane of outputs, made from the weights and settings of the teachers: others get another one.
+        planes: names and descriptions of the planes that are wanted.
+        notes: what the user should know of maps of features, a line each.
     """
 
     def __init__(
         self, store: Store, scale: int, teachers: Sequence[Teacher], options: Sequence[TeacherOptions]
     ) -> None:
-        self._store, self._teachers = store, teachers
+        self._store, self._scale, self._teachers = store, scale, teachers
         self._source = store.lq_plane(Fraction(scale))
-        self._description = {
-            "scale": str(scale),
-            "teachers": [
-                {
-                    "network": teacher.network.spec,
-                    "weights": _checksum(teacher.network),
-                    "value_range": teacher.value_range,
-                    "mean": each.mean,
-                    "self_ensemble": each.self_ensemble,
-                    "weight": each.weight,
-                    "precision": str(teacher.precision).removeprefix("torch."),
-                }
-                for each, teacher in zip(options, teachers, strict=True)
-            ],
-        }
-        stamp = hashlib.sha256(json.dumps(self._description, sort_keys=True).encode()).hexdigest()
-        self.key = f"sr_x{scale}_{stamp[:12]}"
+        self._described = [
+            {
+                "network": teacher.network.spec,
+                "weights": _checksum(teacher.network),
+                "value_range": teacher.value_range,
+                "mean": each.mean,
+                "self_ensemble": each.self_ensemble,
+                "weight": each.weight,
+                "precision": str(teacher.precision).removeprefix("torch."),
+            }
+            for each, teacher in zip(options, teachers, strict=True)
+        ]
+        description = {"scale": str(scale), "teachers": self._described}
+        self.key = self._name("sr", description)
+        self.planes: dict[str, dict[str, Any]] = {self.key: description}
+        self.notes: list[str] = []
+        self._maps: dict[str, tuple[CachedMap, nn.Module]] = {}
+
+    @property
+    def path(self) -> Path:
+        """Folder of the store."""
+        return self._store.path
 
     @property
     def is_there(self) -> bool:
         """Whether it is complete."""
-        return Store(self._store.path).has(self.key)
+        store = Store(self._store.path)
+        return all(store.has(plane) for plane in self.planes)
+
+    def leave_out_output(self) -> None:
+        """Keep no outputs, since nobody compares them."""
+        del self.planes[self.key]
+
+    def nbytes(self, maps: Collection[CachedMap]) -> int:
+        """Size of maps for all images, bytes."""
+        sizes = self._store.sizes(self._source).tolist()
+        return sum(each.nbytes(*size) for each in maps for size in sizes)
+
+    def add_maps(self, maps: Mapping[CachedMap, nn.Module]) -> dict[CachedMap, str]:
+        """Keep maps of features, too; return the names of their planes.
+
+        Args:
+            maps: each with a loss that compares it. The teachers have hooks on their features.
+        """
+        names = {}
+        for each, loss in maps.items():
+            teacher = {k: v for k, v in self._described[each.teacher].items() if k not in ("self_ensemble", "weight")}
+            description = {
+                "scale": str(self._scale),
+                "pitch": str(each.pitch),
+                "channels": each.channels,
+                "dtype": str(each.dtype),
+                "feature": each.feature,
+                "summary": each.summary,
+                "teachers": [teacher],
+            }
+            names[each] = name = self._name("map", description)
+            self.planes[name], self._maps[name] = description, (each, loss)
+        return names
 
     def fill(self, device: torch.device, on_image: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Compute what is missing; can be interrupted and resumed.
@@ -76,19 +109,19 @@ class TeacherCache:
             on_image: called with the number of images that are done, and of all.
 
         Raises:
-            InputError: the store cannot be written.
+            InputError: the store cannot be written, or a teacher gives values that cannot be kept.
         """
         for teacher in self._teachers:
             teacher.to(device)
         total = len(self._store)
 
-        def make(index: int) -> RgbImage:
+        def make(index: int, planes: Collection[str]) -> Mapping[str, Pixels]:
             on_image(index, total)
             with naming(f"{self._store.path}: {self._store.name(index)}"):
-                return _enlarge(self._teachers, self._store.image(index, self._source))
+                return self._run(self._store.image(index, self._source), planes)
 
         try:
-            add_plane(self._store.path, self.key, make, description=self._description)
+            add_planes(self._store.path, self.planes, make)
         except OSError as error:
             advice = "see to it, and do the same again, which resumes from here"
             raise InputError(
@@ -96,62 +129,42 @@ class TeacherCache:
             ) from error
         on_image(total, total)
 
+    def _run(self, lr: RgbImage, planes: Collection[str]) -> dict[str, Pixels]:
+        """Run each teacher that is needed once."""
+        maps = {plane: self._maps[plane] for plane in planes if plane in self._maps}
+        if not maps:
+            return {self.key: enlarge(self._teachers, lr)}
+        lq, output = _as_input(self._teachers, lr), self.key in planes
+        needed = {each.teacher for each, _ in maps.values()} | (set(range(len(self._teachers))) if output else set())
+        runs = {number: self._teachers[number].forward_features(lq) for number in sorted(needed)}
+        made: dict[str, Pixels] = {}
+        if output:
+            made[self.key] = _as_image(self._teachers, mean_of(self._teachers, [sr for sr, _ in runs.values()]))
+        for plane, (each, loss) in maps.items():
+            with naming(self._teachers[each.teacher].name):
+                made[plane] = each.of(loss, runs[each.teacher][1][each.feature])
+        return made
 
-def compare_teachers(
-    teachers: Sequence[Teacher],
-    student: SRNetwork | None,
-    images: ImageSet,
-    *,
-    count: int,
-    protocol: Protocol | None,
-    device: torch.device,
-) -> SetScore:
-    """Make sure that there is something to learn; return the score of the teachers.
+    def _name(self, kind: str, description: Mapping[str, Any]) -> str:
+        stamp = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
+        return f"{kind}_x{self._scale}_{stamp[:12]}"
 
-    Args:
-        teachers: asked on `device`.
-        student: as it is now, if it is trained already.
-        images: a set for validation, for the factor of the teachers.
-        count: how many images of it are enlarged, from the first on.
-        protocol: how they are measured (default: the usual protocol).
-        device: where.
+
+def enlarge(teachers: Sequence[Teacher], lr: RgbImage) -> RgbImage:
+    """The mean output of the teachers for an image.
 
     Raises:
-        InputError: bicubic interpolation (at scale 1 the input itself) or the student does better.
+        InputError: `teacher.not-finite`.
     """
-    few, scale = dataclasses.replace(images, pairs=images.pairs[:count]), images.scale
-    rivals = [bicubic(scale)]
-    if student is not None:
-        rivals.append(
-            make_upsampler(Upscaler(student, device=device, precision="fp32", engine="torch"), "the student", scale)
-        )
-    found = score_teachers(teachers, few, protocol=protocol, device=device)
-    others = {rival.name: score(EvalTask(rival, few), protocol=protocol).psnr for rival in rivals}
-    where = f"the first {len(few.pairs)} of the {len(images.pairs)} images of {images.name}"
-    figures = ", ".join(f"{name} {psnr:.2f} dB" for name, psnr in {found.model: found.psnr, **others}.items())
-    if not all(found.psnr > other for other in others.values()):
-        raise InputError(
-            f"on {where}: {figures}; there is nothing to learn; check the weights, value_range and scale of the "
-            "teacher, or set distill.check_images: 0",
-            code="teacher.no-better",
-        )
-    logger.info("on %s: %s", where, figures)
-    return found
+    lq = _as_input(teachers, lr)
+    return _as_image(teachers, mean_of(teachers, [teacher(lq) for teacher in teachers]))
 
 
-def score_teachers(
-    teachers: Sequence[Teacher], images: ImageSet, *, protocol: Protocol | None, device: torch.device
-) -> SetScore:
-    """Score the mean output of the teachers."""
-    for teacher in teachers:
-        teacher.to(device)
-    asked = Upsampler("the teacher", images.scale, lambda lr: _enlarge(teachers, lr))
-    return score(EvalTask(asked, images), protocol=protocol)
+def _as_input(teachers: Sequence[Teacher], lr: RgbImage) -> Tensor:
+    return torch.from_numpy(lr.copy()).permute(2, 0, 1)[None].to(teachers[0].mean.device).float() / 255
 
 
-def _enlarge(teachers: Sequence[Teacher], lr: RgbImage) -> RgbImage:
-    lq = torch.from_numpy(lr.copy()).permute(2, 0, 1)[None].to(teachers[0].mean.device).float() / 255
-    sr = mean_of(teachers, [teacher(lq) for teacher in teachers])
+def _as_image(teachers: Sequence[Teacher], sr: Tensor) -> RgbImage:
     if not sr.isfinite().all():
         names = ", ".join(teacher.name for teacher in teachers)
         raise InputError(

@@ -87,8 +87,9 @@ def build_setup(
     # Otherwise there is a problem.
     assert network is not None and loader is not None and distiller is not None  # noqa: S101
     if cache is not None and cache.is_there:
-        loader = open_loader(options, (cache.key,))
+        loader = open_loader(options, tuple(cache.planes))
     warnings = [*config_warnings(options, launch.world_size()), *distill_warnings(options, distiller)]
+    warnings += [] if cache is None else cache.notes
     if options.train.reparam is not None and not can_expand(network):
         warnings.append("train.reparam: no effect, since the network has no 3x3 convolutions")
     if options.train.quantize is not None:

@@ -50,8 +50,11 @@ def distill_warnings(options: TrainOptions, distiller: Distiller) -> Iterator[st
         looked_at = options.val is not None and options.datasets.measured("val")
         if "check_images" in options.distill.model_fields_set and options.distill.check_images and not looked_at:
             yield "distill.check_images: the teacher is not looked at, since there is no set for validation"
-        if options.distill.cache and not any(term.uses_teacher_output for term in distiller.terms):
-            yield "distill.cache: no effect on training, since no loss term uses the teacher's output"
+        cacheable = [term for term in distiller.terms if term.uses_teacher_output or isinstance(term, FeatureTerm)]
+        if options.distill.cache and not cacheable:
+            yield "distill.cache: no effect, since no loss term compares outputs or features for the batch"
+        if "cache_limit" in options.distill.model_fields_set and not options.distill.cache:
+            yield "distill.cache_limit: no effect without distill.cache"
         if options.train.compile:
             yield "train.compile: the norms of the gradients of single losses are not logged"
     for compared in (term for term in distiller.terms if isinstance(term, FeatureTerm)):
