@@ -62,7 +62,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["imdn_kd", "imdn_kd.*"]),
-    package_data={"imdn_kd": ["py.typed", "zoo/*"]},
+    package_data={"imdn_kd": ["py.typed", "zoo/*", "evaluation/*.html"]},
     install_requires=CORE,
     extras_require={"train": TRAIN, "deploy": DEPLOY, "study": STUDY, "dev": DEV},
     entry_points={"console_scripts": ["imdn-kd=imdn_kd.cli:main"]},

@@ -11,6 +11,7 @@ import typer
 from imdn_kd import __version__
 from imdn_kd.cli.benchmark import benchmark
 from imdn_kd.cli.cache_teacher import cache_teacher
+from imdn_kd.cli.compare import compare
 from imdn_kd.cli.engines import engines
 from imdn_kd.cli.export import export
 from imdn_kd.cli.interrupts import Interrupts
@@ -37,7 +38,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, study, cache_teacher, taps, upscale, benchmark, profile, engines, export, prepare, verify):
+commands = (train, study, cache_teacher, taps, upscale, benchmark, compare, profile, engines, export, prepare, verify)
+for command in commands:
     app.command()(command)
 app.add_typer(options, name="options")
 app.add_typer(zoo, name="zoo")
