@@ -33,15 +33,20 @@ def report_features(student: SRNetwork, teachers: Sequence[Teacher] = ()) -> Rep
         return _report([_table(f"Features of {type(student).__name__}", ("name", "student", "shape", "range"), alone)])
     tables = []
     for teacher in teachers:
-        known = semantic_names(teacher.network)
-        shared = [name for name in names if name.startswith("block.") or name in known]
-        pairs = {name: match(student, teacher.network, name) for name in shared}
+        pairs = shared_features(student, teacher.network)
         theirs = _probe(teacher.network, {other for _, other in pairs.values()}, teacher.normalize_input(photograph))
         rows = [(name, *_cells(mine[one]), *_cells(theirs[other])) for name, (one, other) in pairs.items()]
         title = f"Features of {type(student).__name__} and its teacher, {type(teacher.network).__name__}"
         columns = ("name", "student", "shape", "range", "teacher", "its shape", "its range")
         tables.append(_table(title, columns, rows))
     return _report(tables)
+
+
+def shared_features(student: nn.Module, teacher: nn.Module) -> dict[str, tuple[str, str]]:
+    """The names of features that both networks have, each with the two hooks that belong together."""
+    known = semantic_names(teacher)
+    shared = [name for name in semantic_names(student) if name.startswith("block.") or name in known]
+    return {name: match(student, teacher, name) for name in shared}
 
 
 def _table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
