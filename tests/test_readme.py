@@ -6,6 +6,7 @@ Blocks marked `sh`, `python` and `yaml` are run or checked; `bash` marks those t
 import re
 import shlex
 import shutil
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,9 @@ def test_commands(command, capfd):
         result = run(capfd, *arguments, "--set", "train.total_iter=2")
         assert result.code == 0, result.err
         return
+    if arguments[0] == "export":
+        for package in import_module(f"imdn_kd.inference.export.{arguments[arguments.index('--to') + 1]}").PACKAGES:
+            pytest.importorskip(package)
     if arguments[0] == "profile":
         arguments += ["--runs", "1"]
     result = run(capfd, *arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -39,7 +40,9 @@ def to_ncnn(
 
     name = type(module).__name__
     with TemporaryDirectory(prefix="imdn_kd_") as folder:
-        torch.jit.save(traced(module, samples), Path(folder, "model.pt"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it will be gone one day
+            torch.jit.save(traced(module, samples), Path(folder, "model.pt"))
         command = [pnnx.EXEC_PATH, "model.pt", f"inputshape={_shapes(samples)}", f"inputshape2={_shapes(others)}"]
         command += ["fp16=0"]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603 - pnnx

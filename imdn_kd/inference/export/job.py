@@ -126,8 +126,14 @@ def _check(parity: Parity, form: Format, name: str) -> None:
 
 def _publish(made: Sequence[Path], targets: Sequence[Path], *, overwrite: bool) -> None:
     """Put the files where they belong, the first one last: without it, the others are not a model."""
-    with ExitStack() as stack:
-        for file, target in zip(made, targets, strict=True):
-            shutil.copyfile(file, stack.enter_context(atomic_path(target, overwrite=overwrite)))
-        if overwrite and len(targets) > 1:
-            targets[0].unlink(missing_ok=True)
+    new = [target for target in targets if not target.exists()]
+    try:
+        with ExitStack() as stack:
+            for file, target in zip(made, targets, strict=True):
+                shutil.copyfile(file, stack.enter_context(atomic_path(target, overwrite=overwrite)))
+            if overwrite and len(targets) > 1:
+                targets[0].unlink(missing_ok=True)
+    except BaseException:
+        for target in new:
+            target.unlink(missing_ok=True)
+        raise

@@ -31,15 +31,13 @@ def write(network: SRNetwork, metadata: Mapping[str, str], path: Path) -> None:
 def read_metadata(path: Path) -> dict[str, str]:
     """See `Format.read_metadata`."""
     said = {FILE: ""}
-    torch.jit.load(path, map_location="cpu", _extra_files=said)  # type: ignore[no-untyped-call]
+    _read(path, said)
     return dict(json.loads(said[FILE] or "{}"))
 
 
 def load(path: Path, threads: int) -> Run:
     """See `Format.load`; PyTorch has one number of threads for all."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+    module = _read(path, {})
 
     @torch.no_grad()
     def run(image: Array) -> Array:
@@ -47,3 +45,10 @@ def load(path: Path, threads: int) -> Run:
         return result
 
     return run
+
+
+def _read(path: Path, said: dict[str, str]) -> torch.jit.ScriptModule:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it will be gone one day
+        module: torch.jit.ScriptModule = torch.jit.load(path, map_location="cpu", _extra_files=said)  # type: ignore[no-untyped-call]
+    return module
