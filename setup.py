@@ -43,6 +43,9 @@ DEPLOY = [
 STUDY = [
     "matplotlib>=3.8",
 ]
+VIDEO = [
+    "av>=18.0",
+]
 DEV = [
     "pytest>=8.2",
     "pytest-xdist>=3.6.1",
@@ -64,7 +67,7 @@ setup(
     packages=find_packages(include=["imdn_kd", "imdn_kd.*"]),
     package_data={"imdn_kd": ["py.typed", "zoo/*", "evaluation/*.html"]},
     install_requires=CORE,
-    extras_require={"train": TRAIN, "deploy": DEPLOY, "study": STUDY, "dev": DEV},
+    extras_require={"train": TRAIN, "deploy": DEPLOY, "video": VIDEO, "study": STUDY, "dev": DEV},
     entry_points={"console_scripts": ["imdn-kd=imdn_kd.cli:main"]},
     classifiers=[
         "Development Status :: 3 - Alpha",

@@ -20,7 +20,7 @@ from imdn_kd import zoo
 from imdn_kd.archs import IMDN
 from imdn_kd.inference.cropping import AdaptiveCropping, tensor_bytes
 from imdn_kd.inference.upscaler import Upscaler
-from tests import bench_data, bench_distill, bench_engines, bench_losses, bench_plain, bench_training
+from tests import bench_batch, bench_data, bench_distill, bench_engines, bench_losses, bench_plain, bench_training
 from tests.official import official
 from tests.shared_data import SHARED, read_rgb
 
@@ -125,6 +125,16 @@ def students() -> None:
         compare(
             f"{student.name} / IMDN x{student.scale}, fp32, 1280x720 out", partial(small, side), partial(large, side), 5
         )
+
+
+def folders() -> None:
+    """A folder of photographs, several at the same time, against one by one."""
+    bench_batch.folders(compare)
+
+
+def videos() -> None:
+    """A clip, against the network alone on its frames."""
+    bench_batch.videos(compare)
 
 
 def resizing() -> None:
@@ -241,6 +251,7 @@ BENCHMARKS = {
             training,
             training_basicsr,
         ),
+        *(folders, videos),
         *(pairwise, distillation, cached_maps, zoo_mix, plain_speed, reparam, peers),
         *(large_image, seams),
     )

@@ -54,6 +54,7 @@ EXTRAS = (
     "openvino",
     "ncnn",
     "pnnx",
+    "av",
 )
 
 

@@ -68,7 +68,7 @@ class FileProgress:
         self._tell()
 
     def part(self, part: float) -> None:
-        """Say how much of the present file is done, in [0, 1]."""
+        """Say how much is done of what is not finished, in files."""
         self._bar.update(self._files, completed=self._finished + part)
         self._tell(part)
 
@@ -80,7 +80,7 @@ class FileProgress:
         self._tell()
 
     def _tell(self, part: float = 0.0) -> None:
-        """Print how far it is, where there is no bar and the last line is long ago; `part` of a file is on top."""
+        """Print how far it is, where there is no bar and the last line is long ago; `part` files are on top."""
         now, done = time.perf_counter(), self._finished + part
         if self._console.is_terminal or now - self._told < _LINE_EVERY:
             return

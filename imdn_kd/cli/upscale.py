@@ -12,7 +12,9 @@ from imdn_kd.cli.screen import complain
 
 
 def upscale(
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Image files, folders, glob patterns.")],
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Image files, folders, glob patterns; or a video.")
+    ],
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="PATH", help="Folder, or a file if there is one input.")
     ],
@@ -43,7 +45,16 @@ def upscale(
     format: Annotated[
         str | None, typer.Option(metavar="SUFFIX", help="Format of the outputs, e.g. png (default: as the input).")
     ] = None,
-    quality: Annotated[int, typer.Option(min=1, max=100, help="Quality of JPEG and WebP.")] = 95,
+    quality: Annotated[int | None, typer.Option(min=1, max=100, help="Quality of JPEG and WebP (default: 95).")] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs",
+            "-j",
+            min=1,
+            help="Images or frames worked on at the same time (default: one for each thread of PyTorch).",
+        ),
+    ] = None,
     device: opt.Device = "auto",
     precision: opt.PrecisionOption = opt.Precision.auto,
     engine: opt.EngineOption = "auto",
@@ -59,16 +70,24 @@ def upscale(
     Animations become animations where the output is PNG or WebP, pages of a TIFF those of a TIFF; otherwise the first
     picture is enlarged. What an output does not hold is said at the end.
 
+    A video keeps its sound, subtitles, timing and colours; stopped, the same command goes on with the frames that are
+    left. It needs PyAV.
+
     A file that cannot be enlarged is reported at the end and does not stop the rest; the exit code is then 1.
     """
     import json
     from collections import Counter
 
+    import torch
+
+    from imdn_kd.cli import upscale_video
     from imdn_kd.cli.progress import FileProgress
     from imdn_kd.errors import InputError
     from imdn_kd.image.io import Picture
-    from imdn_kd.inference.batch import as_report, plan_jobs, run_jobs
+    from imdn_kd.image.video import is_video_name
+    from imdn_kd.inference.batch import Progress, as_report, run_jobs
     from imdn_kd.inference.cropping import SMALLEST_PROCESS
+    from imdn_kd.inference.file_jobs import plan_jobs
     from imdn_kd.inference.graph_file import open_model
     from imdn_kd.inference.sizes import Size, target_size
     from imdn_kd.inference.upscaler import Upscaler
@@ -79,7 +98,13 @@ def upscale(
     asked = (scale, exact, box) != (None, None, None)
     if asked:
         target_size((1, 1), scale=scale, size=exact, fit=box)  # refuses what no image could get, before the work
-    jobs = plan_jobs(inputs, output, recursive=recursive, suffix=format and f".{format.lower().lstrip('.')}")
+    is_video = any(is_video_name(text) and not Path(text).is_dir() for text in inputs)
+    files = []
+    if is_video:
+        given = {"--format": format, "--quality": quality, "--recursive": recursive or None}
+        upscale_video.check_request(inputs, [name for name, value in given.items() if value is not None])
+    else:
+        files = plan_jobs(inputs, output, recursive=recursive, suffix=format and f".{format.lower().lstrip('.')}")
     spec, key = None if arch is None else opt.parse_arch(arch), None
     if options is not None:
         file = opt.read_network(options)
@@ -102,21 +127,47 @@ def upscale(
     )
     if memory is not None and memory < SMALLEST_PROCESS and upscaler.device.type == "cpu":
         complain("--memory: PyTorch itself takes about .8 GB on top of so little")
+
+    def result_size(given: Size) -> Size:
+        return target_size(given, scale=scale if asked else upscaler.scale, size=exact, fit=box)
+
+    jobs = jobs or torch.get_num_threads()
+    if is_video:
+        weights = None if model is None or not Path(model).is_file() else Path(model).stat()
+        settings = {
+            "model": [model, weights and weights.st_size, weights and weights.st_mtime_ns, spec],
+            "options": [fast, self_ensemble, crop.value, precision.value],
+        }
+        upscale_video.upscale_file(
+            Path(inputs[0]),
+            output,
+            upscaler,
+            result_size,
+            settings,
+            jobs=jobs,
+            skip_existing=skip_existing,
+            overwrite=overwrite,
+            as_json=as_json,
+        )
+        return
     results = []
     stopped = False
-    with FileProgress(total=len(jobs)) as progress:
+    with FileProgress(total=len(files)) as progress:
 
-        def result_size(picture: Picture) -> Size:
-            given = (picture.height, picture.width)
-            return target_size(given, scale=scale if asked else upscaler.scale, size=exact, fit=box)
-
-        def enlarge(picture: Picture) -> Picture:
-            height, width = result_size(picture)
-            return upscaler(picture, size=(width, height), on_progress=progress.part)
+        def enlarge(picture: Picture, on_progress: Progress) -> Picture:
+            height, width = result_size((picture.height, picture.width))
+            return upscaler(picture, size=(width, height), on_progress=on_progress)
 
         try:
             for result in run_jobs(
-                jobs, enlarge, result_size, skip_existing=skip_existing, overwrite=overwrite, quality=quality
+                files,
+                enlarge,
+                result_size,
+                workers=jobs,
+                skip_existing=skip_existing,
+                overwrite=overwrite,
+                quality=quality or 95,
+                on_progress=progress.part,
             ):
                 results.append(result)
                 progress.file_done(result.width * result.height)
@@ -134,8 +185,8 @@ def upscale(
     for result in failed:
         complain(result.reason)
     if stopped:
-        left = len(jobs) - len(results)
-        complain(f"stopped, {left} of {len(jobs)} images left; go on with --skip-existing")
+        left = len(files) - len(results)
+        complain(f"stopped, {left} of {len(files)} images left; go on with --skip-existing")
         raise typer.Exit(130)
     if failed:
         raise typer.Exit(1)

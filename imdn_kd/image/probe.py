@@ -9,7 +9,7 @@ from typing import BinaryIO
 from PIL import ExifTags, Image
 
 from imdn_kd.image.io import read_image
-from imdn_kd.image.reader import quiet
+from imdn_kd.image.reader import open_image, quiet, require_file
 
 _HEADER_TELLS = ("PNG", "JPEG", "WEBP", "BMP", "PPM")
 
@@ -50,3 +50,16 @@ def _ends_with_pixels(file: BinaryIO, first: int) -> bool:
         if kind != b"IDAT":
             return bool(kind == b"IEND")
         position += length + 12
+
+
+def stated_size(path: Path) -> tuple[int, int] | None:
+    """Return height and width of the first picture of any file, px, as its header states them; None if it does not.
+
+    An orientation may exchange the two.
+    """
+    try:
+        require_file(path)
+        with quiet, path.open("rb") as file, open_image(file) as image:
+            return image.height, image.width
+    except Exception:  # of any kind on damaged files; decoding reports what is wrong
+        return None

@@ -1,21 +1,28 @@
-"""Upscaling many image files: which file goes where, and one after the other without stopping at a bad one."""
+"""Upscaling many image files, several at the same time, without stopping at a bad one."""
 
 from __future__ import annotations
 
-import glob
 import logging
+import math
 import os
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
-from imdn_kd.errors import InputError, join_errors
+import torch
+
+from imdn_kd.errors import InputError
 from imdn_kd.image.frame_writer import further_pictures, holds_all, write_frames
 from imdn_kd.image.frames import Frame, read_frames
-from imdn_kd.image.io import READABLE, WRITABLE, Picture, check_writable, find_images, is_image_name, write_image
+from imdn_kd.image.io import Picture, check_writable, write_image
+from imdn_kd.image.probe import stated_size
+from imdn_kd.inference.file_jobs import FileJob
 from imdn_kd.inference.memory import is_out_of_memory
+from imdn_kd.inference.side_by_side import Room, threads_of
 from imdn_kd.inference.sizes import Size, size_warning
 from imdn_kd.utils.files import check_folder
 from imdn_kd.utils.text import one_line
@@ -23,23 +30,15 @@ from imdn_kd.utils.text import one_line
 log = logging.getLogger("imdn_kd")
 
 Status = Literal["done", "skipped", "failed"]
+Progress = Callable[[float], None]
 
 _EXISTS = ("output.exists", "image.exists")
 
+_AHEAD = 4
+"""Files begun and not told of, for each worker: those that come after a large one need not wait for it."""
 
-@dataclass(frozen=True)
-class FileJob:
-    """One image file to read and the one to write.
-
-    Attributes:
-        source: the image, or a folder or pattern that gave none.
-        target: the file to write, or the folder where the images of `source` would lie.
-        problem: why there is nothing to read; None for an image.
-    """
-
-    source: Path
-    target: Path
-    problem: InputError | None = None
+_MOST_PIXELS = 2**27
+"""Of the results that are worked on at the same time, unless one alone has more."""
 
 
 @dataclass(frozen=True)
@@ -65,134 +64,145 @@ class FileResult:
     left_out: tuple[str, ...] = ()
 
 
-def plan_jobs(
-    inputs: Sequence[str], output: Path | str, *, recursive: bool = False, suffix: str | None = None
-) -> list[FileJob]:
-    """Pair the images named by `inputs` with their outputs.
-
-    An input that cannot be found or listed, or that holds no image, becomes a job with a problem, if others hold some.
-
-    Args:
-        inputs: files, folders and glob patterns.
-        output: a folder, made if it is missing; or a file for a single image. A name that ends with a slash is a
-            folder; one with a suffix is a file, unless there is a folder of that name or several images.
-        recursive: go into the folders inside folders, linked ones too; their structure is kept below `output`.
-        suffix: of the outputs (`.png`); by default that of the input if it can be written, else `.png`.
-
-    Raises:
-        InputError: no image found, an output that is an input, two inputs with one output, one file for several
-            images, or an unknown suffix.
-    """
-    if suffix is not None and suffix not in WRITABLE:
-        raise InputError(
-            f"images cannot be written as {suffix!r}; choose one of {', '.join(sorted(WRITABLE))}",
-            code="image.unwritable-format",
-        )
-    by_source: dict[Path, FileJob] = {}
-    for text in inputs:
-        for job in _find(text, Path(output), recursive=recursive):
-            by_source.setdefault(job.source, job)
-    found = list(by_source.values())
-    images = [job for job in found if job.problem is None]
-    if not images:
-        raise join_errors([job.problem for job in found if job.problem] or [_no_images("nothing")])
-    if _is_file(output, found, named=len(inputs) == 1 and not Path(inputs[0]).is_dir()):
-        target = Path(output)
-        if target.suffix.lower() not in WRITABLE or (suffix and suffix != target.suffix.lower()):
-            kinds = suffix or ", ".join(sorted(WRITABLE))
-            raise InputError(
-                f"{target}: would not be written as {kinds}; change its suffix, or write {target}/ for a folder",
-                code="image.unwritable-format",
-            )
-        jobs = [FileJob(images[0].source, target)]
-    else:
-        jobs = [job if job.problem else FileJob(job.source, _with_suffix(job.target, suffix)) for job in found]
-    inputs_used = {os.path.realpath(job.source) for job in images}
-    taken: dict[Path, Path] = {}
-    for job in jobs:
-        if job.problem:
-            continue
-        if os.path.realpath(job.target) in inputs_used:
-            raise InputError(
-                f"{job.target}: the output would replace an input; choose another output folder", code="output.is-input"
-            )
-        other = taken.setdefault(job.target, job.source)
-        if other != job.source:
-            raise InputError(
-                f"{job.source} and {other} would both become {job.target}; enlarge them in two runs",
-                code="output.collision",
-            )
-    return jobs
-
-
 def run_jobs(
-    jobs: Iterable[FileJob],
-    enlarge: Callable[[Picture], Picture],
-    result_size: Callable[[Picture], Size],
+    jobs: Sequence[FileJob],
+    enlarge: Callable[[Picture, Progress], Picture],
+    result_size: Callable[[Size], Size],
     *,
+    workers: int = 1,
     skip_existing: bool = False,
     overwrite: bool = False,
     quality: int = 95,
+    on_progress: Progress = lambda _: None,
 ) -> Iterator[FileResult]:
-    """Do the jobs in order and yield what became of each; whatever goes wrong with one of them ends only that one.
+    """Do the jobs and yield what became of each, in order; whatever goes wrong with one of them ends only that one.
+
+    With several workers, files are read, enlarged and written side by side, to the same bytes. Stopped by Ctrl-C, the
+    results of files that are finished come out before the KeyboardInterrupt.
 
     Args:
         jobs: from `plan_jobs`.
-        enlarge: makes the result.
-        result_size: height and width of the result, px, for checks before the work.
+        enlarge: makes the result, and says how much of it is done, in (0, 1]; called by several threads.
+        result_size: height and width of the result for those of a picture, px, for checks before the work.
+        workers: how many files are worked on at the same time; fewer, if their results are large.
         skip_existing: leave out images whose output exists, even if it appears during the work.
         overwrite: replace outputs that exist.
         quality: of JPEG and WebP, 1 to 100.
+        on_progress: called with how much is done of the files whose results have not come out, in files.
     """
-    for job in jobs:
-        start = time.perf_counter()
-        try:
-            if job.problem:
-                raise job.problem
-            replaced = overwrite and not skip_existing
-            _check_target(job, overwrite=replaced)
-            size, left_out = _enlarge_file(job, enlarge, result_size, overwrite=replaced, quality=quality)
-        except Exception as error:
-            if skip_existing and isinstance(error, InputError) and error.code in _EXISTS:
-                result = FileResult(job, "skipped")
-            else:
-                result = FileResult(job, "failed", _reason(job, error), seconds=time.perf_counter() - start)
-        else:
-            seconds = time.perf_counter() - start
-            result = FileResult(job, "done", "", size[1], size[0], seconds, left_out)
+    run = _Run(jobs, enlarge, result_size, skip_existing, overwrite and not skip_existing, quality, on_progress)
+    workers = min(workers, len(jobs))
+    numbers = range(len(jobs))
+    for result in map(run.do, numbers) if workers < 2 else _side_by_side(run, numbers, workers):
+        run.forget(result.job)
         yield result
 
 
-def _enlarge_file(
-    job: FileJob,
-    enlarge: Callable[[Picture], Picture],
-    result_size: Callable[[Picture], Size],
-    *,
-    overwrite: bool,
-    quality: int,
-) -> tuple[Size, tuple[str, ...]]:
-    """Enlarge the pictures of a file that its target holds; return height and width of the first, and what is lost."""
-    frames = read_frames(job.source)
-    whole = holds_all(job.target, frames)
-    sizes: list[Size] = []
+def _side_by_side(run: _Run, numbers: range, workers: int) -> Iterator[FileResult]:
+    pool, waiting = ThreadPoolExecutor(workers, "upscale"), deque[Future[FileResult]]()
+    try:
+        for number in numbers:
+            waiting.append(pool.submit(run.do, number))
+            while len(waiting) == _AHEAD * workers or (waiting and number == numbers[-1]):
+                result = waiting[0].result()  # which stays in the queue while it is waited for
+                waiting.popleft()
+                yield result
+    except KeyboardInterrupt:
+        run.stopped.set()
+        pool.shutdown(cancel_futures=True)
+        yield from (done.result() for done in waiting if not done.cancelled() and not done.exception())
+        raise
+    finally:
+        run.stopped.set()
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(run.threads)
 
-    def enlarged(frame: Frame) -> Frame:
-        picture = frame.picture
-        height, width = result_size(picture)
-        check_writable(job.target, width, height)
-        warning = size_warning((picture.height, picture.width), (height, width))
-        if warning and not sizes:
-            log.warning("%s: %s", job.source, warning)
-        sizes.append((height, width))
-        return replace(frame, picture=enlarge(picture))
 
-    pictures = map(enlarged, frames.pictures)
-    if whole and frames.count > 1:
-        left_out = write_frames(job.target, replace(frames, pictures=pictures), overwrite=overwrite, quality=quality)
-    else:
-        left_out = write_image(job.target, next(pictures).picture, overwrite=overwrite, quality=quality)
-        left_out += further_pictures(frames)
-    return sizes[0], left_out
+class _Run:
+    """One call of `run_jobs`, whose arguments these are; its methods may be called by several threads."""
+
+    def __init__(
+        self,
+        jobs: Sequence[FileJob],
+        enlarge: Callable[[Picture, Progress], Picture],
+        result_size: Callable[[Size], Size],
+        skip_existing: bool,
+        overwrite: bool,
+        quality: int,
+        on_progress: Progress,
+    ) -> None:
+        self.jobs, self.threads, self.stopped = jobs, torch.get_num_threads(), threading.Event()
+        self._enlarge, self._result_size, self._on_progress = enlarge, result_size, on_progress
+        self._skip_existing, self._overwrite, self._quality = skip_existing, overwrite, quality
+        self._pixels, self._lock = Room(), threading.Lock()
+        self._parts: dict[FileJob, float] = {}
+
+    def do(self, number: int) -> FileResult:
+        """Do one job."""
+        job, start = self.jobs[number], time.perf_counter()
+        try:
+            if job.problem:
+                raise job.problem
+            _check_target(job, overwrite=self._overwrite)
+            with self._pixels.take(self._size_of(job) / _MOST_PIXELS), threads_of(self.threads, self._pixels.users):
+                self._check_stopped()
+                start = time.perf_counter()
+                size, left_out = self._enlarge_file(job)
+        except Exception as error:
+            if self._skip_existing and isinstance(error, InputError) and error.code in _EXISTS:
+                return FileResult(job, "skipped")
+            return FileResult(job, "failed", _reason(job, error), seconds=time.perf_counter() - start)
+        return FileResult(job, "done", "", size[1], size[0], time.perf_counter() - start, left_out)
+
+    def forget(self, job: FileJob) -> None:
+        """Leave a job, whose result has come out, out of the progress."""
+        with self._lock:
+            self._parts.pop(job, None)
+
+    def _size_of(self, job: FileJob) -> float:
+        """Pixels of the result, or of the image where it is larger; no number is too high where nothing is known."""
+        size = stated_size(job.source)
+        return math.prod(max(size, self._result_size(size), key=math.prod)) if size else math.inf
+
+    def _enlarge_file(self, job: FileJob) -> tuple[Size, tuple[str, ...]]:
+        """Enlarge the pictures of a file that its target holds; return height and width of the first, what is lost."""
+        frames = read_frames(job.source)
+        whole = holds_all(job.target, frames)
+        sizes: list[Size] = []
+
+        def on_progress(part: float) -> None:
+            self._check_stopped()
+            with self._lock:
+                self._parts[job] = part
+                done = sum(self._parts.values())
+            self._on_progress(done)
+
+        def enlarged(frame: Frame) -> Frame:
+            self._check_stopped()
+            given = frame.picture.height, frame.picture.width
+            height, width = self._result_size(given)
+            check_writable(job.target, width, height)
+            warning = size_warning(given, (height, width))
+            if warning and not sizes:
+                log.warning("%s: %s", job.source, warning)
+            sizes.append((height, width))
+            large = self._enlarge(frame.picture, on_progress)
+            self._check_stopped()
+            return replace(frame, picture=large)
+
+        pictures = map(enlarged, frames.pictures)
+        overwrite, quality = self._overwrite, self._quality
+        if whole and frames.count > 1:
+            frames = replace(frames, pictures=pictures)
+            left_out = write_frames(job.target, frames, overwrite=overwrite, quality=quality)
+        else:
+            left_out = write_image(job.target, next(pictures).picture, overwrite=overwrite, quality=quality)
+            left_out += further_pictures(frames)
+        return sizes[0], left_out
+
+    def _check_stopped(self) -> None:
+        if self.stopped.is_set():
+            raise KeyboardInterrupt
 
 
 def as_report(results: Sequence[FileResult]) -> list[dict[str, object]]:
@@ -210,93 +220,6 @@ def as_report(results: Sequence[FileResult]) -> list[dict[str, object]]:
         }
         for result in results
     ]
-
-
-def _find(text: str, output: Path, *, recursive: bool) -> Iterator[FileJob]:
-    """The images of one input, with their targets if `output` is a folder, and what cannot be looked at."""
-    try:
-        paths = _expand(text)
-    except OSError as error:
-        problem = InputError(
-            one_line(f"{text}: cannot be looked at ({error.strerror}); choose another name, or change its permissions"),
-            code="input.no-access",
-        )
-        yield FileJob(Path(text), output, problem)
-        return
-    except InputError as problem:
-        yield FileJob(Path(text), output, problem)
-        return
-    for path in paths:
-        if path.is_dir():
-            yield from _find_in_folder(path, output, recursive=recursive)
-        else:
-            yield FileJob(path, output / path.name)
-
-
-def _find_in_folder(folder: Path, output: Path, *, recursive: bool) -> list[FileJob]:
-    problems: list[FileJob] = []
-
-    def keep(inner: Path, error: InputError) -> None:
-        problems.append(FileJob(inner, output / inner.relative_to(folder), error))
-
-    images = find_images(folder, recursive, keep)
-    results = Path(os.path.realpath(output))
-    if folder.resolve() in results.parents:  # results of an earlier run
-        images = [image for image in images if results not in Path(os.path.realpath(image)).parents]
-    if not images and not problems:
-        return [FileJob(folder, output, _no_images(folder))]
-    return [FileJob(image, output / image.relative_to(folder)) for image in images] + problems
-
-
-def _expand(text: str) -> list[Path]:
-    path = Path(text)
-    if path.exists() or not glob.has_magic(text):
-        if not path.exists():
-            raise InputError(one_line(f"{text}: no such file or folder"), code="input.not-found")
-        return [path]
-    matches = [Path(match) for match in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207 - absolute patterns too
-    matches = [match for match in matches if match.is_dir() or is_image_name(match)]
-    if not matches:
-        raise _no_images(text)
-    return matches
-
-
-def _no_images(where: Path | str) -> InputError:
-    return InputError(
-        one_line(f"no image found in {where}; give image files or folders that hold some"), code="input.no-images"
-    )
-
-
-def _is_file(output: Path | str, found: Sequence[FileJob], *, named: bool) -> bool:
-    """Whether `output` names a file.
-
-    Args:
-        output: as it was given.
-        found: what is to be enlarged.
-        named: whether the only input is a file.
-
-    Raises:
-        InputError: it is one, and cannot be one.
-    """
-    path = Path(output)
-    if path.is_dir() or str(output).endswith(("/", os.sep)):
-        return False
-    if path.suffix and len(found) == 1 and (named or path.suffix.lower() in READABLE):
-        return True
-    if path.exists() or path.suffix.lower() in READABLE:
-        raise InputError(
-            f"{output}: one file cannot hold {len(found)} images; give a folder"
-            if path.suffix.lower() in READABLE
-            else f"{output}: is a file, and not an image; give a folder, or the name of an image",
-            code="output.not-a-folder",
-        )
-    return False
-
-
-def _with_suffix(path: Path, suffix: str | None) -> Path:
-    if suffix is None:
-        suffix = path.suffix if path.suffix.lower() in WRITABLE else ".png"
-    return path.with_suffix(suffix)
 
 
 def _check_target(job: FileJob, *, overwrite: bool) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -24,6 +25,7 @@ from imdn_kd.inference.engines.base import Engine
 from imdn_kd.inference.engines.compiled import CompiledNetwork
 from imdn_kd.inference.memory import PeakMemory, available_memory, is_out_of_memory
 from imdn_kd.inference.segmented import SegmentCost, SegmentedRun, measure_segments
+from imdn_kd.inference.side_by_side import Room, all_threads, has_all_threads, threads
 from imdn_kd.inference.tiles import Box, round_up
 
 log = logging.getLogger("imdn_kd")
@@ -41,6 +43,9 @@ TENSOR_SHARE = 0.6
 
 PAPER_MIN_SIDE = 60
 """The four crops of the paper fit into the image from this side on."""
+
+SMALLEST_BESIDE = 128
+"""Images of at least this side squared in px may be run side by side with others."""
 
 SAMPLE_SIDE = 48
 """Side in px of the sample on which the memory of a network is measured."""
@@ -118,6 +123,8 @@ class AdaptiveCropping(nn.Module):
             reason = f"crop mode '{mode}'" if self._segments else "a network that has no exact result in crops"
             log.warning("crop_size and memory have no effect with %s", reason)
         self._costs: tuple[list[SegmentCost], float] | None = None
+        self._room, self._free = Room(), 0
+        self._same_for_threads: bool | None = None
 
     def use(self, engine: Engine) -> None:
         """Have `engine` run the network, as if it was given at first."""
@@ -144,6 +151,9 @@ class AdaptiveCropping(nn.Module):
     def run(self, image: TileBuffer, sr: TileBuffer, on_progress: Callable[[float], None] | None = None) -> None:
         """Upscale one image from buffer to buffer, so that neither must be held as a float tensor.
 
+        Several threads may call it. Images run side by side as far as the memory that one alone may take allows, where
+        this does not change the result; otherwise, on GPUs and by other engines one after the other.
+
         Args:
             image: H x W px.
             sr: sH x sW px, written to.
@@ -153,14 +163,16 @@ class AdaptiveCropping(nn.Module):
             InputError: there is not enough memory or disk, however small the crops.
         """
         if self.mode == "paper":
-            self._run_paper(image, sr)
+            run = self._run_paper
         elif self.mode == "whole":
-            self._run_whole(image, sr)
+            run = self._run_whole
         elif not self._segments:
-            self._run_uncut(image, sr)
+            run = self._run_uncut
         else:
             self._run_planned(image, sr, on_progress)
             return
+        with self._room.take(1), all_threads():
+            run(image, sr)
         if on_progress:
             on_progress(1.0)
 
@@ -221,11 +233,13 @@ class AdaptiveCropping(nn.Module):
         costs, whole_cost = self._measure()
         box = self._rounded(image)
         device = self._device()
-        budget = self._memory if self._memory is not None else available_memory(device) // 2
-        memory = tensor_bytes(budget)
-        if self._crop_size is None and whole_cost * box.height * box.width <= memory:
+        memory = tensor_bytes(self._budget(device))
+        whole = whole_cost * box.height * box.width
+        if self._crop_size is None and whole <= memory:
+            alone = not self._runs_beside(box, device)
             try:
-                self._run_whole(image, sr)
+                with self._room.take(1 if alone else whole / memory), all_threads() if alone else nullcontext():
+                    self._run_whole(image, sr)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -239,19 +253,59 @@ class AdaptiveCropping(nn.Module):
         if len(segments) == 1:
             upscale, image, sr = self._fused(image, sr)
             segments = one_segment(upscale, segments[0].receptive_radius)
-        SegmentedRun(
-            segments,
-            costs,
-            image,
-            sr,
-            size=(box.height, box.width),
-            multiple=self.info.size_multiple,
-            device=device,
-            memory=memory,
-            crop_size=self._crop_size,
-            scratch=self._scratch,
-            on_progress=on_progress,
-        ).run()
+        with self._room.take(1), all_threads():
+            SegmentedRun(
+                segments,
+                costs,
+                image,
+                sr,
+                size=(box.height, box.width),
+                multiple=self.info.size_multiple,
+                device=device,
+                memory=memory,
+                crop_size=self._crop_size,
+                scratch=self._scratch,
+                on_progress=on_progress,
+            ).run()
+
+    def _runs_beside(self, box: Box, device: torch.device) -> bool:
+        """Whether others may run at the same time; fewer threads for each must not change a bit of the result.
+
+        PyTorch chooses another algorithm for convolutions of 1x1 where there is one thread, and for small images.
+        """
+        by_pytorch = self._compiled is None and next(self.network.parameters(), None) is not None
+        if not by_pytorch or device.type != "cpu":
+            return False
+        if has_all_threads():
+            return True
+        if box.height * box.width < SMALLEST_BESIDE**2:
+            return False
+        with self._room.take(1) if self._same_for_threads is None else nullcontext():
+            if self._same_for_threads is None:
+                self._same_for_threads = self._measure_threads()
+        return self._same_for_threads
+
+    def _measure_threads(self) -> bool:
+        step = self.info.size_multiple
+        parameter = next(self.network.parameters(), torch.empty(0))
+        for sides in ((SMALLEST_BESIDE, SMALLEST_BESIDE + 1), (181, 275)):
+            shape = (1, self.info.num_in_ch, *(round_up(max(side, self.info.min_size), step) for side in sides))
+            sample = parameter.new_empty(shape).uniform_(generator=torch.Generator().manual_seed(0))
+            sample = sample.contiguous(memory_format=torch.channels_last)
+            with all_threads():
+                expected = self.network(sample)
+            for count in (1, 2):
+                with threads(count):
+                    if not torch.equal(self.network(sample), expected):
+                        return False
+        return True
+
+    def _budget(self, device: torch.device) -> int:
+        if self._memory is not None:
+            return self._memory
+        if not self._room.users:  # what others take at the moment must not change how an image is cut
+            self._free = available_memory(device)
+        return self._free // 2
 
     def _segments_of_mode(self) -> list[Segment]:
         """The segments that crops are made of; empty where the network cannot be cut."""

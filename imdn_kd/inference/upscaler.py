@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -33,6 +34,7 @@ from imdn_kd.inference.engines.choice import candidates, choose_engine
 from imdn_kd.inference.graph_file import engine_for, open_model
 from imdn_kd.inference.memory import is_out_of_memory
 from imdn_kd.inference.model_file import ModelFile, load_model
+from imdn_kd.inference.side_by_side import all_threads
 from imdn_kd.inference.sizes import Size, plan_passes, target_size
 
 ImageArray = npt.NDArray[Any]
@@ -45,6 +47,8 @@ _LUMA = FULL_RANGE_LUMA.astype(np.float32)
 
 class Upscaler:
     """Upscales images with a super-resolution network, or restores them with one of scale 1.
+
+    Several threads may call one.
 
     Args:
         model: a student of the zoo by name; a model file, any checkpoint that spandrel knows, or an exported .onnx or
@@ -102,10 +106,16 @@ class Upscaler:
         def of_zoo(scale: int) -> _Runner:
             return prepare(load_model(students[scale].path))
 
+        preparing = threading.Lock()  # a network is prepared once, however many threads ask for it
+
+        def in_turn(scale: int) -> _Runner:
+            with preparing:
+                return of_zoo(scale)
+
         if model is None:
             students = zoo.defaults(fast=fast)
             self._scales = sorted(students)
-            self._runner: Callable[[int], _Runner] = of_zoo
+            self._runner: Callable[[int], _Runner] = in_turn
         else:
             runner = prepare(_open(model, arch))
             self._scales = [runner.info.scale]
@@ -269,14 +279,20 @@ class _Runner:
     device: torch.device
     precision: Precision
     engine: str
+    choosing: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def info(self) -> ModelInfo:
         return self.cropping.info
 
-    @cached_property
+    @property
     def dtype(self) -> torch.dtype:
         """Of the tensors that the network takes; what runs it is chosen when this is first asked for."""
+        with self.choosing, all_threads():
+            return self._chosen
+
+    @cached_property
+    def _chosen(self) -> torch.dtype:
         network = self.cropping.network
         engine = None
         if self.engine != TORCH:

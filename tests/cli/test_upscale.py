@@ -207,7 +207,7 @@ def test_folders_that_cannot_be_looked_into_are_one_line(capfd, model, tmp_path,
         raise PermissionError(13, "Permission denied", str(self))
 
     source = photo(tmp_path / "a.png")
-    monkeypatch.setattr("imdn_kd.inference.batch.Path.exists", refuse)
+    monkeypatch.setattr("imdn_kd.inference.file_jobs.Path.exists", refuse)
     result = run(capfd, "upscale", source, "-o", tmp_path / "out", "-m", model)
     assert (result.code, result.err.count("\n")) == (2, 1)
     assert "Permission denied" in result.err

@@ -12,7 +12,8 @@ from PIL import ExifTags, Image
 from imdn_kd.image.frame_writer import further_pictures, holds_all, write_frames
 from imdn_kd.image.frames import Frame, Frames, read_frames
 from imdn_kd.image.io import Picture, read_image
-from imdn_kd.inference.batch import plan_jobs, run_jobs
+from imdn_kd.inference.batch import run_jobs
+from imdn_kd.inference.file_jobs import plan_jobs
 from tests.image.test_io import SRGB, check_exif, exif_block, pixels, png16
 from tests.image.test_metadata import GAMMA, PQ, chunks_in, packet
 from tests.refused import refused
@@ -48,7 +49,7 @@ def seen(path):
         return [frame for frame, _ in found], [duration for _, duration in found], image.info.get("loop")
 
 
-def doubled(picture):
+def doubled(picture, on_progress=None):
     return replace(picture, pixels=picture.pixels.repeat(2, axis=0).repeat(2, axis=1))
 
 
@@ -56,7 +57,7 @@ def enlarge(path, suffix, folder):
     (result,) = run_jobs(
         plan_jobs([str(path)], folder / "out", suffix=suffix),
         doubled,
-        lambda picture: (2 * picture.height, 2 * picture.width),
+        lambda size: (2 * size[0], 2 * size[1]),
         quality=100,
     )
     return result

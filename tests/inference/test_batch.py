@@ -11,7 +11,8 @@ from PIL import Image
 
 from imdn_kd.errors import InputError
 from imdn_kd.image.io import WRITABLE, Picture, read_image
-from imdn_kd.inference.batch import plan_jobs, run_jobs
+from imdn_kd.inference.batch import run_jobs
+from imdn_kd.inference.file_jobs import plan_jobs
 from tests.refused import refused
 
 
@@ -21,12 +22,12 @@ def image(path, size=(3, 2)):
     return path
 
 
-def twice(picture):
+def twice(picture, on_progress=None):
     return replace(picture, pixels=picture.pixels.repeat(2, 0).repeat(2, 1))
 
 
-def twice_the_size(picture):
-    return 2 * picture.height, 2 * picture.width
+def twice_the_size(size):
+    return 2 * size[0], 2 * size[1]
 
 
 def rows(jobs, enlarge=twice, result_size=twice_the_size, **options):
@@ -58,7 +59,7 @@ ALL_KINDS = [
 def test_whatever_goes_wrong_with_one_picture_ends_only_that_one(tmp_path, error):
     jobs = plan_jobs([str(image(tmp_path / name)) for name in ("a.png", "b.png", "c.png")], tmp_path / "out")
 
-    def enlarge(picture):
+    def enlarge(picture, on_progress):
         calls.append(picture)
         if len(calls) == 2:
             raise error
@@ -77,7 +78,7 @@ def test_a_name_too_long_for_the_file_system_is_refused_before_the_work(tmp_path
     sources = [image(tmp_path / "in" / name) for name in (f"{long}.png", "c.png")]
     seen = []
     jobs = plan_jobs([str(tmp_path / "in")], tmp_path / "out", suffix=".tiff")
-    results = rows(jobs, lambda picture: seen.append(picture) or twice(picture))
+    results = rows(jobs, lambda picture, _: seen.append(picture) or twice(picture))
     assert [(result.job.source, result.status) for result in results] == [(sources[0], "failed"), (sources[1], "done")]
     assert len(seen) == 1
 
@@ -183,7 +184,7 @@ def test_what_the_output_means(tmp_path, monkeypatch, inputs, output, expected):
 def test_an_output_that_appears_during_the_work_stays(tmp_path, skip):
     jobs = plan_jobs([str(image(tmp_path / "a.png"))], tmp_path / "out")
 
-    def enlarge(picture):
+    def enlarge(picture, on_progress):
         (tmp_path / "out").mkdir()
         (tmp_path / "out/a.png").write_bytes(b"precious")
         return twice(picture)
@@ -199,7 +200,7 @@ def test_a_link_to_nothing_counts_as_an_output_that_exists(tmp_path, skip):
     jobs = plan_jobs([str(image(tmp_path / "a.png"))], tmp_path / "out")
     (tmp_path / "out").mkdir()
     (tmp_path / "out/a.png").symlink_to("elsewhere.png")
-    (result,) = rows(jobs, lambda _: pytest.fail("work in vain"), skip_existing=skip)
+    (result,) = rows(jobs, lambda *_: pytest.fail("work in vain"), skip_existing=skip)
     assert result.status == ("skipped" if skip else "failed")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]
 
@@ -213,7 +214,7 @@ def test_two_processes_that_skip_what_exists_write_every_picture_once(tmp_path):
     barrier, queue = context.Barrier(2, timeout=30), context.SimpleQueue()
 
     def work():
-        def enlarge(picture):  # both are past the look for an output
+        def enlarge(picture, on_progress):  # both are past the look for an output
             barrier.wait()
             return twice(picture)
 
@@ -240,7 +241,7 @@ def test_limits_of_the_format_come_before_the_work(tmp_path, suffix, upright):
         assert rows(jobs, result_size=lambda _: (limit, 1)[:: 1 if upright else -1])[0].status == "done"
     (result,) = rows(
         jobs,
-        lambda _: pytest.fail("work in vain"),
+        lambda *_: pytest.fail("work in vain"),
         lambda _: (limit + 1, 1)[:: 1 if upright else -1],
         overwrite=True,
     )
@@ -270,7 +271,7 @@ def test_the_limits_are_those_of_pillow(tmp_path, name, limit):
 def test_distortion_and_shrinking_are_told(tmp_path, caplog, size, told):
     jobs = plan_jobs([str(image(tmp_path / "a.png", (10, 7)))], tmp_path / "out")
 
-    def enlarge(picture):
+    def enlarge(picture, on_progress):
         return Picture(np.zeros((size[1], size[0], 3), np.uint8))
 
     assert rows(jobs, enlarge, lambda _: size[::-1])[0].status == "done"
