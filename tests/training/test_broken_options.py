@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +20,31 @@ from tests.training.small_runs import content, merged, with_validation
 COSINE = {"type": "CosineAnnealingRestartLR", "milestones": None, "gamma": None}
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    """A folder with what broken options name: folders of images, a damaged one, weights, a list of images."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def things(tmp_path_factory):
+    """What broken options name: folders of images, a damaged one, weights, a list of images."""
+    root = tmp_path_factory.mktemp("things")
     for name, lq_size in (("pairs", (16, 18)), ("unequal", (32, 36))):
         for seed in range(2):
-            write_image(Path(name) / "gt" / f"{seed}.png", Picture(picture((32, 36), seed)))
-            write_image(Path(name) / "lq" / f"{seed}.png", Picture(picture(lq_size, seed)))
-    write_image(Path("tiny") / "0.png", Picture(picture((8, 8))))
+            write_image(root / name / "gt" / f"{seed}.png", Picture(picture((32, 36), seed)))
+            write_image(root / name / "lq" / f"{seed}.png", Picture(picture(lq_size, seed)))
+    write_image(root / "tiny" / "0.png", Picture(picture((8, 8))))
     for folder in ("empty", "damaged"):
-        Path(folder).mkdir()
-    Path("damaged/0.png").write_bytes(b"nothing like an image")
-    Path("some.txt").write_text("0.png (32,36,3)\nabsent.png (32,36,3)\n")
-    Path("junk.pth").write_bytes(b"junk")
+        (root / folder).mkdir()
+    (root / "damaged" / "0.png").write_bytes(b"nothing like an image")
+    (root / "some.txt").write_text("0.png (32,36,3)\nabsent.png (32,36,3)\n")
+    (root / "junk.pth").write_bytes(b"junk")
     network = ARCHS.build({"type": "IMDN", "num_feat": 16, "num_block": 2, "upscale": 2})
-    torch.save({"params": network.state_dict()}, "wide.pth")
-    torch.save({"params": {"x": torch.zeros(2)}}, "other.pth")
+    torch.save({"params": network.state_dict()}, root / "wide.pth")
+    torch.save({"params": {"x": torch.zeros(2)}}, root / "other.pth")
+    return root
+
+
+@pytest.fixture
+def place(things, tmp_path, monkeypatch):
+    """A folder with all of this to work in."""
+    shutil.copytree(things, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
