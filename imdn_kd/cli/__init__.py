@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from functools import cache
 from typing import Annotated, Any
 
 import typer
+from typer.main import get_command
 
 from imdn_kd import __version__
 from imdn_kd.cli.benchmark import benchmark
@@ -67,9 +70,15 @@ def main() -> None:
     sys.exit(interrupts.code or code)
 
 
+@cache
+def _command() -> Callable[..., Any]:
+    """`app`, made once: for programs that call `main` often, as tests do, this takes longer than most commands."""
+    return get_command(app)
+
+
 def _run() -> int:
     try:
-        return app(standalone_mode=False) or 0
+        return _command()(standalone_mode=False) or 0
     except InputError as error:
         for line in error.lines:
             _complain(line)
