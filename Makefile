@@ -28,7 +28,7 @@ TEACHERS = $(sort $(shell sed -n 's/^  weights: //p' $(STUDENTS:%=options/zoo/%.
 help:
 	@echo "make demo    train and distil a small student on photographs at hand (a few minutes), enlarge one"
 	@echo "make test    checks of style and types, then all tests"
-	@echo "make test-fast  the tests that take no longer than two seconds and start no other process"
+	@echo "make test-fast  the tests that take no longer than two seconds and start no other process, with fewer examples"
 	@echo "make lint    the checks of style and types alone"
 	@echo "make study-smoke  a study of three arms on photographs at hand: two minutes; see docs/studies.md"
 	@echo "make bench   speed as ratios, both sides in the same run"
@@ -60,7 +60,7 @@ test: lint
 	$(PYTEST)
 
 test-fast: $(INSTALLED)
-	$(PYTEST) -m "not slow and not processes"
+	$(PYTEST) -m "not slow and not processes" --hypothesis-profile few
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # The same examples in every run: a failure must be repeatable.
 settings.register_profile("repeatable", derandomize=True, deadline=None, print_blob=True)
+settings.register_profile("few", settings.get_profile("repeatable"), max_examples=20)
 settings.load_profile("repeatable")
 
 

@@ -88,6 +88,7 @@ def test_what_does_not_enlarge_an_image_is_one_line(network, reason):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in ARCHS if name != "imdn_l"])
 def test_networks_that_state_their_info_agree(name):
     network = ARCHS.build({"type": name})

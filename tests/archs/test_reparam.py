@@ -31,6 +31,7 @@ def test_there_are_networks_to_expand():
     assert {"IMDN", "IMDN_RTC", "Plain", "plain_m"} <= set(NAMES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_expanding_changes_no_result_and_collapsing_none_of_the_trained(name):
     torch.manual_seed(0)

@@ -70,6 +70,7 @@ def own(*args: object, **keywords: object) -> nn.Module:
     return Own(*args, **keywords)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["imdn_s", "imdn_as", "imdn_rtc", "imdn_rte", "plain_t"])
 def test_what_is_measured_is_what_networks_state(name):
     network = ARCHS.build({"type": name})

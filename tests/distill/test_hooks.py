@@ -495,6 +495,7 @@ def test_a_network_in_mixed_precision(tapped_first):
         AcceleratorState._reset_state(True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["taps, compile", "compile, taps"])
 def test_a_compiled_network(order):
     torch.compiler.reset()

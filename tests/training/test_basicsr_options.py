@@ -274,6 +274,7 @@ def shrunk(options: TrainOptions) -> list[str]:
     return [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
 
 
+@pytest.mark.slow
 @needs_basicsr
 def test_trains_and_validates(file, workplace, tmp_path, capfd):
     options = read(file)

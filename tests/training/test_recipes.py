@@ -91,6 +91,7 @@ def test_is_accepted_and_has_nothing_without_effect(file):
         assert any(line.startswith(f"path.pretrain_network_g: not loaded: {key} is ") for line in told)
 
 
+@pytest.mark.slow
 def test_trains_and_leaves_a_model(file, tmp_path, capfd):
     options = read_options(file, TrainOptions)
     result = run(capfd, "train", "-opt", file, "--root", tmp_path, *shrunk(options))
