@@ -82,7 +82,7 @@ class DatasetLayout:
         for folder in self.lr:
             if folder.scale not in (None, scale):
                 continue
-            index = LrIndex(folder.tree, scale)
+            index = LrIndex(folder.tree, scale, names)
             found = [name for name in names if index.has(name)]
             fits = bool(found) and index.has_scale(found[0], self.hr.files[paths[found[0]][0]])
             if not is_bicubic(folder.kind):
@@ -138,8 +138,9 @@ def find_layout(tree: FileTree, scales: Sequence[Fraction] = ()) -> DatasetLayou
         below = f"{folder.label}/"
         # A folder `x4` among HR images has LR images where the names of these say so.
         if not folder.certain and not inside and folder.scale is not None:
-            index = LrIndex(folder.tree, folder.scale)
-            if any(index.has(name) for name in by_name(files) if "/" not in name):
+            names = [name for name in by_name(files) if "/" not in name]
+            index = LrIndex(folder.tree, folder.scale, names)
+            if any(map(index.has, names)):
                 files = {place: file for place, file in files.items() if not place.startswith(below)}
     originals, low, others = _split(dataclasses.replace(hr, files=files))
     if low.files:

@@ -16,22 +16,26 @@ from imdn_kd.utils.text import one_line
 class LrIndex:
     """An index of the LR images of a scale, by name.
 
+    The way of naming that fits most HR images comes first; no LR image belongs to two of them.
+
     Args:
         place: their folder or archive.
         scale: px of an HR image per px of an LR image.
+        names: of the HR images, without suffix.
         pattern: name of the LR image of HR image `{}`, less the suffix, with `{scale}`; by default the usual ones.
 
     Attributes:
         place: as given.
     """
 
-    def __init__(self, place: FileTree, scale: Fraction, pattern: str | None = None) -> None:
+    def __init__(self, place: FileTree, scale: Fraction, names: Iterable[str], pattern: str | None = None) -> None:
         self.place, self._scale, self._pattern = place, scale, pattern
         self._paths = by_name(place.files)
+        self._found = self._pair(names)
 
     def of(self, name: str, gt: ImageFile) -> ImageFile:
         """Return the LR image of an HR image; InputError if it is missing or there are two."""
-        found = self._found(name)
+        found = self._found.get(name)
         if found is None:
             wanted = " or ".join(self._wanted(name)[:2])
             raise InputError(
@@ -45,15 +49,28 @@ class LrIndex:
 
     def has(self, name: str) -> bool:
         """Whether there is an LR image of an HR image."""
-        return self._found(name) is not None
+        return name in self._found
 
     def has_scale(self, name: str, gt: ImageFile) -> bool:
         """Whether the sizes of an HR image and its LR image fit the scale; True where they cannot be read."""
-        found = self._found(name)
+        found = self._found.get(name)
         return not found or fits(gt, self.place.files[self._paths[found][0]], self._scale) is not False
 
-    def _found(self, name: str) -> str | None:
-        return next((each for each in self._wanted(name) if each in self._paths), None)
+    def _pair(self, names: Iterable[str]) -> dict[str, str]:
+        """The name of the LR image of each HR image that has one."""
+        wanted = {name: self._wanted(name) for name in names}
+        ways = range(max(map(len, wanted.values()), default=0))
+        fitting = {
+            way: {name: each[way] for name, each in wanted.items() if way < len(each) and each[way] in self._paths}
+            for way in ways
+        }
+        found, taken = dict[str, str](), set[str]()
+        for way in sorted(ways, key=lambda way: -len(fitting[way])):
+            for name, low in fitting[way].items():
+                if name not in found and low not in taken:
+                    found[name] = low
+                    taken.add(low)
+        return found
 
     def _wanted(self, name: str) -> list[str]:
         if self._pattern is None:
@@ -66,7 +83,7 @@ def best_index(
     places: Iterable[FileTree], scale: Fraction, names: Sequence[str], pattern: str | None = None
 ) -> LrIndex:
     """The index of that place in which the most HR images have an LR image."""
-    indexes = [LrIndex(place, scale, pattern) for place in places]
+    indexes = [LrIndex(place, scale, names, pattern) for place in places]
     return max(indexes, key=lambda index: sum(map(index.has, names)))
 
 

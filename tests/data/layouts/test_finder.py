@@ -220,3 +220,17 @@ def test_a_set_beside_another_does_not_take_its_lr_images(tmp_path):
 @pytest.mark.parametrize("name", ["holidays", "my_LRx", "2024", "gt-car", "color", "alrx4", "shr", "HR_to_print"])
 def test_names_that_say_nothing(name):
     assert read_folder_name(name).role == ""
+
+
+LOW_X2 = encoded(8)
+
+
+@pytest.mark.parametrize("pattern", ["{}", "{}x2", "{}_LR"])
+@pytest.mark.parametrize("missing", [None, "b"])
+def test_no_lr_image_serves_two_hr_images(tmp_path, pattern, missing):
+    names = ("a", "ax2", "ax2x2", "b", "c")
+    fill(tmp_path, "HR/{}.png", names=names)
+    fill(tmp_path, f"LR_x2/{pattern}.png", data=LOW_X2, names=tuple(name for name in names if name != missing))
+    scanned = scan_dataset(open_tree(tmp_path / "HR"), [X2], {X2: open_tree(tmp_path / "LR_x2")})
+    pairs = {one.name: Path(one.lq[X2].label).stem for one in scanned.originals}
+    assert pairs == {name: pattern.format(name) for name in names if name != missing}
