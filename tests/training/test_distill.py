@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import time
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import filelock
 import pytest
@@ -21,6 +23,7 @@ from imdn_kd.inference.model_file import ModelFile, load_model, save_model
 from imdn_kd.registry import ARCHS
 from imdn_kd.training import run as module
 from imdn_kd.training.run import check, fill_teacher_cache, prepare
+from imdn_kd.training.trainer import Trainer
 from tests.refused import refused
 from tests.training.small_runs import (
     flat,
@@ -90,11 +93,28 @@ def go_on(data, teachers, root):
     train(everything(data, teachers), root, auto_resume=True)
 
 
+class Undisturbed(NamedTuple):
+    """A run that was left alone: where, its trainer, and all weights as they were before."""
+
+    root: Path
+    trainer: Trainer
+    learners: dict[str, Any]
+    teachers: list[Any]
+
+
 @pytest.fixture(scope="module")
-def undisturbed(data, teachers, tmp_path_factory):
+def run(data, teachers, tmp_path_factory):
     root = tmp_path_factory.mktemp("undisturbed")
-    train(everything(data, teachers), root)
-    return root
+    trainer = prepare(everything(data, teachers), root=root)
+    learners = {name: flat(learner.module.state_dict()) for name, learner in trainer.optims.items()}
+    asked = [flat(teacher.state_dict()) for teacher in trainer.setup.distiller.teachers]
+    trainer.run()
+    return Undisturbed(root, trainer, learners, asked)
+
+
+@pytest.fixture
+def undisturbed(run):
+    return run.root
 
 
 @pytest.mark.processes
@@ -131,19 +151,14 @@ def test_what_learns_beside_the_student_is_in_its_states_and_not_in_its_models(d
     assert load_model(models / "net_g_latest.safetensors").network.spec == student.spec
 
 
-def test_everyone_that_learns_has_changed_and_the_teachers_have_not(data, teachers, tmp_path):
-    options = everything(data, teachers)
-    trainer = prepare(options, root=tmp_path)
-    learners = {name: flat(learner.module.state_dict()) for name, learner in trainer.optims.items()}
-    asked = [flat(teacher.state_dict()) for teacher in trainer.setup.distiller.teachers]
-    trainer.run()
-
-    assert set(learners) == {"student", "adapters", "critic"}
-    for name, before in learners.items():
-        after = flat(trainer.optims[name].module.state_dict())
+def test_everyone_that_learns_has_changed_and_the_teachers_have_not(run):
+    optims, teachers = run.trainer.optims, run.trainer.setup.distiller.teachers
+    assert set(run.learners) == {"student", "adapters", "critic"}
+    for name, before in run.learners.items():
+        after = flat(optims[name].module.state_dict())
         assert all(before[key] != after[key] for key in before if ".weight" in key and "cca" not in key)
-    assert [flat(teacher.state_dict()) for teacher in trainer.setup.distiller.teachers] == asked
-    assert not any(module.training for teacher in trainer.setup.distiller.teachers for module in teacher.modules())
+    assert [flat(teacher.state_dict()) for teacher in teachers] == run.teachers
+    assert not any(module.training for teacher in teachers for module in teacher.modules())
 
 
 def test_looking_at_gradients_changes_nothing(data, teachers, tmp_path):

@@ -60,6 +60,7 @@ def file(request, workplace, monkeypatch):
     return request.param
 
 
+@pytest.mark.slow
 def test_is_accepted_and_has_nothing_without_effect(file):
     setup = check(read_options(file, TrainOptions), root="runs")
     for line in setup.warnings:
