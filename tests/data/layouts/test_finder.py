@@ -232,5 +232,5 @@ def test_no_lr_image_serves_two_hr_images(tmp_path, pattern, missing):
     fill(tmp_path, "HR/{}.png", names=names)
     fill(tmp_path, f"LR_x2/{pattern}.png", data=LOW_X2, names=tuple(name for name in names if name != missing))
     scanned = scan_dataset(open_tree(tmp_path / "HR"), [X2], {X2: open_tree(tmp_path / "LR_x2")})
-    pairs = {one.name: Path(one.lq[X2].label).stem for one in scanned.originals}
+    pairs = {one.name: Path(one.lq[X2].label).stem for one in scanned.images}
     assert pairs == {name: pattern.format(name) for name in names if name != missing}
