@@ -43,7 +43,7 @@ def compare(
     ),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a page that is there.")] = False,
     device: opt.Device = "auto",
-    engine: opt.EngineOption = "auto",
+    engine: opt.EngineOption = "torch",
     imports: opt.Imports = None,
 ) -> None:
     """Compare pictures, or models on a picture, on a page: a slider, error maps, crops where they differ most, figures.

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from imdn_kd.cli import shared as opt
-from imdn_kd.cli.screen import complain, say
+from imdn_kd.cli.screen import say
 from imdn_kd.cli.training import check_installed
 
 
@@ -66,8 +66,10 @@ def taps(
     image = read_rgb(picture)
     content = read_train_options(options, overrides or ())
     student, teachers = open_networks(content)
-    if content.path.pretrained is None:
-        complain("the student has random weights; give trained ones with --set path.pretrain_network_g=FILE")
     drawings = draw_features(student, teachers, image)
     write_drawings(drawings, target, title=f"Features of {picture.name}", overwrite=overwrite)
-    say(f"{target}: {len(drawings)} drawings of {len({drawing.feature for drawing in drawings})} features")
+    count = len({drawing.feature for drawing in drawings})
+    random = (
+        "" if content.path.pretrained else "; the student has random weights (path.pretrain_network_g is not given)"
+    )
+    say(f"{target}: {len(drawings)} drawings of {count} features{random}")

@@ -39,7 +39,7 @@ def test_pictures_with_the_ground_truth(files, tmp_path, capfd):
 
 
 def test_models_on_a_picture_and_on_one_that_is_made_of_the_ground_truth(files, tmp_path, capfd):
-    names = ("--model", "plain_m_x2", "--model", "imdn_rtc_x2", "--engine", "torch")
+    names = ("--model", "plain_m_x2", "--model", "imdn_rtc_x2")
     result = run(capfd, "compare", files / "small.png", *names, "-o", tmp_path / "a.html")
     assert (result.code, result.out) == (0, f"{tmp_path / 'a.html'}: 3 pictures of 62x40 px\n"), result.err
     assert "PSNR, dB" not in (tmp_path / "a.html").read_text()
