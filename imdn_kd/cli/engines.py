@@ -22,6 +22,7 @@ def engines(
     imdn-kd engines --model imdn_rtc_x4
     """
     from imdn_kd.inference.engines import base, choice, remembered
+    from imdn_kd.utils.extras import how_to_install
 
     if clear:
         print(f"{remembered.forget()}: cleared")
@@ -29,9 +30,12 @@ def engines(
         if name == base.TORCH:
             print(name)
         elif name in base.installed():
-            print(f"{name} {base.engine_kind(name).version()}")
+            kind = base.engine_kind(name)
+            print(f"{name} {kind.version()}: {', '.join(kind.precisions())}")
         else:
             print(f"{name}: not installed")
+    if len(base.installed()) < len(base.NAMES):
+        print(f"often faster than torch: {how_to_install('deploy')}")
     if model is None:
         return
     from imdn_kd.inference.model_file import load_model

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from imdn_kd.errors import InputError
 from imdn_kd.inference.engines.graphs import to_onnx
+from imdn_kd.utils.extras import how_to_install
 
 Array = npt.NDArray[Any]
 Graph = Callable[[list[Array]], list[Array]]
@@ -24,6 +25,8 @@ TORCH = "torch"
 _PACKAGES = {
     "onnxruntime": ("onnxruntime", "onnx"),  # PyTorch exports by means of onnx
     "openvino": ("openvino", "onnx"),
+    "ncnn": ("ncnn", "pnnx"),
+    "torch-compile": (),
 }
 """The engines besides PyTorch, each with the packages that it needs; the modules here have the same names."""
 
@@ -49,6 +52,9 @@ class Engine(ABC):
 
     takes_pixels: ClassVar[bool] = True
     """Whether it can run what reads and makes uint8."""
+
+    tried_by_auto: ClassVar[bool] = True
+    """Whether it is ready soon enough to be measured with a network that is used for the first time."""
 
     def __init__(self, precision: str = "fp32") -> None:
         self.precision = precision
@@ -88,7 +94,7 @@ def engine_kind(name: str) -> type[Engine]:
     missing = _missing(_PACKAGES[name])
     if missing:
         raise InputError(
-            f"engine {name!r} needs the package {missing[0]}; install it, or use the engine 'torch'",
+            f"engine {name!r} needs {' and '.join(missing)}; {how_to_install('deploy')}, or use the engine 'torch'",
             code="engine.not-installed",
         )
     kind: type[Engine] = import_module(f"imdn_kd.inference.engines.{name.replace('-', '_')}").Runtime

@@ -13,6 +13,7 @@ from imdn_kd.inference.device import Precision, choose_dtype
 from imdn_kd.inference.engines.base import TORCH, Engine, engine_kind, find_engine, installed
 from imdn_kd.inference.engines.remembered import Choice, keep, key_of, recall
 from imdn_kd.inference.engines.trial import TOLERANCES, Trial, seconds_of_torch
+from imdn_kd.utils.extras import how_to_install
 from imdn_kd.utils.text import one_line
 
 log = logging.getLogger("imdn_kd")
@@ -43,9 +44,9 @@ def choose_engine(
             which has no such precision.
     """
     if name in (TORCH, "auto"):
-        # Where the receptive field is unknown, so is whether the graph for one size is that for another.
-        measurable = name == "auto" and info.receptive_radius is not None and candidates(precision)
-        name = measured(network, info, value_range, precision).engine if measurable else TORCH
+        if name == "auto":
+            name = _automatic(network, info, value_range, precision)
+            log.info("%s is run in %s by %s", type(network).__name__, precision, name)
         if name == TORCH:
             choose_dtype(precision, _CPU)
             return None
@@ -69,9 +70,20 @@ def choose_engine(
     return engine
 
 
+def _automatic(network: nn.Module, info: ModelInfo, value_range: float, precision: Precision) -> str:
+    if info.receptive_radius is None:
+        return TORCH  # unknown, as it then is whether the graph for one size is that for another
+    if not candidates(precision):
+        if not candidates("fp32"):
+            log.info("there is no engine but PyTorch; others are often faster: %s", how_to_install("deploy"))
+        return TORCH
+    return measured(network, info, value_range, precision).engine
+
+
 def candidates(precision: Precision) -> list[str]:
-    """The engines besides PyTorch from which `auto` takes one: those that are installed and have the precision."""
-    return [name for name in installed()[1:] if precision in engine_kind(name).precisions()]
+    """The engines besides PyTorch from which `auto` takes one: those installed that have the precision and start soon."""
+    kinds = {name: engine_kind(name) for name in installed()[1:]}
+    return [name for name, kind in kinds.items() if kind.tried_by_auto and precision in kind.precisions()]
 
 
 def measured(network: nn.Module, info: ModelInfo, value_range: float = 1.0, precision: Precision = "fp32") -> Choice:

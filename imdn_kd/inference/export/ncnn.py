@@ -10,6 +10,7 @@ import numpy as np
 
 from imdn_kd.archs.base import SRNetwork
 from imdn_kd.inference.engines.base import Array
+from imdn_kd.inference.engines.ncnn import open_ncnn
 from imdn_kd.inference.engines.ncnn_graphs import to_ncnn
 from imdn_kd.inference.export.formats import Run
 from imdn_kd.inference.export.metadata import INPUT, OUTPUT
@@ -18,8 +19,6 @@ from imdn_kd.inference.export.samples import sample
 SUFFIXES = (".param", ".bin", ".json")
 PACKAGES = ("pnnx", "ncnn")
 RUNTIME = "ncnn"
-
-_SHORTER = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_packed", "use_bf16_storage")
 
 
 def write(network: SRNetwork, metadata: Mapping[str, str], path: Path) -> None:
@@ -40,25 +39,9 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 def load(path: Path, threads: int) -> Run:
     """See `Format.load`; in fp32, which is not its default everywhere."""
-    import ncnn
-
-    net = ncnn.Net()
-    net.opt.num_threads = threads
-    for option in _SHORTER:
-        if hasattr(net.opt, option):
-            setattr(net.opt, option, False)
-    if net.load_param(str(path)) or net.load_model(str(path.with_suffix(".bin"))):
-        raise RuntimeError("it cannot read the graph")
-
-    def one(image: Array) -> Array:
-        extractor = net.create_extractor()
-        extractor.input(INPUT, ncnn.Mat(np.ascontiguousarray(image)).clone())
-        failed, result = extractor.extract(OUTPUT)
-        if failed:
-            raise RuntimeError(f"it fails with {failed}")
-        return np.array(result)
+    graph = open_ncnn(path, threads, inputs=[INPUT], outputs=[OUTPUT])
 
     def run(images: Array) -> Array:
-        return np.stack([one(image) for image in images])
+        return np.concatenate([graph([image[None]])[0] for image in images])
 
     return run
