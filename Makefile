@@ -39,10 +39,11 @@ help:
 
 venv: $(INSTALLED)
 
+# Without isolation: BasicSR names torch among what it is built with, and all of that would be installed twice.
 $(INSTALLED): setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[$(EXTRAS)]"
+	$(BIN)/python -m pip install --quiet --upgrade pip setuptools
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[$(EXTRAS)]"
 	touch $@
 
 # One thread: the patches are so small that on a busy machine threads mostly wait for each other.
