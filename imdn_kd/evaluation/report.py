@@ -78,8 +78,11 @@ def report_profiles(profiles: Sequence[Profile]) -> Report:
     return Report((table,), {"notes": notes, "profiles": [_costs_as_data(profile) for profile in profiles]})
 
 
-def report_export(export: Export, images: str) -> Report:
-    """Lay out what was exported, and how it compares with PyTorch on `images`, which says where these are from."""
+def report_export(export: Export, images: str, scores: Sequence[SetScore] = ()) -> Report:
+    """Lay out what was exported, and how it compares with PyTorch on `images`, which says where these are from.
+
+    `scores` are those of the network before and after it was brought to 8 bits.
+    """
     parity = export.parity
     smallest, largest = (
         parity.sizes[0].size,
@@ -110,7 +113,10 @@ def report_export(export: Export, images: str) -> Report:
         ],
         "metadata": export.metadata,
     }
-    return Report((table,), data)
+    if not scores:
+        return Report((table,), data)
+    scored = report_scores(scores)
+    return Report((table, *scored.tables), {**data, "scores": scored.data})
 
 
 def _costs(profile: Profile) -> tuple[str, ...]:

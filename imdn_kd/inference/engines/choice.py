@@ -12,7 +12,7 @@ from imdn_kd.errors import InputError
 from imdn_kd.inference.device import Precision, choose_dtype
 from imdn_kd.inference.engines.base import TORCH, Engine, engine_kind, find_engine, installed
 from imdn_kd.inference.engines.remembered import Choice, keep, key_of, recall
-from imdn_kd.inference.engines.trial import TOLERANCES, Trial, seconds_of_torch
+from imdn_kd.inference.engines.trial import Trial, seconds_of_torch, tolerance
 from imdn_kd.utils.extras import how_to_install
 from imdn_kd.utils.text import one_line
 
@@ -61,7 +61,7 @@ def choose_engine(
             f"engine {name!r} cannot run this network: {one_line(str(failure))}; use the engine 'torch'",
             code="engine.cannot-run",
         ) from failure
-    if not error <= TOLERANCES[precision]:
+    if not error <= tolerance(network, precision):
         raise InputError(
             f"engine {name!r} gives another result than PyTorch (by {error:.2g} of the range) for this network; "
             "use the engine 'torch'",
@@ -104,7 +104,7 @@ def _measure(network: nn.Module, info: ModelInfo, value_range: float, precision:
         except Exception as error:
             log.debug("engine %s cannot run %s: %s", name, type(network).__name__, error)
             continue
-        if trial.error <= TOLERANCES[precision]:
+        if trial.error <= tolerance(network, precision):
             seconds[name] = trial.seconds()
         else:
             log.debug("engine %s differs from PyTorch by %.2g for %s", name, trial.error, type(network).__name__)

@@ -12,7 +12,9 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
+from imdn_kd.archs.quantize import QuantizedConv2d
 from imdn_kd.errors import InputError
+from imdn_kd.inference.engines.int8_kernels import store_int8
 from imdn_kd.utils.text import one_line
 
 
@@ -61,7 +63,8 @@ def to_onnx(
                 f"{type(module).__name__} cannot be exported to ONNX: {_obstacle(str(error))}",
                 code="engine.cannot-export",
             ) from error
-    return file.getvalue()
+    in_8_bits = any(isinstance(part, QuantizedConv2d) for part in module.modules())
+    return store_int8(file.getvalue()) if in_8_bits else file.getvalue()
 
 
 def traced(module: nn.Module, samples: Sequence[Tensor]) -> torch.jit.ScriptModule:

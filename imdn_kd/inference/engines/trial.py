@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from imdn_kd.archs.base import ModelInfo
+from imdn_kd.archs.quantize import QuantizedConv2d
 from imdn_kd.inference.engines.base import Engine
 from imdn_kd.inference.engines.compiled import CompiledNetwork
 from imdn_kd.inference.tiles import round_up
@@ -17,8 +18,17 @@ from imdn_kd.inference.tiles import round_up
 TOLERANCES = {"fp32": 1e-4, "bf16": 1 / 16, "fp16": 1 / 128}
 """How far results may be from those of PyTorch in fp32 on random pixels, of the range of the image, by precision."""
 
+_TOLERANCE_OF_8_BITS = 1 / 16
+"""For networks in 8 bits: a rounding that falls the other way moves a few pixels by several levels."""
+
 SIDES = ((40, 56), (96, 128))
 """Sizes in px on which results are compared; the last is the one that is timed."""
+
+
+def tolerance(network: nn.Module, precision: str) -> float:
+    """How far results of an engine may be from those of PyTorch, of the range of the image."""
+    in_8_bits = any(isinstance(part, QuantizedConv2d) for part in network.modules())
+    return max(TOLERANCES[precision], _TOLERANCE_OF_8_BITS if in_8_bits else 0)
 
 
 class Trial:

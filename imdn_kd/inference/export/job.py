@@ -13,6 +13,8 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from imdn_kd.archs.base import SRNetwork
+from imdn_kd.archs.quantize import ranges_of
 from imdn_kd.errors import InputError
 from imdn_kd.inference.export.formats import Format, find_format
 from imdn_kd.inference.export.metadata import describe, read_info
@@ -26,6 +28,13 @@ from imdn_kd.utils.text import one_line
 
 TOLERANCE = 1e-4
 """How far results may be from those of PyTorch, of the range of the image."""
+
+
+LEAST_PSNR = 45.0
+"""The same for networks in 8 bits, dB."""
+
+INT8_FORMATS = ("onnx", "openvino")
+"""Formats that have words for 8 bits."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,8 @@ def export_model(
     *,
     name: str,
     photographs: Sequence[Photograph] = (),
+    reference: SRNetwork | None = None,
+    least_psnr: float = LEAST_PSNR,
     overwrite: bool = False,
     on_step: Callable[[], object] = lambda: None,
 ) -> Export:
@@ -59,6 +70,8 @@ def export_model(
             once the results are those of PyTorch, all of them or none.
         name: of the model, which the file says.
         photographs: on which results are compared; by default some that come with scikit-image.
+        reference: in PyTorch, with which results are compared; by default the network of `model`.
+        least_psnr: dB to the results of `reference` that those of a network in 8 bits need.
         overwrite: replace files that are there.
         on_step: called `parity.SIZES + 2` times while it works.
 
@@ -70,6 +83,9 @@ def export_model(
     """
     form, path = find_format(format_name), Path(path)
     targets = _targets(form, format_name, path, overwrite=overwrite)
+    in_8_bits = bool(ranges_of(model.network.state_dict()))
+    if in_8_bits and format_name not in INT8_FORMATS:
+        raise InputError(f"{format_name} has no 8 bits; export to {' or '.join(INT8_FORMATS)}", code="export.no-int8")
     network = copy.deepcopy(model.network).eval().cpu().float().requires_grad_(False)
     metadata = describe(replace(model, network=network), name)
     with TemporaryDirectory(prefix="imdn_kd_") as folder:
@@ -80,13 +96,17 @@ def export_model(
         try:
             run = form.load(made[0], torch.get_num_threads())
             info, value_range = read_info(metadata)
-            parity = measure_parity(network, run, info, value_range, photographs or sample_photographs(), on_step)
+            images = photographs or sample_photographs()
+            parity = measure_parity(reference or network, run, info, value_range, images, on_step)
         except Exception as error:  # each runtime has its own kinds
             raise InputError(
                 f"{name}: {form.RUNTIME} cannot run what was exported ({one_line(str(error))}); choose another format",
                 code="export.cannot-run",
             ) from error
-        _check(parity, form, name)
+        if in_8_bits:
+            _check_psnr(parity, least_psnr, name)
+        else:
+            _check(parity, form, name)
         size = sum(file.stat().st_size for file in made)
         _publish(made, targets, overwrite=overwrite)
     return Export(format_name, form.RUNTIME, tuple(targets), size, metadata, parity)
@@ -122,6 +142,16 @@ def _check(parity: Parity, form: Format, name: str) -> None:
         "images of all sizes",
         code="export.parity",
     )
+
+
+def _check_psnr(parity: Parity, least: float, name: str) -> None:
+    if not parity.psnr >= least:
+        raise InputError(
+            f"{name}: in 8 bits the result has {parity.psnr:.1f} dB to what it is compared with, less than {least:g}, "
+            "so nothing is written; give more images like those to be upscaled, train it in 8 bits (train.quantize), "
+            "or allow less (--min-psnr)",
+            code="export.int8-loss",
+        )
 
 
 def _publish(made: Sequence[Path], targets: Sequence[Path], *, overwrite: bool) -> None:

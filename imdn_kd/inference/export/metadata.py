@@ -9,6 +9,7 @@ import torch
 
 from imdn_kd import __version__
 from imdn_kd.archs.base import ModelInfo, SRNetwork
+from imdn_kd.archs.quantize import ranges_of
 from imdn_kd.errors import InputError
 from imdn_kd.inference.export.samples import sample
 from imdn_kd.inference.memory import PeakMemory
@@ -52,7 +53,7 @@ def describe(model: ModelFile, name: str) -> dict[str, str]:
         "pixel_bytes": str(_pixel_bytes(model.network)),
         "input": INPUT,
         "output": OUTPUT,
-        "precision": "fp32",
+        "precision": "int8" if ranges_of(model.network.state_dict()) else "fp32",
     }
     licence = re.search(r"^## Data and licences\n+(.*?)\s*(?=^## |\Z)", model.card, re.MULTILINE | re.DOTALL)
     return found | ({"card": model.card} if model.card else {}) | ({"licence": licence[1]} if licence else {})
