@@ -2,45 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from imdn_kd.inference.model_file import ModelFile, save_model
 from imdn_kd.registry import ARCHS
-from imdn_kd.training import best_checkpoint
-from imdn_kd.training import distributed as launch
 from imdn_kd.training.checkpoint import State
 from imdn_kd.training.run import prepare
 from imdn_kd.training.schema import OPEN_END, TrainOptions
 from imdn_kd.training.signals import Deadline, TimeUpError
-from imdn_kd.training.timed import begin_decay, is_complete, next_segment, train_segment
-from imdn_kd.training.trainer import Trainer, TrainResult
-from imdn_kd.training.update import TrainStep
-from tests.training.small_runs import (
-    flat,
-    make_data,
-    merged,
-    metrics,
-    small_options,
-    state_file,
-    with_validation,
-)
-
-COSINE = {"type": "CosineAnnealingRestartLR", "periods": [8, 4], "restart_weights": [0.7, 0.5], "eta_min": 1e-6}
-NOT_MULTISTEP = {"milestones": None, "gamma": None}
-
-
-def recipe(data: Path, changes: dict[str, Any] | None = None) -> TrainOptions:
-    """A recipe whose own number of iterations plays no part."""
-    schedule = {"train": {"total_iter": 3, "scheduler": {**COSINE, **NOT_MULTISTEP}}}
-    return small_options(data, merged(merged(with_validation(data, select_on="held_out"), schedule), changes or {}))
+from imdn_kd.training.timed import begin_decay, is_complete, next_segment
+from tests.training.small_runs import flat, make_data, metrics, small_options, state_file
+from tests.training.timed_runs import Clock, recipe, segment
 
 
 def fixed(options: TrainOptions, total: int, decay: int) -> TrainOptions:
@@ -96,47 +71,9 @@ def test_a_run_whose_last_validation_is_missing_is_not_complete(data):
     assert is_complete(state(options.model_copy(update={"val": None}), 100, validated=0))
 
 
-class Clock:
-    """Time that passes with iterations and scored images alone, in seconds."""
-
-    def __init__(self, update: float = 1.0, image: float = 0.0) -> None:
-        self.now, self.update, self.image = 0.0, update, image
-
-    def __call__(self) -> float:
-        return self.now
-
-    def drive(self, patch: Any) -> Clock:
-        make, validate = TrainStep.run, best_checkpoint.validate
-
-        def slow_step(*args: Any, **keywords: Any) -> Any:
-            self.now += self.update
-            return make(*args, **keywords)
-
-        def slow_validate(*args: Any, on_image: Any, **keywords: Any) -> Any:
-            def slow_image(index: int) -> None:
-                self.now += self.image
-                on_image(index)
-
-            return validate(*args, on_image=slow_image, **keywords)
-
-        patch.setattr(TrainStep, "run", slow_step)
-        patch.setattr(best_checkpoint, "validate", slow_validate)
-        return self
-
-
 @pytest.fixture
 def clock(monkeypatch):
     return Clock().drive(monkeypatch)
-
-
-def segment(options: TrainOptions, root: Path, deadline: Deadline, **keywords: Any) -> tuple[Trainer, TrainResult]:
-    """What `imdn-kd train --auto_resume --minutes` does."""
-
-    def phase(options: TrainOptions, resume: bool, deadline: Deadline | None) -> tuple[Trainer, TrainResult]:
-        trainer = prepare(options, root=root, auto_resume=resume, deadline=deadline, **keywords)
-        return trainer, trainer.run()
-
-    return train_segment(options, deadline, phase, root=root, auto_resume=True)
 
 
 @pytest.mark.slow
@@ -254,28 +191,3 @@ def test_a_deadline_counts_from_when_it_is_made():
     for now[0] in (105.0, 106.0, 109.0, 110.0):
         passed.append((earlier.passed, deadline.passed))
     assert passed == [(False, False), (True, False), (True, False), (True, True)]
-
-
-@pytest.mark.processes
-def test_processes_begin_the_decay_together_and_the_slowest_says_how_long_it_is(data, tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
-    result = subprocess.run([*command, __name__, str(data), str(tmp_path)], capture_output=True, text=True, timeout=180)
-    assert result.returncode == 0, result.stderr
-    seen = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
-
-    assert seen[0] == seen[1] == {"total": 29, "decay": 5, "step": 29}
-
-
-def in_two_processes(data: Path, folder: Path) -> None:
-    """Train a segment where one process is slower."""
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch, launch.processes("pytorch"):
-        rank = launch.rank()
-        clock = Clock(update=(1.0, 2.0)[rank]).drive(patch)
-        trainer, result = segment(recipe(data), folder, Deadline(60, clock))
-    total, decay, *_ = schedule(trainer.options)
-    (folder / f"{rank}.json").write_text(json.dumps({"total": total, "decay": decay, "step": result.step}))
-
-
-if __name__ == "__main__":
-    in_two_processes(*map(Path, sys.argv[1:]))

@@ -14,6 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from accelerate import Accelerator
 from torch import nn
@@ -25,9 +26,11 @@ from imdn_kd.evaluation.protocol import Protocol
 from imdn_kd.training import distributed as launch
 from imdn_kd.training.run import prepare
 from imdn_kd.training.setup import open_inputs
+from imdn_kd.training.signals import Deadline
 from imdn_kd.training.trainer import DivergedError, Trainer
 from imdn_kd.training.validation import StoppedError, validate
 from tests.training.small_runs import small_options, train
+from tests.training.timed_runs import Clock, recipe, segment
 
 SETS = ("one", "two", "three")
 DISTILLED = 20
@@ -197,9 +200,18 @@ def features_first(data: Path, folder: Path) -> Any:
     return train(small_options(data, changes), folder)[1].step
 
 
+def decay_by_the_slowest(data: Path, folder: Path) -> Any:
+    """A run for a given time where the second process is slower."""
+    with pytest.MonkeyPatch.context() as patch:
+        clock = Clock(update=(1.0, 2.0)[launch.rank()]).drive(patch)
+        trainer, result = segment(recipe(data, {"name": "timed"}), folder, Deadline(60, clock))
+    train = trainer.options.train
+    return {"total": train.total_iter, "decay": train.scheduler.decay_iter, "step": result.step}
+
+
 CHECKS = (
     *(the_group, validation, stopped_validation, damaged_image, unlike_options, folder_of_one),
-    *(distillation, features_first),
+    *(distillation, features_first, decay_by_the_slowest),
     *(damaged_training, signal_to_one, skipped_update, diverged),
 )
 
