@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -278,6 +279,7 @@ def test_damaged_files_and_those_of_others(graph, tmp_path):
 def test_command(tmp_path, capfd, plain, monkeypatch):
     needs("onnx")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("imdn_kd.cli.progress._LINE_EVERY", math.inf)  # of which a slow machine prints lines
     save_model("mine.safetensors", ModelFile(plain, value_range=255))
     (tmp_path / "photos").mkdir()
     for number, mode in enumerate(["RGB", "L", "RGBA", "P", "I;16", "CMYK"]):
