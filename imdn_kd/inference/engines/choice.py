@@ -81,7 +81,7 @@ def _automatic(network: nn.Module, info: ModelInfo, value_range: float, precisio
 
 
 def candidates(precision: Precision) -> list[str]:
-    """The engines besides PyTorch from which `auto` takes one: those installed that have the precision and start soon."""
+    """The engines besides PyTorch of which `auto` takes one: those installed that have the precision and start soon."""
     kinds = {name: engine_kind(name) for name in installed()[1:]}
     return [name for name, kind in kinds.items() if kind.tried_by_auto and precision in kind.precisions()]
 

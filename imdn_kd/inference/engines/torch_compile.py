@@ -41,7 +41,7 @@ def _check_compiler() -> None:
     compiler = os.environ.get("CXX", usual)
     if shutil.which(compiler) is None:
         raise InputError(
-            f"engine 'torch-compile' needs the C++ compiler {compiler}; install it, name another one in CXX, or use the "
-            "engine 'torch'",
+            f"engine 'torch-compile' needs the C++ compiler {compiler}; install it, name another one in CXX, or use "
+            "the engine 'torch'",
             code="engine.no-compiler",
         )
