@@ -229,6 +229,11 @@ def _checked(opt: Mapping[str, Any]) -> tuple[list[TeacherOptions], DistillOptio
             "distill.cache: teacher outputs are cached in stores, which data sets of BasicSR are not; leave it out",
             code="options.conflict",
         )
+    if distill.replace_by_gt:
+        raise InputError(
+            "distill.replace_by_gt: a control of imdn-kd study, not for DistillModel; leave it out",
+            code="options.conflict",
+        )
     if distill.check_images and "check_images" in distill.model_fields_set:
         logger.info("distill.check_images: no effect in BasicSR; `imdn-kd train` checks the teacher")
     return teachers, distill

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import time
 from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from imdn_kd.evaluation.benchmark import benchmark, open_upsamplers
+from imdn_kd.evaluation.study.folder import RunCost, RunResult, write_json
 from imdn_kd.evaluation.study.report import write_report
-from imdn_kd.study import read_study, run_study
+from imdn_kd.study import check_study, read_study, run_study
 from tests.cli.run import run
 from tests.refused import refused
 from tests.study.conftest import base_content, study_content
@@ -84,13 +87,121 @@ def test_a_finished_study_runs_nothing_and_reports_the_same_bytes(finished, monk
 
 @pytest.mark.slow
 @pytest.mark.processes
-def test_a_study_that_is_killed_at_any_moment_ends_with_the_same_bytes(finished, tmp_path):
-    folder, path = finished
-
-    kills = killed_at_random(finish, 3.0, path, tmp_path / "studies")
+def test_a_study_that_is_killed_at_any_moment_ends_with_the_same_bytes(write_study, tmp_path):
+    path = write_study({"seeds": [0], "arms": {"gt": None}})
+    begin = time.perf_counter()
+    finish(path, tmp_path / "whole")
+    # Half of the time: of the whole, hardly an attempt would be killed.
+    kills = killed_at_random(finish, (time.perf_counter() - begin) / 2, path, tmp_path / "killed")
 
     assert kills
-    assert report_bytes(tmp_path / "studies" / "small") == report_bytes(folder)
+    assert report_bytes(tmp_path / "killed" / "small") == report_bytes(tmp_path / "whole" / "small")
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+def test_processes_side_by_side_share_the_runs_and_end_with_the_same_bytes(finished, tmp_path, capfd):
+    folder, path = finished
+
+    result = run(capfd, "study", "-opt", path, "--root", tmp_path, "--processes", 2)
+
+    assert result.code == 0, result.err
+    assert report_bytes(tmp_path / "small") == report_bytes(folder)
+    done = [line for line in result.err.splitlines() if ": tested " in line]
+    assert len(done) == len(set(done)) == 6
+
+
+def test_a_run_that_another_process_makes_is_left_to_it(write_study, tmp_path, monkeypatch):
+    study = read_study(write_study({"budget": 2, "seeds": [0]}), root=tmp_path)
+    lock = FileLock(study.folder.lock_file("scratch_0"))
+    study.folder.lock_file("scratch_0").parent.mkdir(parents=True)
+    lock.acquire()
+    made = []
+
+    def other_process_ends(seconds):
+        assert made == ["kd_0", "gt_0"]
+        lock.release()
+
+    monkeypatch.setattr("imdn_kd.study.work.time.sleep", other_process_ends)
+    run_study(study, on_end=lambda run, result: made.append(run.name))
+
+    assert made == ["kd_0", "gt_0", "scratch_0"]
+
+
+def test_the_control_of_equal_time_has_as_many_more_iterations_as_the_time_allows(write_study, tmp_path):
+    path = write_study({"seeds": [0], "arms": {"longer": LONGER, "gt": None}})
+    study = read_study(path, root=tmp_path)
+    (run,) = (each for each in study.runs() if each.arm == "longer")
+    assert study.runs()[-1] == run
+    assert study.options_of(run) is None
+    for arm, cpu in (("scratch", 2.0), ("kd", 5.0)):
+        write_json(study.folder.result_file(f"{arm}_0"), RunResult(arm, 0))
+        write_json(study.folder.cost_file(f"{arm}_0"), RunCost(iterations=10, seconds=99.0, cpu=cpu))
+
+    options = study.options_of(run)
+
+    assert options.train.total_iter == 20
+    assert options.distill is None
+    assert options.train.scheduler.milestones == [pytest.approx(8 * 20 / 12, abs=1.5)]
+    assert study.options.comparisons() == [("kd", "scratch"), ("kd", "longer"), ("longer", "scratch")]
+    # Once it has begun, its length stays, whatever is measured later.
+    study.note("longer")
+    write_json(study.folder.cost_file("kd_0"), RunCost(iterations=10, seconds=99.0, cpu=50.0))
+    assert read_study(path, root=tmp_path).options_of(run).train.total_iter == 20
+
+
+def test_warm_start_begins_with_the_weights_of_its_arm_and_scratch_with_none(write_study, tmp_path):
+    warm = {"options": {"path": {"pretrain_network_g": "weights.safetensors"}}}
+    changes = {"options": warm["options"], "arms": {"warm": {"control": "warm_start", "of": "kd"}}}
+    arms = read_study(write_study(changes), root=tmp_path).arms
+
+    assert {name: one.path.pretrained is not None for name, one in arms.items()} == {
+        **{"scratch": False, "kd": True},
+        **{"gt": True, "warm": True},
+    }
+    assert {name: one.distill is not None for name, one in arms.items()} == {
+        **{"scratch": False, "kd": True},
+        **{"gt": True, "warm": False},
+    }
+
+
+def test_features_have_no_ground_truth(write_study, tmp_path):
+    term = {"l_at": {"type": "AttentionLoss", "taps": ["block.1"]}}
+    path = write_study({"arms": {"kd": {"options": {"distill": {"objectives": term}}}}})
+    with refused("distill.gt-has-no-features"):
+        check_study(read_study(path, root=tmp_path))
+
+
+def test_a_run_that_diverges_is_told_and_the_others_are_made(write_study, tmp_path):
+    wild = {"train": {"optim_g": {"lr": 1e30}, "max_skipped": 2}}
+    study = read_study(write_study({"seeds": [0], "arms": {"gt": None, "wild": {"options": wild}}}), root=tmp_path)
+    run_study(study)
+    write_report(study.options, study.folder)
+
+    text = (study.folder.path / "report.md").read_text()
+    assert "No figures of wild, seed 0: " in text
+    assert "| wild | - |" in text
+    assert "| kd | scratch | tested | " in text
+
+
+def test_a_report_without_runs_is_refused_and_one_of_some_says_how_many(write_study, tmp_path, capfd):
+    path = write_study({"budget": 2, "seeds": [0]})
+    result = run(capfd, "study", "-opt", path, "--root", tmp_path, "--report")
+    assert result.code == 2
+    assert "no run of the study is complete yet" in result.err
+    study = read_study(path, root=tmp_path)
+
+    class EnoughError(Exception):
+        pass
+
+    def stop(one, result):
+        raise EnoughError
+
+    with pytest.raises(EnoughError):
+        run_study(study, on_end=stop)
+    result = run(capfd, "study", "-opt", path, "--root", tmp_path, "--report")
+    assert result.code == 0, result.err
+    assert "1 of 3 runs are complete" in (tmp_path / "small" / "report.md").read_text()
 
 
 def test_the_control_with_the_ground_truth_has_the_losses_of_its_arm(finished):
