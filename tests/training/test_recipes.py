@@ -174,3 +174,13 @@ def test_the_large_network_can_be_trained_in_two_steps(workplace, monkeypatch, c
     result = run(capfd, "train", "-opt", file, "--check", *(word for each in changes for word in ("--set", each)))
     assert result.code == 0
     assert all(f"--set {each}" in file.read_text() for each in changes)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "options" / "quantize").glob("*.yml")), ids=lambda path: path.stem)
+def test_options_for_8_bits_train_on_from_the_student_against_itself(path):
+    options = read_options(path, TrainOptions)
+    assert options.train.quantize is not None and options.name == path.stem
+    (teacher,) = options.teachers()
+    assert teacher.weights == options.path.pretrained
+    shipped = load_model(ROOT / teacher.weights).network
+    assert shipped.spec == ARCHS.build(options.network_g.spec()).spec
