@@ -5,19 +5,20 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from imdn_kd.archs import IMDN, SRNetwork
+from imdn_kd.archs import SRNetwork
 from imdn_kd.archs.wrapping import wrap
 from imdn_kd.inference.cropping import AdaptiveCropping
-from imdn_kd.inference.engines import base, choice, remembered, trial
+from imdn_kd.inference.engines import base, choice, remembered, torch_compile, trial
 from imdn_kd.inference.engines.base import Array, Engine, Graph, Program
 from imdn_kd.inference.upscaler import Upscaler
 from imdn_kd.registry import ARCHS
@@ -26,7 +27,7 @@ from tests.fake_set import picture
 from tests.inference.test_cropping import lively, random_image
 from tests.refused import refused
 
-RUNTIMES = base.NAMES[1:]
+RUNTIMES = ("onnxruntime", "openvino", "ncnn")
 
 
 @pytest.fixture(autouse=True)
@@ -54,39 +55,34 @@ def test_there_is_a_network_of_every_class():
     assert set(NETWORKS) == {name for name in ARCHS if name[0].isupper()}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("engine", RUNTIMES)
-def test_every_network_has_its_result_whole_and_in_crops(engine, name):
-    network = lively(ARCHS.build({"type": name, **NETWORKS[name]}).eval())
-    image = random_image(46, 37)
-    whole = AdaptiveCropping(network, mode="whole")(image)
-    for crops in ({"mode": "whole"}, {"crop_size": 20}):
-        cropping = AdaptiveCropping(network, engine=runtime(engine), **crops)
-        for _ in range(2):  # the second time in graphs for one size
-            assert (cropping(image) - whole).abs().max() <= 1e-4 * max(1, whole.abs().max())
+SHORT = {name: {**options, "num_block": 1} if "num_block" in options else options for name, options in NETWORKS.items()}
+CASES = [(engine, name) for engine in RUNTIMES for name in SHORT if engine != "ncnn" or name in ("IMDN", "Plain")]
 
 
-@pytest.fixture(scope="module")
-def pooling() -> SRNetwork:
-    """A network that pools globally, so that exact crops need its segments."""
+@pytest.fixture(scope="module", params=CASES, ids="-".join)
+def cropping(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AdaptiveCropping:
+    """Every network in exact crops, those that pool in segments; ncnn, which takes long to convert, has one of each."""
+    engine, name = request.param
     torch.manual_seed(0)
-    return IMDN(num_feat=16, num_block=2, upscale=2).eval()
-
-
-@pytest.fixture(scope="module", params=RUNTIMES)
-def croppings(request: pytest.FixtureRequest, pooling: SRNetwork) -> list[AdaptiveCropping]:
-    engine = runtime(request.param)
-    return [AdaptiveCropping(pooling, crop_size=side, engine=engine) for side in (14, 33)]
+    network = lively(ARCHS.build({"type": name, **SHORT[name]}).eval())
+    return AdaptiveCropping(network, engine=runtime(engine), scratch=tmp_path_factory.mktemp("scratch"))
 
 
 @pytest.mark.slow
-@settings(max_examples=15)
-@given(size=st.tuples(st.integers(1, 60), st.integers(1, 60)), number=st.integers(0, 1))
-def test_exact_crops_of_any_size(croppings, pooling, size, number):
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    size=st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    crop_size=st.none() | st.integers(8, 40),
+    memory=st.integers(2**16, 2**22),
+)
+@example(size=(46, 37), crop_size=20, memory=2**30)
+@example(size=(46, 37), crop_size=None, memory=2**30)
+@example(size=(46, 37), crop_size=None, memory=2**30)  # the second time in a graph for this size
+def test_every_network_has_its_result_in_all_crops(cropping, size, crop_size, memory):
     image = random_image(*size)
-    whole = AdaptiveCropping(pooling, mode="whole")(image)
-    assert (croppings[number](image) - whole).abs().max() <= 1e-4
+    whole = AdaptiveCropping(cropping.network, mode="whole")(image)
+    cropping._crop_size, cropping._memory = crop_size, memory
+    assert (cropping(image) - whole).abs().max() <= 1e-4 * max(1, whole.abs().max())
 
 
 @pytest.mark.parametrize("crops", [{}, {"crop_size": 16}])
@@ -95,7 +91,7 @@ def test_upscaler(engine, crops):
     """Pixels of uint8 go through the graph as they are; those of other types do not."""
     runtime(engine)
     image = picture((30, 41))
-    ours, theirs = (Upscaler("imdn_rtc_x2", engine=name, device="cpu", **crops) for name in (engine, "torch"))
+    ours, theirs = (Upscaler("plain_m_x2", engine=name, device="cpu", **crops) for name in (engine, "torch"))
     difference = np.abs(ours(image).astype(int) - theirs(image))
     assert difference.max() <= 1
     assert (difference > 0).mean() < 1e-3
@@ -267,6 +263,48 @@ def test_what_onnx_has_no_operator_for(network):
     pytest.importorskip("onnxruntime")
     with refused("engine.cannot-export"):
         choice.choose_engine("onnxruntime", Sorted(), network.info)
+
+
+@pytest.mark.slow
+def test_torch_compile(network, monkeypatch):
+    """Without its compiler, which takes long: the rest is the same."""
+    monkeypatch.setattr(torch_compile.torch, "compile", partial(torch.compile, backend="eager"))
+    monkeypatch.setattr(torch_compile.shutil, "which", str)
+    assert choice.choose_engine("torch-compile", network, network.info)
+    monkeypatch.setattr(torch_compile.shutil, "which", lambda _: None)
+    with refused("engine.no-compiler"):
+        choice.choose_engine("torch-compile", network, network.info)
+
+
+def test_the_engine_that_is_chosen_is_said(network, fakes, caplog):
+    caplog.set_level("INFO")
+    choice.choose_engine("auto", network, network.info)
+    assert "deploy" in caplog.text
+    make(fakes, swift=(0.1, 0))
+    choice.choose_engine("auto", network, network.info)
+    assert "swift" in caplog.text.splitlines()[-1]
+
+
+class Halves(Fake):
+    """An engine that computes in fp16, and rounds to it."""
+
+    @classmethod
+    def precisions(cls):
+        return ("fp32", "fp16")
+
+
+def test_reduced_precision(network, fakes):
+    """PyTorch has no fp16 on the CPU; an engine that has may be further from the result than in fp32, to a limit."""
+    make(fakes, a=(0.1, 0))
+    with refused("inference.precision"):
+        choice.choose_engine("auto", network, network.info, precision="fp16")
+    fakes["engines"]["b"] = Halves(fakes["clock"], 2, 5e-3)
+    assert choice.choose_engine("auto", network, network.info, precision="fp16") is fakes["engines"]["b"]
+    assert choice.choose_engine("auto", network, network.info) is fakes["engines"]["a"]
+    fakes["engines"]["c"] = Halves(fakes["clock"], 1, 5e-2)
+    del fakes["engines"]["b"]
+    with refused("engine.wrong-result"):
+        choice.choose_engine("c", network, network.info, precision="fp16")
 
 
 def test_command(capfd, memory, monkeypatch):

@@ -49,6 +49,8 @@ def open_openvino(model: openvino.Model, threads: int, precision: str = "fp32") 
         "INFERENCE_PRECISION_HINT": _HINTS[precision],
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
+        # What it keeps for each size that comes is not used again: a size that comes twice has a graph of its own.
+        "CPU_RUNTIME_CACHE_CAPACITY": 0,
     }
     free = core.compile_model(model, "CPU", settings)
     fixed: OrderedDict[tuple[tuple[int, ...], ...], openvino.CompiledModel | None] = OrderedDict()
