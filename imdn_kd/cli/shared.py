@@ -131,7 +131,8 @@ EngineOption = Annotated[
     str,
     typer.Option(
         "--engine",
-        help="What runs the network on the CPU: torch, onnxruntime, openvino, or auto, the fastest that is installed.",
+        help="What runs the network on the CPU: torch, onnxruntime, openvino, ncnn, torch-compile, or auto, the "
+        "fastest that is installed (torch-compile left out, which takes long to get ready).",
     ),
 ]
 CropOption = Annotated[Crop, typer.Option("--crop", help="How images that are large for the memory are cut.")]
