@@ -218,7 +218,7 @@ def encode_part(path: Path, frames: Iterable[tuple[Moment, Any]], info: VideoInf
     """
     import av
 
-    context = av.CodecContext.create(_CODEC, "w")
+    context: Any = av.CodecContext.create(_CODEC, "w")
     _configure(context, info, size)
     moments: list[Moment] = []
     packets: list[Any] = []
@@ -266,7 +266,7 @@ def join_parts(
         given = stack.enter_context(_open(source))
         made = stack.enter_context(av.open(str(path), "w"))
         main = _stream_of(source, given)
-        video = made.add_stream(_CODEC, rate=info.rate or 25)
+        video: Any = made.add_stream(_CODEC, rate=info.rate or 25)
         _configure(video.codec_context, info, size)
         video.time_base = info.time_base
         if info.aspect:
