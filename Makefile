@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= train,deploy,video,dev
+EXTRAS ?= train,deploy,study,video,dev
 DEMO := experiments/quickstart_distill
 MODEL := models/net_g_latest.safetensors
 
