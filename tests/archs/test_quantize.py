@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from imdn_kd.archs.quantize import QuantizedConv2d, observe_ranges, quantizable, quantize, ranges_of, without_ranges
-from imdn_kd.inference.engines.compiled import CompiledNetwork
+from imdn_kd.inference.engines.graphs import to_onnx
 from imdn_kd.registry import ARCHS
 from tests.refused import refused
 
@@ -113,9 +113,9 @@ def test_onnx_runtime_computes_the_same_in_integers(name):
     network = in_8_bits(ARCHS.build({"type": name}).eval())
     options = runtime.SessionOptions()
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    onnx = CompiledNetwork(None, network, network.info).onnx()  # type: ignore[arg-type]
-    session = runtime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
     image = images_for(network)[0]
+    onnx = to_onnx(network, [image], inputs=["image"], outputs=["sr"])
+    session = runtime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {"image": image.numpy()})
     with torch.no_grad():
         assert np.abs(found - network(image).numpy()).max() <= 1 / 255
