@@ -77,6 +77,7 @@ def _figure() -> tuple[Any, Any]:
 
 def _save(figure: Any, axes: Any, path: Path) -> None:  # noqa: ANN401 - matplotlib may be missing
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    if axes.get_legend_handles_labels()[0]:  # none while no run is complete
+        axes.legend(fontsize="small")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, metadata={"Software": None})
