@@ -56,7 +56,7 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """
     if precision == "fp16" and device.type == "cpu":
         raise InputError(
-            "precision 'fp16' needs a GPU, or a processor and an engine that have it; use 'bf16' or 'fp32'",
+            "precision 'fp16' needs a GPU; use 'bf16' or 'fp32' on the CPU",
             code="inference.precision",
         )
     return dtype_of(precision)

@@ -85,7 +85,7 @@ def run_study(
             if not waiting:
                 logger.info("waiting for other processes: %s", ", ".join(run.name for run in missing))
             waiting = True
-            time.sleep(WAIT)
+            _wait()
         else:
             waiting = False
 
@@ -211,3 +211,7 @@ def _keep_images(study: Study, run: Run, trainer: Trainer, result: TrainResult) 
                 write_image(
                     study.folder.images / arm / images.name / f"{pair.name}.png", Picture(pixels), overwrite=True
                 )
+
+
+def _wait() -> None:
+    time.sleep(WAIT)

@@ -118,11 +118,11 @@ def test_a_run_that_another_process_makes_is_left_to_it(write_study, tmp_path, m
     lock.acquire()
     made = []
 
-    def other_process_ends(seconds):
+    def other_process_ends():
         assert made == ["kd_0", "gt_0"]
         lock.release()
 
-    monkeypatch.setattr("imdn_kd.study.work.time.sleep", other_process_ends)
+    monkeypatch.setattr("imdn_kd.study.work._wait", other_process_ends)
     run_study(study, on_end=lambda run, result: made.append(run.name))
 
     assert made == ["kd_0", "gt_0", "scratch_0"]

@@ -8,14 +8,15 @@ https://doi.org/10.1109/TCSVT.2020.2990623.
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from imdn_kd.data.degradation.ranges import Shape
+
 Floats = npt.NDArray[np.float32]
 Kernel = npt.NDArray[np.float64]
-Shape = Literal["gaussian", "generalized", "plateau"]
 SHAPES: tuple[Shape, ...] = get_args(Shape)
 
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
-from typing import Annotated, Literal, TypeVar
+from itertools import accumulate
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
-import numpy as np
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 T = TypeVar("T")
 
 Interpolation = Literal["area", "bilinear", "bicubic"]
 """Modes of PyTorch's `interpolate`."""
+
+Shape = Literal["gaussian", "generalized", "plateau"]
+"""Of a blur kernel; see `imdn_kd.data.degradation.kernels.blur_kernel`."""
 
 
 def bounds(value: float | list[float]) -> tuple[float, float]:
@@ -28,8 +35,8 @@ def drawn(value: float | list[float], random: np.random.Generator) -> float:
 
 def one_of(choices: Sequence[T], random: np.random.Generator, shares: Sequence[float] | None = None) -> T:
     """One of the choices, as often as its part of all `shares` says; uniformly without these."""
-    ends = np.cumsum(shares if shares is not None else np.ones(len(choices)))
-    return choices[min(int(np.searchsorted(ends, random.random() * ends[-1], side="right")), len(choices) - 1)]
+    ends = list(accumulate(shares if shares is not None else [1.0] * len(choices)))
+    return choices[min(bisect_right(ends, random.random() * ends[-1]), len(choices) - 1)]
 
 
 def _check_range(value: float | list[float]) -> float | list[float]:

@@ -12,9 +12,9 @@ from typing import get_args
 
 import numpy as np
 
-from imdn_kd.data.degradation.kernels import SHAPES, Kernel, Shape, blur_kernel, convolve, sinc_kernel
+from imdn_kd.data.degradation.kernels import SHAPES, Kernel, blur_kernel, convolve, sinc_kernel
 from imdn_kd.data.degradation.pixels import Floats, gaussian_noise, jpeg, poisson_noise, resize
-from imdn_kd.data.degradation.ranges import Interpolation, drawn, one_of
+from imdn_kd.data.degradation.ranges import Interpolation, Shape, drawn, one_of
 from imdn_kd.data.degradation.real_esrgan_schema import KernelName, RealEsrgan
 
 _MODES = get_args(Interpolation)

@@ -9,8 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from imdn_kd.config.options import Integer, Options, check_options
-from imdn_kd.data.degradation.kernels import Shape
-from imdn_kd.data.degradation.ranges import Interpolation, Probability, Range, bounds
+from imdn_kd.data.degradation.ranges import Interpolation, Probability, Range, Shape, bounds
 from imdn_kd.data.degradation.real_esrgan_schema import RealEsrgan
 from imdn_kd.errors import InputError
 
