@@ -26,7 +26,7 @@ from tests.shared_data import SHARED
 Pixels = np.ndarray
 Run = Callable[[Pixels], Pixels]
 STUDENTS = ("plain_m_x2", "plain_m_x4", "imdn_rtc_x2", "imdn_rtc_x4")
-ROUNDS = 7
+ROUNDS = 5
 
 
 def peers() -> None:
