@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "options" / "study").glob("*.yml"))
 HARMLESS = (
     r"arms\.\w+: (num_gpu: there is no GPU here; the run is on the CPU"
-    r"|distill\.cache: teachers run in every iteration, since .* more than distill\.cache_limit, 0;)"
+    r"|distill\.cache: teachers run in every iteration, since .* more than distill\.cache_limit, 0;"
+    r"|distill\.cache: \d maps? of the teacher's features)"
 )
 SMALL = ["options.datasets.train.batch_size_per_gpu=1"]
 
