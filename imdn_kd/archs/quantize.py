@@ -60,7 +60,7 @@ def quantizable(network: nn.Module, float_layers: Iterable[str] = ()) -> list[st
 
     Args:
         network: any module.
-        float_layers: paths of those that are not to, as they are or of a module around them.
+        float_layers: paths of convolutions that stay in floating point, or of modules around them.
 
     Raises:
         InputError: `quantize.unknown-layer`, there is no such path; `quantize.nothing`, no convolution is left.

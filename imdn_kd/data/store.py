@@ -246,7 +246,7 @@ class StoreDataset:
         return self.store.name(index)
 
     def lq_sizes(self) -> npt.NDArray[np.int64]:
-        """(height, width) of every `lq` image, px, or of those that `gt` would give."""
+        """(height, width) of every `lq` image, px; without `lq`, as `gt` would give them."""
         if self._lq is not None:
             return self.store.sizes(self._lq)
         return self.store.sizes("gt") // self.scale.numerator * self.scale.denominator

@@ -1,4 +1,4 @@
-"""Pictures of one scene side by side: their errors, figures, and the places where they differ most."""
+"""Pictures of the same subject side by side: their errors, figures, and the places where they differ most."""
 
 from __future__ import annotations
 

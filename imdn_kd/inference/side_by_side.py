@@ -86,7 +86,7 @@ def threads(count: int) -> Iterator[None]:
     if count == before:
         yield
         return
-    torch.set_num_threads(count)  # of this thread, and of those that begin later
+    torch.set_num_threads(count)  # of this thread and of later ones
     try:
         yield
     finally:

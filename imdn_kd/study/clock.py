@@ -85,7 +85,7 @@ class CacheClock:
             self._first = done, *self._clock()
 
     def write(self, teacher: str) -> None:
-        """Write down what was measured, if anything was; it is added to what is there of the same teacher.
+        """Write down what was measured, if anything was; it is added to earlier figures of the same teacher.
 
         Args:
             teacher: what the cache is called.
