@@ -12,7 +12,7 @@ from imdn_kd.errors import InputError
 from imdn_kd.inference.device import Precision, choose_dtype
 from imdn_kd.inference.engines.base import TORCH, Engine, engine_kind, find_engine, installed
 from imdn_kd.inference.engines.remembered import Choice, keep, key_of, recall
-from imdn_kd.inference.engines.trial import Trial, seconds_of_torch, tolerance
+from imdn_kd.inference.engines.trial import TIMED, Trial, seconds_of_torch, tolerance
 from imdn_kd.utils.extras import how_to_install
 from imdn_kd.utils.text import one_line
 
@@ -88,7 +88,8 @@ def candidates(precision: Precision) -> list[str]:
 
 def measured(network: nn.Module, info: ModelInfo, value_range: float = 1.0, precision: Precision = "fp32") -> Choice:
     """Measure the engines that are installed, or tell what was measured before; arguments as `choose_engine`."""
-    key = key_of(network, precision, [f"{name} {engine_kind(name).version()}" for name in candidates(precision)])
+    versions = [f"{name} {engine_kind(name).version()}" for name in candidates(precision)]
+    key = key_of(network, precision, [*versions, f"{TIMED} px"])
     choice = recall(key)
     if choice is None:
         choice = _measure(network, info, value_range, precision)

@@ -24,7 +24,7 @@ log = logging.getLogger("imdn_kd")
 
 @dataclass(frozen=True)
 class Choice:
-    """The engine that is used for a network, and what was measured: seconds for a small image by each engine."""
+    """The engine that is used for a network, and what was measured: seconds for an image by each engine."""
 
     engine: str
     seconds: dict[str, float]
@@ -58,10 +58,10 @@ def memory_file() -> Path:
     return user_cache_path("imdn_kd") / "engines.json"
 
 
-def key_of(network: nn.Module, precision: str, versions: Sequence[str]) -> str:
-    """A key for the weights, the machine, the threads, the precision and the `versions` of the runtimes."""
+def key_of(network: nn.Module, precision: str, measured: Sequence[str]) -> str:
+    """A key for the weights, the machine, the threads, the precision and what was `measured` on which size."""
     machine = [platform.node(), platform.machine(), str(torch.get_num_threads()), torch.__version__]
-    return hashlib.sha256(json.dumps([fingerprint(network), precision, machine, list(versions)]).encode()).hexdigest()[
+    return hashlib.sha256(json.dumps([fingerprint(network), precision, machine, list(measured)]).encode()).hexdigest()[
         :32
     ]
 
