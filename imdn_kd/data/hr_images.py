@@ -11,13 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from imdn_kd.data.base import exact_scale
-from imdn_kd.data.image_lists import Entries, Files, Images, backend_of, names_in_folder, names_in_list
+from imdn_kd.data.image_lists import MOST_LINES, Entries, Files, Images, backend_of, names_in_folder, names_in_list
 from imdn_kd.data.lmdb_io import LmdbImages
 from imdn_kd.errors import Problems
 from imdn_kd.image.rgb import RgbImage
-
-MOST_LINES = 10
-"""Of an error about many images."""
 
 
 class HrImages:

@@ -15,6 +15,9 @@ from imdn_kd.image.probe import header_size, image_size
 from imdn_kd.image.rgb import RgbImage, read_rgb
 from imdn_kd.utils.text import read_text
 
+MOST_LINES = 10
+"""Of an error about many images."""
+
 
 class Images(Protocol):
     """Images by number."""

@@ -12,15 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from imdn_kd.data.base import exact_scale
-from imdn_kd.data.image_lists import Entries, Files, Images, backend_of, names_in_folder, names_in_list
+from imdn_kd.data.image_lists import MOST_LINES, Entries, Files, Images, backend_of, names_in_folder, names_in_list
 from imdn_kd.data.lmdb_io import LmdbImages, common_keys
 from imdn_kd.errors import InputError, Problems
 from imdn_kd.image.io import find_images
 from imdn_kd.image.rgb import RgbImage
 from imdn_kd.registry import DATASETS
-
-MOST_LINES = 10
-"""Of an error about many images."""
 
 
 @DATASETS.register

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from imdn_kd.data.base import ImagePairs
-from imdn_kd.data.paired import MOST_LINES
+from imdn_kd.data.image_lists import MOST_LINES
 from imdn_kd.errors import InputError, Problems
 from imdn_kd.utils.threads import in_order
 

@@ -162,7 +162,7 @@ def test_each_part_of_the_second_order_degradation_has_an_effect(changes, expect
         np.mean(
             [
                 real_esrgan(
-                    made(**OFF, **more) if not more else made(**OFF | more),
+                    made(**OFF | more),
                     image,
                     (32, 32),
                     np.random.default_rng(seed),

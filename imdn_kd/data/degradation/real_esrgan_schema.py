@@ -12,6 +12,7 @@ from imdn_kd.data.degradation.ranges import Pair, Probability
 
 KernelName = Literal["iso", "aniso", "generalized_iso", "generalized_aniso", "plateau_iso", "plateau_aniso"]
 Thirds = Annotated[list[Probability], Field(min_length=3, max_length=3)]
+"""Probabilities of enlarging, shrinking and keeping."""
 
 
 def _default_kernels() -> list[KernelName]:
