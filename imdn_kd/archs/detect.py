@@ -52,13 +52,19 @@ def _imdn_rte(weights: Mapping[str, Tensor]) -> Spec:
 
 
 def _plain(weights: Mapping[str, Tensor]) -> Spec:
-    num_feat, num_in_ch = weights["head.0.weight"].shape[:2]
+    num_feat, channels = weights["head.0.weight"].shape[:2]
+    upscale = math.isqrt(weights["tail.weight"].shape[0] // channels)
+    # At scale 1, 12 channels are three of cells of 2x2 px; colours are tried before grey.
+    colours = next(
+        (each for each in (3, 1) if upscale == 1 and math.isqrt(channels // each) ** 2 * each == channels), 0
+    )
     return {
         "type": "Plain",
-        "num_in_ch": num_in_ch,
+        "num_in_ch": colours or channels,
         "num_feat": num_feat,
         "num_block": sum(re.fullmatch(r"body\.\d+\.0\.weight", key) is not None for key in weights),
-        "upscale": math.isqrt(weights["tail.weight"].shape[0] // num_in_ch),
+        "upscale": upscale,
+        "unshuffle": math.isqrt(channels // colours) if colours else 1,
     }
 
 

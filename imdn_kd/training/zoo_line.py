@@ -92,7 +92,7 @@ def next_student(name: str | None, *, recipes: Path, root: Path, folder: Path, o
         why = f"{name}: {reason}; its run is resumed at iteration {state.step:,}"
         return dataclasses.replace(found, why=why, training=training)
     why = f"{name}: {reason}; a run begins as the recipe says"
-    if not own and student is not None and student["network"] == _spec(options):
+    if not own and student is not None and _spec(student["network"]) == _spec(options.network_g.spec()):
         begun = [*student.get("history", ()), student]
         options = begin_from(options, path, begun)
         why = f"{name}: {reason}; a run begins from its weights in the zoo, after {student['updates']:,} iterations"
@@ -197,7 +197,7 @@ def _is_outdated(
     options: TrainOptions, student: Mapping[str, Any] | None, state: State | None, history: Sequence[EarlierRun]
 ) -> bool:
     """Whether the student in the zoo has had more iterations than the run, its earlier ones included."""
-    if state is None or student is None or student["network"] != _spec(options):
+    if state is None or student is None or _spec(student["network"]) != _spec(options.network_g.spec()):
         return False
     return bool(student["updates"] > updates_of(history) + state.step)
 
@@ -212,6 +212,6 @@ def _shipped(folder: Path, name: str) -> dict[str, Any] | None:
     return zoo.record(path) if path.is_file() else None
 
 
-def _spec(options: TrainOptions) -> Any:  # noqa: ANN401 - plain values
-    """The network of a recipe, as a record has it."""
-    return json.loads(json.dumps(ARCHS.build(options.network_g.spec()).spec))
+def _spec(network: Mapping[str, Any]) -> Any:  # noqa: ANN401 - plain values
+    """All options of a network: a record lacks those that came after it."""
+    return json.loads(json.dumps(ARCHS.build(network).spec))

@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 
 from imdn_kd import Upscaler, zoo
 from imdn_kd.archs import Plain
+from imdn_kd.inference.cropping import AdaptiveCropping
 from imdn_kd.inference.model_file import load_model
 from imdn_kd.registry import ARCHS
+from tests.reference.plain import cells, pixels
 from tests.reference.plain import plain as reference
 from tests.refused import refused
 
@@ -47,6 +49,28 @@ def test_is_the_slow_reference(scale, channels):
     with torch.no_grad():
         found = network(image)[0].numpy()
     assert abs(found - reference(image[0].numpy(), weights, scale)).max() <= 1e-5
+
+
+@pytest.mark.parametrize(("side", "channels"), [(2, 3), (3, 1)])
+def test_cells_of_pixels_are_channels_of_the_slow_reference(side, channels):
+    network = random_network(upscale=1, num_in_ch=channels, unshuffle=side)
+    image = torch.rand((1, channels, 4 * side, 5 * side), generator=torch.Generator().manual_seed(1))
+    weights = {key: value.numpy() for key, value in network.state_dict().items()}
+    with torch.no_grad():
+        found = network(image)[0].numpy()
+    assert abs(found - pixels(reference(cells(image[0].numpy(), side), weights, 1), side)).max() <= 1e-5
+
+
+@pytest.mark.parametrize("crop_size", [6, 13])
+def test_crops_of_cells_are_the_whole_image(crop_size):
+    network = random_network(upscale=1, unshuffle=2)
+    image = torch.rand((1, 3, 61, 34), generator=torch.Generator().manual_seed(3))
+    whole, crops = (
+        AdaptiveCropping(network, mode=mode, crop_size=size)(image)
+        for mode, size in (("whole", None), ("exact", crop_size))
+    )
+    assert whole.shape == image.shape
+    assert (crops - whole).abs().max() <= 1e-5
 
 
 @settings(deadline=None, max_examples=30)
@@ -99,17 +123,24 @@ def test_begins_near_the_repeated_input(scale):
     assert (result - repeated).abs().mean() < 0.1
 
 
-def test_its_weights_alone_say_what_network_they_are_of(tmp_path):
-    network = random_network(upscale=3)
+@pytest.mark.parametrize(
+    "options",
+    [{"upscale": 3}, {"upscale": 1}, {"upscale": 1, "unshuffle": 2}, {"upscale": 1, "unshuffle": 2, "num_in_ch": 1}],
+)
+def test_its_weights_alone_say_what_network_they_are_of(tmp_path, options):
+    network = random_network(**options)
     torch.save({"params": network.state_dict()}, tmp_path / "net_g_10.pth")
     found = load_model(tmp_path / "net_g_10.pth").network
     assert found.spec == network.spec
-    image = torch.rand(1, 3, 6, 6)
+    image = torch.rand(1, network.num_in_ch, 6, 6)
     with torch.no_grad():
         assert torch.equal(found(image), network(image))
 
 
-@pytest.mark.parametrize("options", [{"upscale": 0}, {"num_block": 0}, {"num_feat": 0}])
+@pytest.mark.parametrize(
+    "options",
+    [{"upscale": 0}, {"num_block": 0}, {"num_feat": 0}, {"upscale": 1, "unshuffle": 0}, {"upscale": 2, "unshuffle": 2}],
+)
 def test_what_cannot_be_built_is_one_line(options):
     with refused("network.invalid-option"):
         Plain(**options)

@@ -15,6 +15,23 @@ def convolved(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return out
 
 
+def cells(image: np.ndarray, side: int) -> np.ndarray:
+    """Cells of pixels as channels: c x s x s of them for each channel c, rows first."""
+    return np.stack(
+        [plane[row::side, column::side] for plane in image for row in range(side) for column in range(side)]
+    )
+
+
+def pixels(channels: np.ndarray, side: int) -> np.ndarray:
+    """What `cells` was given."""
+    count, height, width = len(channels) // side**2, *channels.shape[1:]
+    image = np.zeros((count, height * side, width * side))
+    for number, plane in enumerate(channels):
+        channel, row, column = number // side**2, number % side**2 // side, number % side
+        image[channel, row::side, column::side] = plane
+    return image
+
+
 def plain(image: np.ndarray, weights: dict[str, np.ndarray], scale: int) -> np.ndarray:
     """C x H x W to C x sH x sW, in float64."""
     weights = {key: value.astype(np.float64) for key, value in weights.items()}
