@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from imdn_kd.errors import InputError
 from imdn_kd.losses.base import OUT_OF_RANGE, FeatureLoss, check_choice
-from imdn_kd.losses.pairwise_ops import DISTANCES, UNIT_VECTORS, all_pairs, l2_normalize, local_pairs
+from imdn_kd.losses.pairwise_ops import DISTANCES, UNIT_VECTORS, all_pairs, l2_normalize, nearest_pairs
 from imdn_kd.registry import LOSSES
 
 PRESETS = ("paper", "skd_code", "fakd")
 """Published settings of `PairwiseLoss`."""
 POOLINGS = ("avg", "max")
+AFFINITIES = ("cosine", "rbf")
 
 
 @LOSSES.register
 class PairwiseLoss(FeatureLoss):
-    """Pair-wise distillation: cosine similarities of pairs of positions, matched with the teacher's.
+    """Pair-wise distillation: similarities of pairs of positions, matched with the teacher's.
 
     Structured knowledge distillation (Liu et al., CVPR 2019 and TPAMI 2020, https://arxiv.org/abs/1903.04197, section
     3.1; the latter studies connections and node sizes). Features are pooled to nodes; the affinity of two nodes is the
     cosine of their vectors; the loss is the mean, over the samples and the ordered pairs of connected nodes, of the
-    difference of the affinities. Each node is connected with itself, too. A node whose vector is 0 has an affinity of 0
-    and gets no gradient. Student and teacher may differ in width. No matrix of all pairs is kept, so memory grows with
-    the features only; time grows with the nodes where all are connected with `l2`, else with the number of pairs.
+    difference of the affinities. Each node is connected with itself, too. A node whose vector is 0 has a cosine of 0
+    with all and gets no gradient. Student and teacher may differ in width. No matrix of all pairs is kept, so memory
+    grows with the features only; time grows with the nodes where all are connected with `l2` and cosines, else with the
+    number of pairs.
+
+    The graph is the paper's static affinity graph, of places alone, not of features. A node is connected with
+    "top-alpha near nodes according to spatial distance (here we use the Chebyshev distance)". Of nodes as near, those
+    at the smaller Euclidean distance come first here, then the upper, then the left ones. Near the border the nearest
+    nodes lie further inside.
 
     Presets are published settings; each is listed with its published weight, which you give to the loss term:
 
@@ -36,12 +45,16 @@ class PairwiseLoss(FeatureLoss):
     - `fakd` (weight 10 on 0..255): `beta: 1`, all pairs, `l1`; see `SpatialAffinityLoss`.
 
     Args:
-        alpha: how far a node is connected, in rows and columns of nodes (as a square window), 1 or more; all nodes are
-            connected if left out.
+        alpha: with how many nodes each one is connected, the nearest, itself the first of them; 2 or more. 9 is a
+            window of 3x3 nodes. All nodes are connected if left out, or if there are no more.
         beta: side of a node in pixels of the feature map, 1 or more; 1 if left out. Where it does not divide the
             height or width, the last nodes are smaller: the mean or maximum of the pixels that are left.
         pooling: `avg` (if left out) or `max`.
         distance: `l2` (if left out), the squared difference, or `l1`, the absolute one.
+        affinity: `cosine` (if left out), or `rbf`: exp(-gamma |x - y|^2) of the unit vectors x and y of two nodes, the
+            kernel of correlation congruence (Peng et al., ICCV 2019, https://arxiv.org/abs/1904.01802), there between
+            samples; it weighs the pairs that are alike more.
+        gamma: of `rbf`, above 0; 0.4 if left out, as published.
         preset: `paper`, `skd_code` or `fakd`, instead of all other arguments.
 
     Raises:
@@ -55,10 +68,19 @@ class PairwiseLoss(FeatureLoss):
         beta: int | None = None,
         pooling: str | None = None,
         distance: str | None = None,
+        affinity: str | None = None,
+        gamma: float | None = None,
         preset: str | None = None,
     ) -> None:
         super().__init__()
-        fields = {"alpha": alpha, "beta": beta, "pooling": pooling, "distance": distance}
+        fields = {
+            "alpha": alpha,
+            "beta": beta,
+            "pooling": pooling,
+            "distance": distance,
+            "affinity": affinity,
+            "gamma": gamma,
+        }
         given = [name for name, value in fields.items() if value is not None]
         if preset is not None:
             check_choice("PairwiseLoss", "preset", preset, PRESETS)
@@ -67,12 +89,20 @@ class PairwiseLoss(FeatureLoss):
                 f"PairwiseLoss has the preset {preset!r} and also {', '.join(given)}; give one of both",
                 code="loss.preset-and-options",
             )
-        for name in ("alpha", "beta"):
-            value = fields[name]
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        for name, value, least in (("alpha", alpha, 2), ("beta", beta, 1)):
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
                 raise InputError(
-                    f"{name} of PairwiseLoss is {value!r}; give a whole number, 1 or more", code=OUT_OF_RANGE
+                    f"{name} of PairwiseLoss is {value!r}; give a whole number, {least} or more", code=OUT_OF_RANGE
                 )
+        check_choice("PairwiseLoss", "affinity", affinity or "cosine", AFFINITIES)
+        if gamma is not None and affinity != "rbf":
+            raise InputError(
+                "gamma of PairwiseLoss has no effect on cosines; leave it out, or take affinity: rbf",
+                code="loss.option-without-effect",
+            )
+        if gamma is not None and not 0 < gamma < math.inf:
+            raise InputError(f"gamma of PairwiseLoss is {gamma}; give a number above 0, as 0.4", code=OUT_OF_RANGE)
+        self.gamma = None if affinity != "rbf" else 0.4 if gamma is None else gamma
         self.pooling = pooling or ("max" if preset == "skd_code" else "avg")
         check_choice("PairwiseLoss", "pooling", self.pooling, POOLINGS)
         self.distance = distance or ("l1" if preset == "fakd" else "l2")
@@ -96,9 +126,9 @@ class PairwiseLoss(FeatureLoss):
             student, teacher = self._halves(student), self._halves(teacher)
         # In one memory format, that equal features have exactly equal affinities.
         student, teacher = student.contiguous(), teacher.contiguous()
-        if self.alpha is None or self.alpha >= max(student.shape[2:]) - 1:
-            return all_pairs(student.flatten(2), teacher.flatten(2), self.distance)
-        return local_pairs(student, teacher, self.distance, alpha=self.alpha, include_self=True)
+        if self.alpha is None or self.alpha >= math.prod(student.shape[2:]):
+            return all_pairs(student.flatten(2), teacher.flatten(2), self.distance, gamma=self.gamma)
+        return nearest_pairs(student, teacher, self.distance, count=self.alpha, gamma=self.gamma)
 
     def _halves(self, features: Tensor) -> Tensor:
         """The nodes of the released code, each half as high and wide as the map."""

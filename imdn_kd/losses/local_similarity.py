@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from imdn_kd.losses.base import FeatureLoss, check_choice
-from imdn_kd.losses.pairwise_ops import DISTANCES, UNIT_VECTORS, l2_normalize, local_pairs, neighbours
+from imdn_kd.losses.pairwise_ops import DISTANCES, UNIT_VECTORS, l2_normalize, neighbour_pairs, neighbours
 from imdn_kd.registry import LOSSES
 
 KINDS = ("cosine", "distance")
@@ -48,12 +48,11 @@ class LocalSimilarityLoss(FeatureLoss):
         """See `FeatureLoss`."""
         student, teacher = student.contiguous(), teacher.contiguous()
         if self.kind == "cosine":
-            return local_pairs(student, teacher, self.distance, alpha=1, include_self=False)
+            return neighbour_pairs(student, teacher, self.distance)
         cost = functional.l1_loss if self.distance == "l1" else functional.mse_loss
         total, count = student[..., :0].sum(), 0
-        for here, there in neighbours(student.shape[2], student.shape[3], 1):
-            if here != there:
-                ours, theirs = (torch.linalg.vector_norm(f[here] - f[there], dim=1) for f in (student, teacher))
-                total = total + cost(ours, theirs, reduction="sum")
-                count += ours.numel()
+        for here, there in neighbours(student.shape[2], student.shape[3]):
+            ours, theirs = (torch.linalg.vector_norm(f[here] - f[there], dim=1) for f in (student, teacher))
+            total = total + cost(ours, theirs, reduction="sum")
+            count += ours.numel()
         return total / max(count, 1)

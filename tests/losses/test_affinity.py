@@ -26,8 +26,10 @@ SHORT = (ChannelAffinityLoss, InstanceAffinityLoss, InstanceCosineLoss)
 EVERY = [
     PairwiseLoss(),
     PairwiseLoss(distance="l1"),
-    PairwiseLoss(alpha=2),
-    PairwiseLoss(alpha=2, distance="l1"),
+    PairwiseLoss(alpha=12),
+    PairwiseLoss(alpha=12, distance="l1"),
+    PairwiseLoss(affinity="rbf"),
+    PairwiseLoss(affinity="rbf", gamma=2, alpha=5, distance="l1"),
     PairwiseLoss(beta=2, pooling="max"),
     *(PairwiseLoss(preset=preset) for preset in ("paper", "skd_code", "fakd")),
     SpatialAffinityLoss(),
@@ -80,7 +82,7 @@ def close(value, expected):
 
 
 @l1_or_l2
-@pytest.mark.parametrize("alpha", [None, 1, 2, 9])
+@pytest.mark.parametrize("alpha", [None, 2, 7, 9, 60])
 @pytest.mark.parametrize(("beta", "pooling"), [(1, "avg"), (2, "avg"), (2, "max"), (3, "avg"), (9, "max")])
 @pytest.mark.parametrize("size", [(6, 6), (5, 7), (7, 1), (1, 1)])
 def test_the_pairwise_loss_is_the_mean_over_connected_pairs_of_nodes(alpha, beta, pooling, distance, size):
@@ -88,6 +90,29 @@ def test_the_pairwise_loss_is_the_mean_over_connected_pairs_of_nodes(alpha, beta
     options = {"alpha": alpha, "beta": beta, "pooling": pooling, "distance": distance}
 
     assert close(of(PairwiseLoss(**options), student, teacher), reference.pairwise(student, teacher, **options))
+
+
+@l1_or_l2
+@pytest.mark.parametrize("alpha", [None, 5])
+@pytest.mark.parametrize("gamma", [0.4, 3])
+def test_with_rbf_the_kernel_of_unit_vectors_takes_the_place_of_the_cosine(alpha, gamma, distance):
+    student, teacher = features(2, 2, 5, 4), features(2, 3, 5, 4)
+    value = of(PairwiseLoss(affinity="rbf", gamma=gamma, alpha=alpha, distance=distance), student, teacher)
+
+    assert close(value, reference.pairwise(student, teacher, alpha=alpha, distance=distance, gamma=gamma))
+
+
+@pytest.mark.parametrize("alpha", [4, 9, 25])
+def test_away_from_the_border_the_nearest_nodes_are_a_window(alpha):
+    side = 9
+    found = pairs.nearest(side, side, alpha)
+    rows, columns = found // side, found % side
+    near = torch.maximum((rows - rows[:1]).abs(), (columns - columns[:1]).abs())
+
+    assert torch.equal(found[0], torch.arange(side**2))
+    assert [len(set(each)) for each in found.T.tolist()] == [alpha] * side**2
+    assert torch.equal(near, near.sort(0).values)
+    assert near[:, side * side // 2].max() == (1 if alpha <= 9 else 2)
 
 
 @pytest.mark.parametrize("size", [(6, 4), (5, 7), (2, 3), (1, 4), (1, 1)])
@@ -159,7 +184,7 @@ def test_the_gradient_is_that_of_the_formula(loss):
 
 
 @pytest.mark.parametrize("distance", ["l1", "l2"])
-@pytest.mark.parametrize("alpha", [None, 3])
+@pytest.mark.parametrize("alpha", [None, 25])
 def test_the_gradient_holds_for_many_nodes_of_few_channels_and_other_widths(distance, alpha):
     student, teacher = (torch.from_numpy(features(2, c, 6, 5)).double() for c in (2, 3))
 
@@ -300,7 +325,7 @@ def test_a_node_that_is_0_takes_part_in_the_value(loss):
     value.backward()
 
     assert torch.isfinite(leaf.grad).all()
-    if isinstance(loss, PairwiseLoss) and loss.preset is None and loss.beta == 1:
+    if isinstance(loss, PairwiseLoss) and loss.preset is None and loss.beta == 1 and loss.gamma is None:
         expected = reference.pairwise(student, teacher, alpha=loss.alpha, distance=loss.distance)
         assert close(float(value.detach()), expected)
         assert (leaf.grad[:, :, 1, 1] == 0).all()
@@ -354,7 +379,7 @@ def test_half_precision_features_are_compared_in_float32(loss, dtype):
 
 def test_the_gradient_is_scaled_by_what_the_loss_is_multiplied_with():
     student, teacher = (torch.from_numpy(features(2, 3, 5, 4, seed=seed)) for seed in (0, 1))
-    for loss in (PairwiseLoss(), PairwiseLoss(alpha=1), PairwiseLoss(distance="l1")):
+    for loss in (PairwiseLoss(), PairwiseLoss(alpha=9), PairwiseLoss(distance="l1")):
         _, once = value_and_gradient(loss, student, teacher)
         _, tenfold = value_and_gradient(lambda s, t, loss=loss: 10 * loss(s, t), student, teacher)
         torch.testing.assert_close(tenfold, 10 * once)
@@ -369,7 +394,8 @@ def test_they_are_registered():
 
 
 @pytest.mark.parametrize(
-    "field", [{"alpha": 3}, {"beta": 1}, {"pooling": "avg"}, {"distance": "l2"}, {"beta": 2, "alpha": 1}]
+    "field",
+    [{"alpha": 3}, {"beta": 1}, {"pooling": "avg"}, {"distance": "l2"}, {"beta": 2, "alpha": 9}, {"affinity": "rbf"}],
 )
 def test_a_preset_beside_its_fields_is_refused(field):
     with refused("loss.preset-and-options"):
@@ -379,7 +405,10 @@ def test_a_preset_beside_its_fields_is_refused(field):
 @pytest.mark.parametrize(
     ("build", "code"),
     [
-        (lambda: PairwiseLoss(alpha=0), "loss.out-of-range"),
+        (lambda: PairwiseLoss(alpha=1), "loss.out-of-range"),
+        (lambda: PairwiseLoss(affinity="gauss"), "loss.unknown-choice"),
+        (lambda: PairwiseLoss(affinity="rbf", gamma=0), "loss.out-of-range"),
+        (lambda: PairwiseLoss(gamma=1), "loss.option-without-effect"),
         (lambda: PairwiseLoss(beta=0), "loss.out-of-range"),
         (lambda: PairwiseLoss(beta=1.5), "loss.out-of-range"),
         (lambda: PairwiseLoss(alpha=True), "loss.out-of-range"),

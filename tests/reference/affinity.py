@@ -38,12 +38,30 @@ def cost(difference: float, distance: str) -> float:
     return abs(difference) if distance == "l1" else difference**2
 
 
-def connected(features: np.ndarray, alpha: int | None, include_self: bool) -> Iterator[tuple[Place, Place]]:
-    """Ordered pairs of places of a map."""
+def rbf(gamma: float) -> Callable[[np.ndarray, np.ndarray], float]:
+    """exp(-gamma |x - y|^2) of vectors of length 1."""
+
+    def similarity(a: np.ndarray, b: np.ndarray) -> float:
+        one, other = (each / math.sqrt(sum(each * each)) for each in (a, b))
+        return math.exp(-gamma * sum((one - other) ** 2))
+
+    return similarity
+
+
+def nearest(features: np.ndarray, alpha: int | None) -> Iterator[tuple[Place, Place]]:
+    """Each place of a map with the `alpha` nearest, by Chebyshev's distance, then Euclid's, then from top to bottom."""
+    places = list(np.ndindex(*features.shape[2:]))
+    for i, j in places:
+        near = sorted(places, key=lambda p: (max(abs(p[0] - i), abs(p[1] - j)), math.dist(p, (i, j)), p))
+        for other in near[:alpha]:
+            yield (i, j), other
+
+
+def beside(features: np.ndarray) -> Iterator[tuple[Place, Place]]:
+    """Ordered pairs of places of a map that touch, corner to corner too."""
     places = list(np.ndindex(*features.shape[2:]))
     for a, b in itertools.product(places, places):
-        near = alpha is None or max(abs(a[0] - b[0]), abs(a[1] - b[1])) <= alpha
-        if near and (include_self or a != b):
+        if max(abs(a[0] - b[0]), abs(a[1] - b[1])) == 1:
             yield a, b
 
 
@@ -70,9 +88,10 @@ def pairwise(
     beta: int = 1,
     pooling: str = "avg",
     distance: str = "l2",
+    gamma: float | None = None,
 ) -> float:
     s, t = (nodes(features, (beta, beta), pooling) for features in (student, teacher))
-    return mean_over_pairs(s, t, list(connected(s, alpha, include_self=True)), cosine, distance)
+    return mean_over_pairs(s, t, list(nearest(s, alpha)), cosine if gamma is None else rbf(gamma), distance)
 
 
 def skd_code(student: np.ndarray, teacher: np.ndarray) -> float:
@@ -88,7 +107,7 @@ def skd_code(student: np.ndarray, teacher: np.ndarray) -> float:
 
 
 def local(student: np.ndarray, teacher: np.ndarray, kind: str, distance: str) -> float:
-    pairs = list(connected(student, 1, include_self=False))
+    pairs = list(beside(student))
     return mean_over_pairs(student, teacher, pairs, cosine if kind == "cosine" else euclidean, distance)
 
 
