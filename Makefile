@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= train,deploy,study,video,dev
+EXTRAS ?= train,deploy,study,video,hub,docs,dev
 DEMO := experiments/quickstart_distill
 MODEL := models/net_g_latest.safetensors
 
@@ -23,13 +23,14 @@ PACK_LIMIT := 62914560
 STUDENTS = $(or $(STUDENT),$(shell sed 's/\#.*//' options/zoo/line.txt))
 TEACHERS = $(sort $(shell sed -n 's/^  weights: //p' $(STUDENTS:%=options/zoo/%.yml)))
 
-.PHONY: help venv demo test test-fast lint bench zoo pack study-smoke clean
+.PHONY: help venv demo test test-fast lint docs bench zoo pack study-smoke clean
 
 help:
 	@echo "make demo    train and distil a small student on photographs at hand (a few minutes), enlarge one"
 	@echo "make test    checks of style and types, then all tests"
 	@echo "make test-fast  the tests that take no longer than two seconds and start no other process, with fewer examples"
 	@echo "make lint    the checks of style and types alone"
+	@echo "make docs    the documentation site, in build/site"
 	@echo "make study-smoke  a study of three arms on photographs at hand: two minutes; see docs/studies.md"
 	@echo "make bench   speed as ratios, both sides in the same run"
 	@echo "make zoo     train the next student that ships, or STUDENT=NAME: MINUTES=50 PHOTOS=folder; see docs/zoo.md"
@@ -67,6 +68,10 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(INSTALLED)
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q -c docs . build/site
+	@echo "open build/site/index.html"
 
 study-smoke: $(INSTALLED)
 	$(BIN)/imdn-kd prepare sample sample_valid --scale 2

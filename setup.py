@@ -46,6 +46,14 @@ STUDY = [
 VIDEO = [
     "av>=18.0",
 ]
+HUB = [
+    "huggingface_hub>=0.30",
+]
+DOCS = [
+    "sphinx>=8.1",
+    "myst-parser>=4.0",
+    "furo>=2024.8.6",
+]
 DEV = [
     "pytest>=8.2",
     "pytest-xdist>=3.6.1",
@@ -67,7 +75,15 @@ setup(
     packages=find_packages(include=["imdn_kd", "imdn_kd.*"]),
     package_data={"imdn_kd": ["py.typed", "zoo/*", "evaluation/*.html"]},
     install_requires=CORE,
-    extras_require={"train": TRAIN, "deploy": DEPLOY, "video": VIDEO, "study": STUDY, "dev": DEV},
+    extras_require={
+        "train": TRAIN,
+        "deploy": DEPLOY,
+        "video": VIDEO,
+        "study": STUDY,
+        "hub": HUB,
+        "docs": DOCS,
+        "dev": DEV,
+    },
     entry_points={"console_scripts": ["imdn-kd=imdn_kd.cli:main"]},
     classifiers=[
         "Development Status :: 3 - Alpha",
