@@ -55,6 +55,7 @@ EXTRAS = (
     "ncnn",
     "pnnx",
     "av",
+    "huggingface_hub",
 )
 
 

@@ -32,6 +32,7 @@ from imdn_kd.inference.device import Precision, choose_device, choose_dtype, dty
 from imdn_kd.inference.engines.base import TORCH, find_engine
 from imdn_kd.inference.engines.choice import candidates, choose_engine
 from imdn_kd.inference.graph_file import engine_for, open_model
+from imdn_kd.inference.hub import HubMixin
 from imdn_kd.inference.memory import is_out_of_memory
 from imdn_kd.inference.model_file import ModelFile, load_model
 from imdn_kd.inference.side_by_side import all_threads
@@ -45,7 +46,7 @@ _LUMA = FULL_RANGE_LUMA.astype(np.float32)
 """A grey result has the Y of the colours that a network made of a grey image."""
 
 
-class Upscaler:
+class Upscaler(HubMixin):
     """Upscales images with a super-resolution network, or restores them with one of scale 1.
 
     Several threads may call one.
@@ -88,6 +89,7 @@ class Upscaler:
         fast: bool = False,
         engine: str = "auto",
     ) -> None:
+        self._given = model, arch
         self.device = choose_device(device)
         self.self_ensemble = self_ensemble
         computes: Precision = "fp32" if precision == "auto" else precision
@@ -120,6 +122,16 @@ class Upscaler:
             runner = prepare(_open(model, arch))
             self._scales = [runner.info.scale]
             self._runner = lambda _: runner
+
+    def _source(self) -> tuple[Path | None, ModelFile]:
+        model, arch = self._given
+        if model is None:
+            raise InputError(
+                "this Upscaler has a student for each scale; make one of the student to save, Upscaler(NAME)",
+                code="hub.many-models",
+            )
+        path = None if isinstance(model, (nn.Module, ModelFile)) else zoo.locate(model)
+        return path, _open(model, arch)
 
     @property
     def scale(self) -> int:
