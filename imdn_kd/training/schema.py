@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from imdn_kd import zoo
 from imdn_kd.config.options import Integer, Options, UserPath
 from imdn_kd.config.problems import UNKNOWN
 from imdn_kd.data.schema import TrainDataOptions
@@ -87,7 +88,8 @@ class PathOptions(Options):
     """`path`.
 
     Attributes:
-        pretrain_network_g: file of the weights to start from; a run that is resumed has its own.
+        pretrain_network_g: weights to start from, a file or the name of a student that ships; a run that is resumed has
+            its own.
         param_key_g: which of the weights in a checkpoint, any key in it; by default the averaged ones if there are any.
         strict_load_g: refuse weights that do not fit; with false, what fits is taken and the rest is named.
         resume_state: training state to resume from, where --auto_resume is not given or finds none.
@@ -113,8 +115,10 @@ class PathOptions(Options):
 
     @property
     def pretrained(self) -> str | None:
-        """The weights to start from."""
-        return self.pretrain_network_g or self.pretrain_model_g
+        """The file of the weights to start from."""
+        given = self.pretrain_network_g or self.pretrain_model_g
+        student = None if given is None else zoo.find(given)
+        return given if student is None else str(student.path)
 
     @property
     def strict(self) -> bool:

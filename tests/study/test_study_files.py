@@ -36,7 +36,7 @@ def workplace(tmp_path_factory):
         output = str(root / "datasets" / f"{name}.store")
         options = PrepareOptions(source="folder", path=str(root / "photographs"), scale=[2, 4], output=output)
         write_dataset(options, open_source(options, root=root), root=root)
-    for name in ("kodak24", "Set5", "Set14", "sample", "sample_valid"):
+    for name in ("kodak24", "edges", "Set5", "Set14", "sample", "sample_valid"):
         make_set(default_output(name, "folder", root / "datasets"), size=(48, 60))
     for scale, names in ((2, ["IMDN_x2.pth"]), (4, ["IMDN_x4.pth", "DAT_light_x4_params.pth", "DCTLSA_x4.pt"])):
         for name in names:
