@@ -60,4 +60,4 @@ def test_distil_your_own_network(tmp_path, monkeypatch):
 
     assert called.returncode == 0, called.stderr
     assert "l_edge" in called.stderr
-    assert "| net_g_latest |" in called.stdout
+    assert "| own_network |" in called.stdout

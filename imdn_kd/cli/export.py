@@ -105,7 +105,7 @@ def export(
     if model is None:
         raise InputError("no model to export; name a student or a model file", code="cli.no-weights")
     photographs = [] if images is None else read_photographs(images, SIZES)
-    file, name = load_model(model, spec, key=key), Path(model).stem if Path(model).is_file() else model
+    file = load_model(model, spec, key=key)
     forms = {"fp32": file}
     if int8:
         forms["int8"] = quantize_model(file, photographs)
@@ -115,7 +115,7 @@ def export(
             forms["int8" if int8 else "fp32"],
             to.value,
             output,
-            name=name,
+            name=file.name,
             photographs=photographs,
             reference=file.network if int8 else None,
             least_psnr=LEAST_PSNR if min_psnr is None else min_psnr,

@@ -59,17 +59,14 @@ def profile(
     from imdn_kd.evaluation.report import report_profiles
     from imdn_kd.evaluation.tables import check_output
     from imdn_kd.inference.model_file import load_model
+    from imdn_kd.inference.model_names import names_of
 
     opt.import_own(imports)
     check_output(output)
     if size and input_size:
         raise InputError("--size and --input-size exclude each other; give one of them", code="cli.exclusive-options")
     names = model or []
-    stems = [Path(name).stem if Path(name).is_file() else name for name in names]
-    networks = {
-        stem if stems.count(stem) == 1 else name: load_model(name).network
-        for name, stem in zip(names, stems, strict=True)
-    }
+    networks = {shown: load_model(name).network for name, shown in zip(names, names_of(names), strict=True)}
     networks.update({text: library.build_arch(opt.parse_arch(text), scale) for text in arch or []})
     if options is not None:
         networks[options.stem] = library.build_arch(opt.read_network(options).spec, scale)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -19,12 +20,16 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.table import Column
 
-from imdn_kd.cli.screen import complain
-from imdn_kd.utils.text import PrintableFormatter
+from imdn_kd.cli.screen import complain, say
+from imdn_kd.utils.text import PrintableFormatter, printable, printable_lines
 
 _LINE_EVERY = 30.0
 """Seconds between lines where there is no terminal for a bar."""
+
+
+_NAME = Column(no_wrap=True, overflow="ellipsis", max_width=30)
 
 
 class FileProgress:
@@ -33,15 +38,20 @@ class FileProgress:
     Args:
         total: number of files; None if it becomes known later.
         level: of the messages that are shown.
+        quiet: show neither bar nor lines, and of the messages warnings only.
     """
 
-    def __init__(self, total: int | None = None, *, level: int = logging.NOTSET) -> None:
-        self._console = Console(stderr=True)
+    def __init__(self, total: int | None = None, *, level: int = logging.NOTSET, quiet: bool = False) -> None:
+        self._console, self._quiet = Console(stderr=True), quiet
+        self._drawn = self._console.is_terminal and not quiet
+        name = TextColumn("{task.description}", markup=False, table_column=_NAME)
         rate, left = TextColumn("{task.fields[rate]}"), TimeRemainingColumn()
-        columns = (BarColumn(), TextColumn("{task.percentage:>3.0f}%"), MofNCompleteColumn(), rate, left)
-        self._bar = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
+        columns = (name, BarColumn(), TextColumn("{task.percentage:>3.0f}%"), MofNCompleteColumn(), rate, left)
+        # What is printed goes to the standard output, which may be a file, and not to the console of the bar.
+        self._bar = Progress(*columns, console=self._console, disable=not self._drawn, redirect_stdout=False)
         self._files = self._bar.add_task("", total=total, rate="")
-        self._total, self._finished, self._pixels, self._level = total, 0, 0, level
+        self._total, self._finished, self._pixels = total, 0, 0
+        self._level = max(level, logging.WARNING) if quiet else level
         self._start = self._told = time.perf_counter()
 
     def __enter__(self) -> FileProgress:
@@ -60,6 +70,17 @@ class FileProgress:
     ) -> None:
         self._bar.stop()
         logging.getLogger("imdn_kd").removeHandler(self._handler)
+
+    def begin(self, name: str) -> None:
+        """Say what is worked on."""
+        self._bar.update(self._files, description=printable(name))
+
+    def say(self, text: str) -> None:
+        """Print a line to standard output; on a terminal, it appears above the bar."""
+        if self._drawn and sys.stdout.isatty():
+            self._console.print(printable_lines(text), markup=False, highlight=False, soft_wrap=True)
+        else:
+            say(text)
 
     def at(self, finished: int, total: int | None = None) -> None:
         """Say how many files are finished, and of how many if that has become known."""
@@ -82,7 +103,7 @@ class FileProgress:
     def _tell(self, part: float = 0.0) -> None:
         """Print how far it is, where there is no bar and the last line is long ago; `part` files are on top."""
         now, done = time.perf_counter(), self._finished + part
-        if self._console.is_terminal or now - self._told < _LINE_EVERY:
+        if self._quiet or self._console.is_terminal or now - self._told < _LINE_EVERY:
             return
         self._told = now
         line = f"{self._finished} done"

@@ -8,8 +8,8 @@ from imdn_kd.utils.text import printable, printable_lines
 
 
 def say(text: str) -> None:
-    """Print text, of one line or several, to standard output."""
-    print(_encodable(printable_lines(text), sys.stdout.encoding))
+    """Print text, of one line or several, to standard output at once."""
+    print(_encodable(printable_lines(text), sys.stdout.encoding), flush=True)
 
 
 def complain(message: str) -> None:

@@ -100,6 +100,9 @@ def read_network(path: Path) -> NetworkOptions:
     return NetworkOptions(spec, None if weights is None else str(weights), None if key is None else str(key))
 
 
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress and no report: only warnings, errors, and what --json asks.")
+]
 Imports = Annotated[
     list[str] | None,
     typer.Option(

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from imdn_kd.cli import shared as opt
-from imdn_kd.cli.screen import complain
+from imdn_kd.cli.screen import complain, say
+from imdn_kd.cli.upscale_report import KEYS, summary, told
 
 
 def upscale(
@@ -63,9 +64,14 @@ def upscale(
     memory: opt.Memory = None,
     scratch: opt.Scratch = None,
     imports: opt.Imports = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a report as JSON.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help=f"Print a JSON object on a line for each file: {KEYS}.")
+    ] = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Upscale images of any size and kind with a super-resolution model, or restore them with one of scale 1.
+
+    Says of each file what was done as soon as it is: the model, what ran it, sizes, time.
 
     Animations become animations where the output is PNG or WebP, pages of a TIFF those of a TIFF; otherwise the first
     picture is enlarged. What an output does not hold is said at the end.
@@ -74,9 +80,12 @@ def upscale(
     left. It needs PyAV.
 
     A file that cannot be enlarged is reported at the end and does not stop the rest; the exit code is then 1.
+
+    imdn-kd upscale photo.jpg -o large
+
+    imdn-kd upscale holidays --recursive -o large --fit 3840x2160 --skip-existing
     """
-    import json
-    from collections import Counter
+    import time
 
     import torch
 
@@ -85,9 +94,9 @@ def upscale(
     from imdn_kd.errors import InputError
     from imdn_kd.image.io import Picture
     from imdn_kd.image.video import is_video_name
-    from imdn_kd.inference.batch import Progress, as_report, run_jobs
+    from imdn_kd.inference.batch import FileResult, Progress, run_jobs
     from imdn_kd.inference.cropping import SMALLEST_PROCESS
-    from imdn_kd.inference.file_jobs import plan_jobs
+    from imdn_kd.inference.file_jobs import FileJob, plan_jobs
     from imdn_kd.inference.graph_file import open_model
     from imdn_kd.inference.sizes import Size, target_size
     from imdn_kd.inference.upscaler import Upscaler
@@ -148,18 +157,22 @@ def upscale(
             skip_existing=skip_existing,
             overwrite=overwrite,
             as_json=as_json,
+            quiet=quiet,
         )
         return
-    results = []
-    stopped = False
-    with FileProgress(total=len(files)) as progress:
+    results: list[FileResult] = []
+    start, stopped = time.perf_counter(), False
+    with FileProgress(total=len(files), quiet=quiet) as progress:
+
+        def on_begin(job: FileJob) -> None:
+            progress.begin(job.source.name)
 
         def enlarge(picture: Picture, on_progress: Progress) -> Picture:
             height, width = result_size((picture.height, picture.width))
             return upscaler(picture, size=(width, height), on_progress=on_progress)
 
         try:
-            for result in run_jobs(
+            for done in run_jobs(
                 files,
                 enlarge,
                 result_size,
@@ -167,23 +180,23 @@ def upscale(
                 skip_existing=skip_existing,
                 overwrite=overwrite,
                 quality=quality or 95,
+                on_begin=on_begin,
                 on_progress=progress.part,
             ):
-                results.append(result)
-                progress.file_done(result.width * result.height)
+                results.append(done)
+                progress.file_done(done.pixels)
+                if line := told(done, upscaler, as_json=as_json, quiet=quiet):
+                    progress.say(line)
         except KeyboardInterrupt:
             stopped = True
-    failed = [result for result in results if result.status == "failed"]
-    if as_json:
-        print(json.dumps(as_report(results), indent=2))
-    else:
-        counts = Counter(result.status for result in results)
-        print(", ".join(f"{count} {status}" for status, count in counts.items()))
-    for result in results:
-        if result.left_out:
-            complain(f"{result.job.target}: does not hold {', '.join(result.left_out)}")
-    for result in failed:
-        complain(result.reason)
+    if len(files) > 1 and not (as_json or quiet):
+        say(summary(results, time.perf_counter() - start))
+    for done in results:
+        if done.left_out:
+            complain(f"{done.job.target}: does not hold {', '.join(done.left_out)}")
+    failed = [done for done in results if done.status == "failed"]
+    for done in failed:
+        complain(done.reason)
     if stopped:
         left = len(files) - len(results)
         complain(f"stopped, {left} of {len(files)} images left; go on with --skip-existing")

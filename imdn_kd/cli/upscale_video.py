@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from imdn_kd.cli.progress import FileProgress
-from imdn_kd.cli.screen import complain
+from imdn_kd.cli.screen import complain, say
+from imdn_kd.cli.upscale_report import told
 from imdn_kd.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,20 +41,25 @@ def upscale_file(
     skip_existing: bool,
     overwrite: bool,
     as_json: bool,
+    quiet: bool,
 ) -> None:
     """Upscale a video and say what became of it."""
     from imdn_kd.image.picture import Picture
+    from imdn_kd.inference.batch import FileResult
+    from imdn_kd.inference.file_jobs import FileJob
     from imdn_kd.inference.video import upscale_video, video_target
 
     target = video_target(source, output)
-    report: dict[str, object] = {"input": str(source), "output": str(target), "status": "skipped"}
+    done = FileResult(FileJob(source, target), "skipped")
     if not (skip_existing and target.exists()):
 
         def enlarge(picture: Picture) -> Picture:
             height, width = result_size((picture.height, picture.width))
             return upscaler(picture, size=(width, height))
 
-        with FileProgress() as progress:
+        start = time.perf_counter()
+        with FileProgress(quiet=quiet) as progress:
+            progress.begin(source.name)
             try:
                 result = upscale_video(
                     source,
@@ -68,8 +74,16 @@ def upscale_file(
             except KeyboardInterrupt:
                 complain("stopped; the same command goes on with the frames that are left")
                 raise typer.Exit(130) from None
-        report |= {"status": "done", "frames": result.frames, "width": result.width, "height": result.height}
-        report["left_out"] = list(result.left_out)
+        done = FileResult(
+            done.job,
+            "done",
+            given=result.given,
+            size=result.size,
+            frames=result.frames,
+            seconds=time.perf_counter() - start,
+            left_out=result.left_out,
+        )
         if result.left_out:
             complain(f"{target}: does not hold {', '.join(result.left_out)}")
-    print(json.dumps([report], indent=2) if as_json else f"1 {report['status']}")
+    if line := told(done, upscaler, as_json=as_json, quiet=quiet):
+        say(line)

@@ -26,6 +26,7 @@ from imdn_kd.image.rgb import RgbImage
 from imdn_kd.inference.device import Precision
 from imdn_kd.inference.fingerprint import fingerprint
 from imdn_kd.inference.graph_file import open_model
+from imdn_kd.inference.model_names import names_of
 from imdn_kd.inference.upscaler import Upscaler
 
 BICUBIC = "bicubic"
@@ -169,7 +170,7 @@ def open_upsamplers(
     engine: str = "torch",
     self_ensemble: bool = False,
 ) -> list[Upsampler]:
-    """Open models for a benchmark, named as in the zoo or by the stem of their files.
+    """Open models for a benchmark, named as `names_of` does.
 
     Args:
         models: names of students of the zoo, model files, or `bicubic` or `input` for the baseline at the factors of
@@ -187,18 +188,15 @@ def open_upsamplers(
         InputError: as `Upscaler` and `make_upsampler`.
     """
     chosen = [str(model) for model in models] or _students(scale)
-    stems = [Path(model).stem if Path(model).is_file() else model for model in chosen]
-    counts = Counter(stems)
     opened: list[Upsampler] = []
-    for model, stem in zip(chosen, stems, strict=True):
+    for model, name in zip(chosen, names_of(chosen), strict=True):
         if model in (BICUBIC, INPUT):
             continue
         spec = None if zoo.find(model) and len(chosen) > 1 else arch
         file = open_model(model, spec, key=key)
         upscaler = Upscaler(file, device=device, precision=precision, engine=engine, self_ensemble=self_ensemble)
-        name = stem if counts[stem] == 1 else model
         if scale is not None and upscaler.scale != scale and (upscaler.scale > 1 or upscaler.restores):
-            name += f" (x{upscaler.scale} network)"
+            name = f"{name} (x{upscaler.scale} network)"
         upsampler = make_upsampler(upscaler, f"{name} (self-ensemble)" if self_ensemble else name, scale)
         identity = f"{fingerprint(file.network)} {file.value_range} {engine} {self_ensemble} {upsampler.run}"
         opened.append(replace(upsampler, identity=identity))

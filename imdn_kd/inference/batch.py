@@ -43,25 +43,32 @@ _MOST_PIXELS = 2**27
 
 @dataclass(frozen=True)
 class FileResult:
-    """Result of a job.
+    """What became of a picture, or a video.
 
     Attributes:
         job: what was to be done.
         status: `done`, `skipped` (the target exists) or `failed`.
         reason: why it failed, one line; otherwise empty.
-        width: of the result in px, 0 if there is none.
-        height: of the result in px, 0 if there is none.
+        given: height and width of the image in px, 0 if there is no result.
+        size: height and width of the result in px, 0 if there is none.
         seconds: reading, enlarging and writing.
         left_out: what of the source the target does not hold, in words.
+        frames: of a video; 0 for a picture.
     """
 
     job: FileJob
     status: Status
     reason: str = ""
-    width: int = 0
-    height: int = 0
+    given: Size = (0, 0)
+    size: Size = (0, 0)
     seconds: float = 0.0
     left_out: tuple[str, ...] = ()
+    frames: int = 0
+
+    @property
+    def pixels(self) -> int:
+        """Of the result; those of all frames of a video."""
+        return math.prod(self.size) * (self.frames or 1)
 
 
 def run_jobs(
@@ -73,6 +80,7 @@ def run_jobs(
     skip_existing: bool = False,
     overwrite: bool = False,
     quality: int = 95,
+    on_begin: Callable[[FileJob], None] = lambda _: None,
     on_progress: Progress = lambda _: None,
 ) -> Iterator[FileResult]:
     """Do the jobs and yield what became of each, in order; whatever goes wrong with one of them ends only that one.
@@ -88,9 +96,12 @@ def run_jobs(
         skip_existing: leave out images whose output exists, even if it appears during the work.
         overwrite: replace outputs that exist.
         quality: of JPEG and WebP, 1 to 100.
+        on_begin: called when a file is begun.
         on_progress: called with how much is done of the files whose results have not come out, in files.
     """
-    run = _Run(jobs, enlarge, result_size, skip_existing, overwrite and not skip_existing, quality, on_progress)
+    run = _Run(
+        jobs, enlarge, result_size, skip_existing, overwrite and not skip_existing, quality, on_begin, on_progress
+    )
     workers = min(workers, len(jobs))
     numbers = range(len(jobs))
     for result in map(run.do, numbers) if workers < 2 else _side_by_side(run, numbers, workers):
@@ -129,11 +140,13 @@ class _Run:
         skip_existing: bool,
         overwrite: bool,
         quality: int,
+        on_begin: Callable[[FileJob], None],
         on_progress: Progress,
     ) -> None:
         self.jobs, self.threads, self.stopped = jobs, torch.get_num_threads(), threading.Event()
         self._enlarge, self._result_size, self._on_progress = enlarge, result_size, on_progress
         self._skip_existing, self._overwrite, self._quality = skip_existing, overwrite, quality
+        self._on_begin = on_begin
         self._pixels, self._lock = Room(), threading.Lock()
         self._parts: dict[FileJob, float] = {}
 
@@ -146,13 +159,14 @@ class _Run:
             _check_target(job, overwrite=self._overwrite)
             with self._pixels.take(self._size_of(job) / _MOST_PIXELS), threads_of(self.threads, self._pixels.users):
                 self._check_stopped()
+                self._on_begin(job)
                 start = time.perf_counter()
-                size, left_out = self._enlarge_file(job)
+                given, size, left_out = self._enlarge_file(job)
         except Exception as error:
             if self._skip_existing and isinstance(error, InputError) and error.code in _EXISTS:
                 return FileResult(job, "skipped")
             return FileResult(job, "failed", _reason(job, error), seconds=time.perf_counter() - start)
-        return FileResult(job, "done", "", size[1], size[0], time.perf_counter() - start, left_out)
+        return FileResult(job, "done", "", given, size, time.perf_counter() - start, left_out)
 
     def forget(self, job: FileJob) -> None:
         """Leave a job, whose result has come out, out of the progress."""
@@ -164,11 +178,11 @@ class _Run:
         size = stated_size(job.source)
         return math.prod(max(size, self._result_size(size), key=math.prod)) if size else math.inf
 
-    def _enlarge_file(self, job: FileJob) -> tuple[Size, tuple[str, ...]]:
-        """Enlarge the pictures of a file that its target holds; return height and width of the first, what is lost."""
+    def _enlarge_file(self, job: FileJob) -> tuple[Size, Size, tuple[str, ...]]:
+        """Enlarge the pictures of a file that its target holds; return sizes of the first, then what is lost."""
         frames = read_frames(job.source)
         whole = holds_all(job.target, frames)
-        sizes: list[Size] = []
+        sizes: list[tuple[Size, Size]] = []
 
         def on_progress(part: float) -> None:
             self._check_stopped()
@@ -185,7 +199,7 @@ class _Run:
             warning = size_warning(given, (height, width))
             if warning and not sizes:
                 log.warning("%s: %s", job.source, warning)
-            sizes.append((height, width))
+            sizes.append((given, (height, width)))
             large = self._enlarge(frame.picture, on_progress)
             self._check_stopped()
             return replace(frame, picture=large)
@@ -198,28 +212,11 @@ class _Run:
         else:
             left_out = write_image(job.target, next(pictures).picture, overwrite=overwrite, quality=quality)
             left_out += further_pictures(frames)
-        return sizes[0], left_out
+        return *sizes[0], left_out
 
     def _check_stopped(self) -> None:
         if self.stopped.is_set():
             raise KeyboardInterrupt
-
-
-def as_report(results: Sequence[FileResult]) -> list[dict[str, object]]:
-    """The results as JSON can hold them."""
-    return [
-        {
-            "input": str(result.job.source),
-            "output": str(result.job.target),
-            "status": result.status,
-            "reason": result.reason,
-            "width": result.width,
-            "height": result.height,
-            "seconds": round(result.seconds, 3),
-            "left_out": list(result.left_out),
-        }
-        for result in results
-    ]
 
 
 def _check_target(job: FileJob, *, overwrite: bool) -> None:

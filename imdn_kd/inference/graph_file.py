@@ -16,6 +16,7 @@ from imdn_kd.inference.engines.base import TORCH
 from imdn_kd.inference.export.formats import Format, Run, find_format
 from imdn_kd.inference.export.metadata import read_info
 from imdn_kd.inference.model_file import ModelFile, load_model
+from imdn_kd.inference.model_names import name_of
 from imdn_kd.inference.weights import graph_format
 from imdn_kd.utils.text import one_line
 
@@ -104,7 +105,7 @@ def open_model(model: Path | str, spec: Mapping[str, Any] | None = None, *, key:
             ) from error
         _, value_range = read_info(metadata)
         network = GraphNetwork(str(path), name, metadata).eval()
-    return ModelFile(network, value_range, card=metadata.get("card", ""))
+    return ModelFile(network, value_range, card=metadata.get("card", ""), name=name_of(model))
 
 
 def engine_for(network: torch.nn.Module, engine: str, dtype: torch.dtype) -> str:

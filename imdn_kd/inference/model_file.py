@@ -11,7 +11,7 @@ import json
 import math
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from imdn_kd.archs.detect import detect
 from imdn_kd.archs.quantize import quantize, ranges_of, without_ranges
 from imdn_kd.errors import InputError
 from imdn_kd.inference.checkpoint_forms import BASICSR, named_as, namings
+from imdn_kd.inference.model_names import name_of
 from imdn_kd.inference.weights import WeightFile, check_values, load_weights, misfits, read_weight_file, shortened
 from imdn_kd.registry import ARCHS
 from imdn_kd.utils.files import atomic_path
@@ -48,12 +49,14 @@ class ModelFile:
             weights.
         training: summary of the training (steps, data, teacher, figures), empty if unknown.
         card: the model card in Markdown, empty if there is none.
+        name: that of the student, of its run or of its file; empty for a network that has none.
     """
 
     network: SRNetwork
     value_range: float = 1.0
     training: dict[str, Any] = field(default_factory=dict)
     card: str = ""
+    name: str = ""
 
 
 def save_model(path: Path | str, model: ModelFile, *, dtype: torch.dtype | None = None) -> None:
@@ -111,7 +114,10 @@ def load_model(model: Path | str, spec: Mapping[str, Any] | None = None, *, key:
     Raises:
         InputError: no such file or student, not a model, a damaged file, or weights of an unknown or another network.
     """
-    path = zoo.locate(model)
+    return replace(_load(zoo.locate(model), spec, key), name=name_of(model))
+
+
+def _load(path: Path, spec: Mapping[str, Any] | None, key: str | None) -> ModelFile:
     wanted: SRNetwork | None = None if spec is None else ARCHS.build(spec)
     file = read_weight_file(path, key)
     if "architecture" in file.metadata:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,7 @@ from imdn_kd.inference.cropping import AdaptiveCropping, CropMode
 from imdn_kd.inference.device import Precision, choose_device, choose_dtype, dtype_of
 from imdn_kd.inference.engines.base import TORCH, find_engine
 from imdn_kd.inference.engines.choice import candidates, choose_engine
-from imdn_kd.inference.graph_file import engine_for, open_model
+from imdn_kd.inference.graph_file import GraphNetwork, engine_for, open_model
 from imdn_kd.inference.hub import HubMixin
 from imdn_kd.inference.memory import is_out_of_memory
 from imdn_kd.inference.model_file import ModelFile, load_model
@@ -44,6 +44,22 @@ AnyImage = TypeVar("AnyImage", Picture, Image.Image, ImageArray, Tensor)
 
 _LUMA = FULL_RANGE_LUMA.astype(np.float32)
 """A grey result has the Y of the colours that a network made of a grey image."""
+
+
+class NetworkRun(NamedTuple):
+    """A network that an image goes through.
+
+    Attributes:
+        model: name of the student, run or file; of a network without one, its class.
+        engine: what runs it: `torch`, or the engine or runtime.
+        precision: `fp32`, `bf16` or `fp16`.
+        device: as PyTorch calls it: `cpu`, `cuda:0`, ...
+    """
+
+    model: str
+    engine: str
+    precision: str
+    device: str
 
 
 class Upscaler(HubMixin):
@@ -99,7 +115,8 @@ class Upscaler(HubMixin):
             network = copy.deepcopy(model_file.network).eval().to(self.device)
             runs_in = engine_for(network, engine, self.dtype)
             cropping = AdaptiveCropping(network, mode=crop, crop_size=crop_size, memory=memory, scratch=scratch)
-            runner = _Runner(cropping, model_file.value_range, self.device, computes, runs_in)
+            name = model_file.name or type(network).__name__
+            runner = _Runner(name, cropping, model_file.value_range, self.device, computes, runs_in)
             if runs_in != "auto":
                 runner.dtype  # noqa: B018 - an engine that cannot run it is refused now, not when a first image comes
             return runner
@@ -142,6 +159,15 @@ class Upscaler(HubMixin):
     def restores(self) -> bool:
         """Whether the network works at scale 1 on images as they are: it denoises, deblurs, ..."""
         return self._scales == [1] and not self._runner(1).info.enlarged_input
+
+    def networks(self, given: Size, target: Size) -> list[NetworkRun]:
+        """The networks that bring an image to a size, in the order in which they run; none where it does not grow.
+
+        Args:
+            given: height and width of the image, px.
+            target: those of the result.
+        """
+        return [runner.described for runner in self._runners(given, target)]
 
     @overload
     def __call__(
@@ -246,20 +272,16 @@ class Upscaler(HubMixin):
 
     def _enlarge(self, pixels: ImageArray, target: Size, on_progress: Progress | None) -> ImageArray:
         """`pixels` H x W x 1 or H x W x 3 to `target`."""
-        passes = [] if self._scales == [1] else plan_passes(pixels.shape[:2], target, self._scales)
-        growth = math.prod(passes)
+        growth = math.prod(self._passes(pixels.shape[:2], target))
         if max(target[0] * target[1], growth**2 * pixels.shape[0] * pixels.shape[1]) > MAX_PIXELS:
             raise InputError(
                 f"{target[1]}x{target[0]} px from {pixels.shape[1]}x{pixels.shape[0]} px would take a picture of more "
                 f"than {MAX_PIXELS} px; ask for a smaller size",
                 code="size.too-large",
             )
-        if self._scales == [1]:
-            runners = [self._runner(1)]
-            if pixels.shape[:2] != target and not self.restores:
-                pixels = imresize(pixels, size=target)
-        else:
-            runners = [self._runner(s) for s in passes]
+        runners = self._runners(pixels.shape[:2], target)
+        if self._scales == [1] and pixels.shape[:2] != target and not self.restores:
+            pixels = imresize(pixels, size=target)
         work, dtype = pixels, pixels.dtype
         for number, runner in enumerate(runners):
             reached = tuple(side * runner.info.scale for side in work.shape[:2]) == target
@@ -269,6 +291,12 @@ class Upscaler(HubMixin):
         if work.shape[:2] != target:
             work = imresize(work, size=target)
         return _to_dtype(work, dtype)
+
+    def _passes(self, given: Size, target: Size) -> list[int]:
+        return [] if self._scales == [1] else plan_passes(given, target, self._scales)
+
+    def _runners(self, given: Size, target: Size) -> list[_Runner]:
+        return [self._runner(scale) for scale in ([1] if self._scales == [1] else self._passes(given, target))]
 
     def _run(
         self, runner: _Runner, pixels: ImageArray, dtype: np.dtype[Any], on_progress: Progress | None
@@ -286,6 +314,7 @@ class Upscaler(HubMixin):
 class _Runner:
     """A network on its device, run from pixels to pixels."""
 
+    name: str
     cropping: AdaptiveCropping
     value_range: float
     device: torch.device
@@ -300,21 +329,31 @@ class _Runner:
     @property
     def dtype(self) -> torch.dtype:
         """Of the tensors that the network takes; what runs it is chosen when this is first asked for."""
+        return self._choice[0]
+
+    @property
+    def described(self) -> NetworkRun:
+        """What it is, and what runs it; chosen when this is first asked for."""
+        return NetworkRun(self.name, self._choice[1], self.precision, str(self.device))
+
+    @property
+    def _choice(self) -> tuple[torch.dtype, str]:
         with self.choosing, all_threads():
             return self._chosen
 
     @cached_property
-    def _chosen(self) -> torch.dtype:
+    def _chosen(self) -> tuple[torch.dtype, str]:
+        """The type of the tensors that the network takes, and what runs it."""
         network = self.cropping.network
         engine = None
         if self.engine != TORCH:
             engine = choose_engine(self.engine, network, self.info, self.value_range, self.precision)
         if engine is not None:
             self.cropping.use(engine)
-            return torch.float32
+            return torch.float32, engine.name
         dtype = choose_dtype(self.precision, self.device)
         network.to(dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return dtype
+        return dtype, network.runtime if isinstance(network, GraphNetwork) else TORCH
 
     def run(self, pixels: ImageArray, dtype: np.dtype[Any], on_progress: Progress | None) -> ImageArray:
         """`pixels` H x W x C (C is 1 or 3) to sH x sW x C of `dtype`; channels are made to suit the network."""

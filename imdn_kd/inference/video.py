@@ -35,14 +35,14 @@ class VideoResult:
 
     Attributes:
         frames: of the result.
-        width: of the result, px.
-        height: of the result, px.
+        given: height and width of the source, px.
+        size: height and width of the result, px.
         left_out: what of the source the result does not hold, in words.
     """
 
     frames: int
-    width: int
-    height: int
+    given: Size
+    size: Size
     left_out: tuple[str, ...]
 
 
@@ -116,7 +116,7 @@ def upscale_video(
         with atomic_path(target, overwrite=overwrite) as path:
             left_out = video.join_parts(path, parts.files(), source, info, (width, height))
         parts.remove()
-    return VideoResult(done, width, height, left_out)
+    return VideoResult(done, (info.height, info.width), (height, width), left_out)
 
 
 def _enlarged(

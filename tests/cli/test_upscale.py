@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -50,9 +51,42 @@ def test_help_names_every_option(capfd):
 def test_one_file_to_a_file_is_what_the_upscaler_gives(capfd, model, tmp_path):
     source = photo(tmp_path / "a.png")
     result = run(capfd, "upscale", source, "-o", tmp_path / "b.png", "--model", model)
-    assert result == (0, "1 done\n", "")
+    assert (result.code, result.err, result.out.count("\n")) == (0, "", 1)
     with Image.open(source) as before, Image.open(tmp_path / "b.png") as after:
         assert np.array_equal(np.asarray(after), np.asarray(Upscaler(model)(before)))
+
+
+def test_what_is_done_is_said_file_by_file(capfd, model, tmp_path):
+    for name in ("a", "b[1]"):
+        photo(tmp_path / "in" / f"{name}.png")
+    (tmp_path / "in" / "c.png").write_bytes(b"")
+    command = ("upscale", tmp_path / "in", "-o", tmp_path / "out", "-m", model, "--overwrite", "--engine", "torch")
+    result = run(capfd, *command, "--device", "cpu")
+    *lines, counts = result.out.splitlines()
+    start = r"out/(a|b\[1\]).png: 12x10 to 24x20 px, by student in torch, \d+\.\d\d s, \d[\d.e-]* MP/s"
+    assert len(lines) == 2
+    assert all(re.fullmatch(re.escape(f"{tmp_path}/") + start, line) for line in lines)
+    assert re.fullmatch(r"3 files: 2 done, 1 failed; \d+\.\d\d s, \d[\d.e-]* MP/s", counts)
+    assert run(capfd, *command, "--quiet") == (1, "", result.err)
+    objects = [
+        json.loads(line) for line in run(capfd, *command, "--json", "-q", "--precision", "bf16").out.splitlines()
+    ]
+    documented = " ".join(run(capfd, "upscale", "--help").out.replace("\u2502", " ").split())
+    for entry in objects:
+        assert all(key in documented for key in entry)
+    kept = {
+        key: objects[0][key] for key in ("models", "engine", "precision", "device", "input_width", "width", "reason")
+    }
+    assert [*kept.values()] == [["student"], "torch", "bf16", "cpu", 12, 24, ""]
+    assert objects[0]["megapixels_per_second"] > 0
+    assert (objects[2]["status"], objects[2]["models"], objects[2]["engine"]) == ("failed", [], None)
+
+
+def test_the_networks_are_named_in_the_order_in_which_they_run(capfd, tmp_path):
+    source = photo(tmp_path / "a.png")
+    for scale, names in (("3", ["imdn_rtc_x3"]), ("8", ["imdn_rtc_x4", "imdn_rtc_x2"]), ("1", [])):
+        result = run(capfd, "upscale", source, "-o", tmp_path / f"{scale}.png", "--scale", scale, "--fast", "--json")
+        assert json.loads(result.out)["models"] == names
 
 
 @needs_basicsr
@@ -66,7 +100,7 @@ def test_a_checkpoint_of_basicsr_enlarges(capfd, tmp_path):
     options = {"name": "run", "network_g": spec, "path": {"pretrain_network_g": str(tmp_path / "edsr.pth")}}
     (tmp_path / "train.yml").write_text(yaml.safe_dump(options))
     two = run(capfd, "upscale", source, "-o", tmp_path / "two.png", "-opt", tmp_path / "train.yml")
-    assert one == two == (0, "1 done\n", "")
+    assert one[::2] == two[::2] == (0, "")
     with Image.open(source) as before:
         expected = np.asarray(Upscaler(network, precision="fp32")(before))
     for name in ("one.png", "two.png"):
@@ -81,7 +115,7 @@ def test_a_checkpoint_of_spandrel_enlarges(capfd, tmp_path, name):
     pytest.importorskip("spandrel")
     source = photo(tmp_path / "a.png")
     model = SHARED / "weights" / "teachers" / name
-    assert run(capfd, "upscale", source, "-o", tmp_path / "b.png", "-m", model) == (0, "1 done\n", "")
+    assert run(capfd, "upscale", source, "-o", tmp_path / "b.png", "-m", model)[::2] == (0, "")
     scale = 4 if "x4" in name else 2
     assert size_of(tmp_path / "b.png") == (12 * scale, 10 * scale)
 
@@ -93,9 +127,9 @@ def test_folders_keep_their_structure(capfd, model, tmp_path):
         else:
             photo(tmp_path / name)
     flat = run(capfd, "upscale", tmp_path / "in", "-o", tmp_path / "flat", "-m", model)
-    assert flat.out == "1 done\n"
+    assert flat.out.startswith(f"{tmp_path / 'flat' / 'a.png'}: ")
     deep = run(capfd, "upscale", tmp_path / "in", "-r", "-o", tmp_path / "deep", "-m", model, "--format", "webp")
-    assert deep.out == "3 done\n"
+    assert "\n3 files: 3 done; " in deep.out
     written = sorted(str(path.relative_to(tmp_path / "deep")) for path in (tmp_path / "deep").rglob("*.*"))
     assert written == ["a.webp", "sub/b.webp", "sub/deep/c.webp"]
 
@@ -104,7 +138,7 @@ def test_glob_patterns_and_several_inputs(capfd, model, tmp_path):
     for name in ("x1.png", "x2.png", "y1.png"):
         photo(tmp_path / name)
     result = run(capfd, "upscale", tmp_path / "x*.png", tmp_path / "y1.png", "-o", tmp_path / "out", "-m", model)
-    assert result.out == "3 done\n"
+    assert "\n3 files: 3 done; " in result.out
 
 
 @pytest.mark.parametrize(
@@ -169,7 +203,7 @@ def test_nothing_is_overwritten_silently(capfd, model, tmp_path):
     assert "--overwrite" in refused.err
     assert target.read_bytes() == b"precious"
     skipped = run(capfd, "upscale", source, "-o", target.parent, "-m", model, "--skip-existing")
-    assert skipped == (0, "1 skipped\n", "")
+    assert skipped == (0, f"{target}: exists already, skipped\n", "")
     assert target.read_bytes() == b"precious"
     assert run(capfd, "upscale", source, "-o", target.parent, "-m", model, "--overwrite").code == 0
     assert size_of(target) == (24, 20)
@@ -197,9 +231,9 @@ def test_no_other_input_is_overwritten_either(capfd, model, tmp_path):
 
 def test_results_below_the_input_are_not_enlarged_again(capfd, model, tmp_path):
     photo(tmp_path / "a.png")
-    for expected in ("1 done\n", "1 skipped\n"):
+    for expected in ("12x10 to 24x20 px", "exists already, skipped"):
         result = run(capfd, "upscale", tmp_path, "-r", "-o", tmp_path / "out", "-m", model, "--skip-existing")
-        assert result.out == expected
+        assert (expected in result.out, result.out.count("\n")) == (True, 1)
 
 
 def test_folders_that_cannot_be_looked_into_are_one_line(capfd, model, tmp_path, monkeypatch):
@@ -222,7 +256,7 @@ def test_one_bad_file_does_not_stop_the_rest(capfd, model, tmp_path):
     assert result.code == 1
     assert result.err.startswith(f"imdn-kd: {folder / 'b.png'}: ")
     assert result.err.count("\n") == 1
-    report = json.loads(result.out)
+    report = [json.loads(line) for line in result.out.splitlines()]
     assert [entry["status"] for entry in report] == ["done", "failed", "done"]
     assert report[0]["width"] == 24
     assert report[1]["reason"]
@@ -275,7 +309,7 @@ def test_bad_requests_are_one_line_and_write_nothing(capfd, model, tmp_path, mon
 def test_distortion_is_told_on_the_error_stream(capfd, model, tmp_path):
     source = photo(tmp_path / "a.png")
     result = run(capfd, "upscale", source, "-o", tmp_path / "out", "-m", model, "--size", "9x30")
-    assert (result.code, result.out, result.err.count("\n")) == (0, "1 done\n", 1)
+    assert (result.code, result.err.count("\n")) == (0, 1)
     assert result.err.startswith(f"imdn-kd: {source}: ")
 
 
@@ -302,9 +336,8 @@ def test_signals_leave_whole_files_and_a_report(capfd, model, tmp_path, monkeypa
     monkeypatch.setattr(Path, "write_bytes", write_and_stop)
     result = run(capfd, "upscale", tmp_path / "in", "-o", tmp_path / "out", "-m", model, "--json")
     assert result.code == 128 + number
-    assert [(entry["output"], entry["status"]) for entry in json.loads(result.out)] == [
-        (str(tmp_path / "out" / "a.png"), "done")
-    ]
+    (entry,) = map(json.loads, result.out.splitlines())
+    assert (entry["output"], entry["status"]) == (str(tmp_path / "out" / "a.png"), "done")
     assert "2 of 3 images left" in result.err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]
     assert size_of(tmp_path / "out" / "a.png") == (24, 20)
@@ -323,7 +356,7 @@ def test_a_closed_terminal_does_not_end_what_nohup_started(capfd, model, tmp_pat
 
         monkeypatch.setattr(Path, "write_bytes", write_and_hang_up)
         source = photo(tmp_path / "a.png")
-        assert run(capfd, "upscale", source, "-o", tmp_path / "out", "-m", model) == (0, "1 done\n", "")
+        assert run(capfd, "upscale", source, "-o", tmp_path / "out", "-m", model)[::2] == (0, "")
     finally:
         signal.signal(signal.SIGHUP, before)
 

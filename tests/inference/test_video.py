@@ -84,7 +84,7 @@ def test_everything_but_the_size_stays(tmp_path, suffix, workers, options):
     levels = after.pop("levels")
     assert np.abs(np.subtract(levels, before.pop("levels"))).max() <= 2
     assert after == before
-    assert (result.frames, result.width, result.height, result.left_out) == (len(UNEVEN), 64, 48, ())
+    assert (result.frames, result.size, result.left_out) == (len(UNEVEN), (48, 64), ())
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"a{suffix}", f"b{suffix}"]
     if suffix != ".mkv":  # whose time stamps are whole milliseconds
         assert before["times"] == [time * TIME_BASE for time in UNEVEN]
@@ -251,13 +251,15 @@ def test_the_command_line_upscales_a_clip(capfd, tmp_path, model):
     command = ("upscale", source, "-o", target, "-m", model)
     result = run(capfd, *command, "--json")
     assert result.code == 0
-    (report,) = json.loads(result.out)
+    report = json.loads(result.out)
+    assert report["megapixels_per_second"] > 0
     assert (report["status"], report["frames"], report["width"], report["left_out"]) == ("done", 12, 64, [])
     before = target.read_bytes()
     assert run(capfd, *command).code == 2
-    assert run(capfd, *command, "--skip-existing") == (0, "1 skipped\n", "")
+    assert run(capfd, *command, "--skip-existing") == (0, f"{target}: exists already, skipped\n", "")
     assert target.read_bytes() == before
-    assert run(capfd, *command, "--overwrite")[:2] == (0, "1 done\n")
+    again = run(capfd, *command, "--overwrite")
+    assert (again.code, again.out.count("\n"), ", 12 frames, by student in torch, " in again.out) == (0, 1, True)
     assert target.read_bytes() == before
 
 

@@ -59,6 +59,11 @@ class Engine(ABC):
     def __init__(self, precision: str = "fp32") -> None:
         self.precision = precision
 
+    @property
+    def name(self) -> str:
+        """One of `NAMES`."""
+        return type(self).__module__.rpartition(".")[2].replace("_", "-")
+
     @classmethod
     @abstractmethod
     def version(cls) -> str:
