@@ -20,7 +20,16 @@ from imdn_kd import zoo
 from imdn_kd.archs import IMDN
 from imdn_kd.inference.cropping import AdaptiveCropping, tensor_bytes
 from imdn_kd.inference.upscaler import Upscaler
-from tests import bench_batch, bench_data, bench_distill, bench_engines, bench_losses, bench_plain, bench_training
+from tests import (
+    bench_batch,
+    bench_data,
+    bench_distill,
+    bench_engines,
+    bench_losses,
+    bench_plain,
+    bench_restoration,
+    bench_training,
+)
 from tests.official import official
 from tests.shared_data import SHARED, read_rgb
 
@@ -237,6 +246,11 @@ def seams() -> None:
             print(f"{title:<78} max {error.abs().max():.1f}, mean {error.abs().mean():.2f}, step at seams {step:.1f}")
 
 
+def restoration() -> None:
+    """Students of scale 1 beside non-local means: takes minutes and Kodak's photographs; run it by name."""
+    bench_restoration.restoration()
+
+
 BENCHMARKS = {
     f.__name__: f
     for f in (
@@ -253,10 +267,10 @@ BENCHMARKS = {
         ),
         *(folders, videos),
         *(pairwise, distillation, cached_maps, zoo_mix, plain_speed, reparam, peers),
-        *(large_image, seams),
+        *(large_image, seams, restoration),
     )
 }
-ON_REQUEST = ("large_image", "seams")
+ON_REQUEST = ("large_image", "seams", "restoration")
 
 if __name__ == "__main__":
     print(

@@ -31,8 +31,9 @@ def card(record: Record) -> str:
             `selection` ({"set", "images", "lr", "psnr", "ssim", "update", "validations"}, and "also", a list, where the
             mean over several sets counted); `figures` ({"images", "lr", "psnr", "ssim"} by data set), `bicubic`
             ({"psnr", "ssim"} by data set, those for selection among them), `protocol` (lines); `weights` (`fp16` or
-            `fp32`), `rounding` ({"fp32", "fp16"} by data set, dB); `options` (path of the option file), `versions`;
-            `notes` on data and licences, Markdown.
+            `fp32`), `clean` at scale 1 ({"set", "psnr"}: what is left of photographs that need no restoration, dB,
+            None for all), `rounding` ({"fp32", "fp16"} by data set, dB); `options` (path of the option file),
+            `versions`; `notes` on data and licences, Markdown.
     """
     sections = {
         "Network": _network(record),
@@ -54,7 +55,9 @@ def _purpose(record: Record) -> str:
     kind = "distilled from another network" if taught else "trained without a teacher"
     does, to = f"Enlarges photographs by {scale}", "large"
     if scale == 1:
-        does, to = f"Restores photographs at their own size ({record['selection']['lr']})", "restored"
+        steps = record["data"].get("degradation")
+        removed = name_of_steps(read_steps(steps)) if steps else record["selection"]["lr"]
+        does, to = f"Restores photographs at their own size ({removed})", "restored"
     return (
         f"{does}: a small network, {kind}, for where large ones take too long or too much "
         f"memory.\n\n    imdn-kd upscale photo.jpg -o {to} --model {name}"
@@ -273,8 +276,8 @@ def _limits(record: Record) -> str:
     if record["scale"] == 1:
         seen = f" ({words})" if words else ""
         return (
-            f"Trained for inputs as it has seen{seen}: what they lack or have else is not restored, and clean pictures "
-            "may lose fine texture. Figures are those of one training run, "
+            f"Trained for inputs as it has seen{seen}: what they lack or have else is not restored, and fine texture "
+            f"may go with what is removed. {_clean(record.get('clean'))}Figures are those of one training run, "
             f"with seed {record['seed']}; another seed gives somewhat other ones."
         )
     made = f"made by MATLAB's bicubic by {record['scale']}, without noise"
@@ -287,6 +290,13 @@ def _limits(record: Record) -> str:
         "enlarged with it. Detail that the small image lost is not made up. "
         f"Figures are those of one training run, with seed {record['seed']}; another seed gives somewhat other ones."
     )
+
+
+def _clean(clean: Record | None) -> str:
+    if clean is None:
+        return ""
+    how = "as they were" if clean["psnr"] is None else f"with {clean['psnr']:.1f} dB"
+    return f"Clean photographs ({clean['set']}) come back {how}. "
 
 
 def _both(figures: Record) -> str:

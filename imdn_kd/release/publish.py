@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from imdn_kd import zoo
+from imdn_kd.data.degradation.schema import Noise
 from imdn_kd.errors import InputError
 from imdn_kd.evaluation.benchmark import BICUBIC, SetScore, Upsampler, bicubic, make_upsampler, plan_tasks, score
 from imdn_kd.inference.model_file import ModelFile, load_model, save_model
@@ -112,7 +113,10 @@ def publish(
         " and ".join(run.selected_on),
         selection_psnr(record),
         None if before is None else selection_psnr(before),
-        (*results.by["bicubic"].values(), *(dataclasses.replace(each, model=file.name) for each in stored.values())),
+        (
+            *(dataclasses.replace(each, model=bicubic(file.scale).name) for each in results.by[BICUBIC].values()),
+            *(dataclasses.replace(each, model=file.name) for each in stored.values()),
+        ),
     )
 
 
@@ -155,8 +159,13 @@ def _measure(file: TrainOptions, run: RunArtifacts, on_image: Callable[[int, int
     by: dict[str, dict[str, SetScore]] = {each.name: {} for each in upsamplers}
     for task in tasks:
         by[task.upsampler.name][task.images.name] = score(task, on_image=count)
+    clean = None
+    if file.scale == 1:
+        # What it does to photographs that need no restoration.
+        source = dataclasses.replace(chosen[0].source(1), lr=None, steps=(Noise(type="noise", sigma=0.0),))
+        clean = score(plan_tasks(upsamplers[1:2], [source])[0], on_image=lambda done: None)
     costs = [by["fp32"][data].psnr - figures.psnr for data, figures in by.get("fp16", {}).items()]
-    return EvalResults(by, "fp16" if costs and max(costs) <= TOLERANCE else "fp32")
+    return EvalResults(by, "fp16" if costs and max(costs) <= TOLERANCE else "fp32", clean)
 
 
 def _rounded(model: ModelFile) -> ModelFile | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +28,14 @@ OUTPUT_SIZE = (720, 1280)
 
 @dataclass(frozen=True)
 class EvalResults:
-    """Scores by upsampler (`bicubic`, `fp32`, `fp16`) and data set; and in which type the weights are stored."""
+    """Scores by upsampler (`bicubic`, `fp32`, `fp16`) and data set, and in which type the weights are stored.
+
+    `clean`: at scale 1, the score of the first selection set as it is, without anything to restore.
+    """
 
     by: Mapping[str, Mapping[str, SetScore]]
     stored: str
+    clean: SetScore | None = None
 
 
 def build_record(
@@ -100,6 +105,7 @@ def build_record(
         },
         "figures": {name: _figures(each) for name, each in scores.items() if name not in run.selected_on},
         "bicubic": {name: _figures(each) for name, each in results.by["bicubic"].items()},
+        **({} if results.clean is None else {"clean": _clean(results.clean)}),
         "protocol": list(report_scores([*scores.values()]).tables[0].notes),
         "weights": results.stored,
         "rounding": {name: {kind: _psnr(results, kind, name) for kind in ("fp32", "fp16")} for name in scores},
@@ -116,6 +122,10 @@ def _first_weights(options: TrainOptions, entries: Sequence[Mapping[str, Any]]) 
         return None
     name = Path(path).name if Path(path).is_absolute() else str(path)
     return {"file": name, "sha256": None if begun is None else begun.get("first_weights")}
+
+
+def _clean(score: SetScore) -> dict[str, Any]:
+    return {"set": score.data, "psnr": round(score.psnr, 2) if math.isfinite(score.psnr) else None}
 
 
 def _figures(score: SetScore) -> dict[str, Any]:

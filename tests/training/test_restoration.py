@@ -73,6 +73,13 @@ def test_a_published_student_says_what_it_restores_and_enlarges_nothing(finished
     assert "| Data | Images | Inputs | input | denoise |" in card
     assert "Trained for inputs as it has seen (noise sigma 25)" in card
     assert "--scale" not in card
+    clean = benchmark(
+        open_upsamplers([made.path], device="cpu"), [DataSource(finished / "held_out", steps=parse_steps("noise=0"))]
+    )[0]
+    recorded = zoo.record(made.path)["clean"]
+    assert recorded["set"] == file.val.select_on
+    assert recorded["psnr"] == pytest.approx(clean.psnr, abs=0.02)
+    assert f"Clean photographs ({recorded['set']}) come back with {recorded['psnr']:.1f} dB." in card
     noisy = benchmark([bicubic(1)], [DataSource(finished / "tested", steps=parse_steps("noise=25"))])[0]
     assert zoo.record(made.path)["bicubic"]["tested"]["psnr"] == round(noisy.psnr, 3)
     monkeypatch.setattr(zoo, "FOLDER", tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -94,7 +95,9 @@ def test_enlarges_better_than_bicubic_by_its_own_card(student):
 @needs_shared
 def test_has_the_figures_of_its_card(student):
     upscaler = Upscaler(student.name, device="cpu", precision="fp32")
-    (task,) = plan_tasks([make_upsampler(upscaler, student.name, student.scale)], [SHARED / "benchmark" / "Set5"])
+    recipe = read_options(ROOT / "options" / "zoo" / f"{student.name}.yml", TrainOptions)
+    source = dataclasses.replace(recipe.datasets.test.source(student.scale), data=SHARED / "benchmark" / "Set5")
+    (task,) = plan_tasks([make_upsampler(upscaler, student.name, student.scale)], [source])
     found, said = score(task), zoo.record(student.path)["figures"]["Set5"]
     assert found.psnr == pytest.approx(said["psnr"], abs=0.002)
     assert found.ssim == pytest.approx(said["ssim"], abs=0.0002)
