@@ -23,7 +23,7 @@ PACK_LIMIT := 62914560
 STUDENTS = $(or $(STUDENT),$(shell sed 's/\#.*//' options/zoo/line.txt))
 TEACHERS = $(sort $(shell sed -n 's/^  weights: //p' $(STUDENTS:%=options/zoo/%.yml)))
 
-.PHONY: help venv demo test test-fast lint docs bench zoo pack study-smoke clean
+.PHONY: help venv demo test test-fast lint docs api bench zoo pack study-smoke clean
 
 help:
 	@echo "make demo    train and distil a small student on photographs at hand (a few minutes), enlarge one"
@@ -31,6 +31,7 @@ help:
 	@echo "make test-fast  the tests that take no longer than two seconds and start no other process, with fewer examples"
 	@echo "make lint    the checks of style and types alone"
 	@echo "make docs    the documentation site, in build/site"
+	@echo "make api     write down the public names and signatures, once a change of them is in the changelog"
 	@echo "make study-smoke  a study of three arms on photographs at hand: two minutes; see docs/studies.md"
 	@echo "make bench   speed as ratios, both sides in the same run"
 	@echo "make zoo     train the next student that ships, or STUDENT=NAME: MINUTES=50 PHOTOS=folder; see docs/zoo.md"
@@ -72,6 +73,9 @@ lint: $(INSTALLED)
 docs: $(INSTALLED)
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q -c docs . build/site
 	@echo "open build/site/index.html"
+
+api: $(INSTALLED)
+	$(BIN)/python -m tests.api
 
 study-smoke: $(INSTALLED)
 	$(BIN)/imdn-kd prepare sample sample_valid --scale 2

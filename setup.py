@@ -47,7 +47,7 @@ VIDEO = [
     "av>=18.0",
 ]
 HUB = [
-    "huggingface_hub>=0.30",
+    "huggingface-hub>=0.30",
 ]
 DOCS = [
     "sphinx>=8.1",

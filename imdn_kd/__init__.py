@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from imdn_kd.inference.model_file import ModelFile, load_model, save_model
     from imdn_kd.inference.upscaler import Upscaler
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "AdaptiveCropping",
     "ContrastiveTerm",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 import subprocess
 import sys
@@ -61,3 +62,27 @@ def test_distil_your_own_network(tmp_path, monkeypatch):
     assert called.returncode == 0, called.stderr
     assert "l_edge" in called.stderr
     assert "| own_network |" in called.stdout
+
+
+NOTEBOOK = json.loads((EXAMPLES / "distil.ipynb").read_text(encoding="utf-8"))
+CELLS = [cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
+
+
+def test_the_notebook_holds_no_results():
+    assert CELLS
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in CELLS)
+    assert set(NOTEBOOK["metadata"]) == {"kernelspec", "language_info"}
+
+
+@pytest.mark.slow
+def test_the_notebook(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+
+    # The cells are Python alone, so they need no kernel.
+    for number, cell in enumerate(CELLS):
+        exec(compile("".join(cell["source"]), f"cell {number}", "exec"), names)
+
+    scores = names["scores"]
+    assert scores["bicubic"] < min(scores["alone"], scores["distilled"]) < scores["teacher"]
+    assert load_model("student.safetensors").network.info.scale == 2

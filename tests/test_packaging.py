@@ -12,6 +12,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+import yaml
 
 import imdn_kd
 
@@ -192,6 +193,14 @@ def test_every_folder_with_code_is_a_package():
     assert found == set(MODULES) - {"imdn_kd"}
 
 
-def test_the_version_is_in_the_changelog():
+def test_version_changelog_and_citation_agree():
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest, date = re.findall(r"^## \[(.+)\] - (.+)$", changelog, re.MULTILINE)[0]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+
     assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+|rc\d+)?", imdn_kd.__version__)
-    assert f"## [{imdn_kd.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert newest == imdn_kd.__version__ == citation["version"]
+    assert date == str(citation["date-released"])
+    # What its schema requires: https://github.com/citation-file-format/citation-file-format
+    assert citation.keys() >= {"cff-version", "message", "title", "authors"}
+    assert all("name" in author or "family-names" in author for author in citation["authors"])
