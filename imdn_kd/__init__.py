@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from imdn_kd.distill.distiller import Distiller
     from imdn_kd.distill.holistic import HolisticTerm
     from imdn_kd.distill.hooks import FeatureHooks
+    from imdn_kd.distill.layer_terms import FspTerm, VidTerm
     from imdn_kd.distill.teacher import Teacher
     from imdn_kd.distill.terms import ContrastiveTerm, FeatureTerm, LossTerm, OutputTerm
     from imdn_kd.distill.upcycling import UpcyclingTerm
@@ -34,6 +35,7 @@ __all__ = [
     "Distiller",
     "FeatureHooks",
     "FeatureTerm",
+    "FspTerm",
     "HolisticTerm",
     "InputError",
     "LossTerm",
@@ -44,6 +46,7 @@ __all__ = [
     "Teacher",
     "UpcyclingTerm",
     "Upscaler",
+    "VidTerm",
     "__version__",
     "create_model",
     "imresize",
@@ -63,6 +66,7 @@ _HOMES = {
     "Distiller": "imdn_kd.distill.distiller",
     "FeatureHooks": "imdn_kd.distill.hooks",
     "FeatureTerm": "imdn_kd.distill.terms",
+    "FspTerm": "imdn_kd.distill.layer_terms",
     "HolisticTerm": "imdn_kd.distill.holistic",
     "InputError": "imdn_kd.errors",
     "LossTerm": "imdn_kd.distill.terms",
@@ -73,6 +77,7 @@ _HOMES = {
     "Teacher": "imdn_kd.distill.teacher",
     "UpcyclingTerm": "imdn_kd.distill.upcycling",
     "Upscaler": "imdn_kd.inference.upscaler",
+    "VidTerm": "imdn_kd.distill.layer_terms",
     "create_model": "imdn_kd.archs.factory",
     "imresize": "imdn_kd.image.resize",
     "list_models": "imdn_kd.archs.factory",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -87,6 +88,15 @@ def _term(given: LossTermOptions, channels: int) -> LossTerm:
     loss: nn.Module | None = LOSSES.build(spec) if given.type in LOSSES else None
     if isinstance(loss, FeatureLoss):
         return FeatureTerm(loss, at=given.taps or ["sr"], at_weights=given.tap_weights)
+    builder = None if loss is not None else LOSS_TERMS.get(given.type)
+    if isinstance(builder, type) and issubclass(builder, FeatureTerm):
+        if given.tap_weights is not None and "at_weights" not in inspect.signature(builder).parameters:
+            raise InputError(
+                f"{given.type} weighs all taps alike; leave out tap_weights", code="distill.no-tap-weights"
+            )
+        weights = {} if given.tap_weights is None else {"at_weights": given.tap_weights}
+        of_features: LossTerm = LOSS_TERMS.build({**spec, "at": given.taps or ["sr"], **weights})
+        return of_features
     if given.taps is not None or given.tap_weights is not None:
         raise InputError(
             f"{given.type} compares no features, so leave out taps and tap_weights", code="distill.no-features"

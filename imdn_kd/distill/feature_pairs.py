@@ -31,7 +31,7 @@ class FeaturePair:
         student: hook of the student.
         teacher: hook of the teacher.
         weight: factor of their loss.
-        adapter: numbers of channels of both, where a 1x1 convolution goes from one to the other; None without it.
+        widths: numbers of channels of both.
         pooled: what to say where they differ in height or width, so that they are pooled; empty where they do not.
         shape: of the teacher's, N x C x H x W, for the input that features were probed with.
     """
@@ -39,7 +39,7 @@ class FeaturePair:
     student: str
     teacher: str
     weight: float
-    adapter: tuple[int, int] | None = None
+    widths: tuple[int, int]
     pooled: str = ""
     shape: tuple[int, ...] = ()
 
@@ -97,7 +97,7 @@ def _expanded(network: nn.Module, hook: str) -> Sequence[str]:
 def pair_features(
     names: Names, loss: nn.Module, mine: Shapes, theirs: Shapes, weights: Sequence[float] | None = None
 ) -> list[FeaturePair]:
-    """Pair features, pooled where they differ in size, with adapters where they differ in width and the loss asks so.
+    """Pair features, pooled where they differ in size.
 
     Args:
         names: the hooks.
@@ -119,14 +119,14 @@ def pair_features(
         unequal = mine[one][2:] != theirs[other][2:]
         sizes = f"{_size(mine[one])} and {_size(theirs[other])}"
         pooled = f"{which} are pooled to the smaller size ({sizes} for one input)" if unequal else ""
-        adapts = narrow != wide and getattr(loss, "adapts", False)
-        if narrow != wide and getattr(loss, "requires_same_channels", True) and not adapts:
+        alike = getattr(loss, "requires_same_channels", True) and not getattr(loss, "adapts", False)
+        if narrow != wide and alike:
             raise InputError(
                 f"{which} have {narrow} and {wide} channels, which {type(loss).__name__} cannot compare; choose "
                 "others, or another loss",
                 code=MISMATCH,
             )
-        pairs.append(FeaturePair(one, other, weight, (narrow, wide) if adapts else None, pooled, theirs[other]))
+        pairs.append(FeaturePair(one, other, weight, (narrow, wide), pooled, theirs[other]))
     return pairs
 
 

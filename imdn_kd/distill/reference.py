@@ -10,6 +10,9 @@ from typing import Any
 from imdn_kd.losses.base import FeatureLoss, PixelLoss
 from imdn_kd.registry import LOSS_TERMS, LOSSES, Registry
 
+OF_ALL_TERMS = ("name", "weight", "at", "at_weights")
+"""Arguments that stand elsewhere in option files: as keys of sections, `loss_weight`, `taps` and `tap_weights`."""
+
 _SECTIONS = ("Args", "Raises", "Attributes", "Returns")
 
 
@@ -21,7 +24,10 @@ def loss_term_reference() -> str:
         "Losses of more than two images": [name for name in LOSSES if not _is(LOSSES, name, PixelLoss, FeatureLoss)],
         "Loss terms": list(LOSS_TERMS),
     }
-    more = "Beside their own options all take `loss_weight`, `start_iter`, ...: see `imdn-kd options docs train`."
+    more = (
+        "Beside their own options all take `loss_weight`, `start_iter`, ..., those between features `taps`: see "
+        "`imdn-kd options docs train`."
+    )
     parts = [f"# What `distill.objectives` may hold\n\n{more}\n"]
     for title, names in kinds.items():
         parts.append(f"## {title}\n")
@@ -40,6 +46,7 @@ def _described(builder: Callable[..., Any]) -> str:
     about, *rest = re.split(rf"^({'|'.join(_SECTIONS)}):\n", inspect.getdoc(builder) or "", flags=re.MULTILINE)
     sections = dict(zip(rest[::2], rest[1::2], strict=True))
     options = re.findall(r"^    (\w+): ((?:.|\n(?:     |\n))*)", sections.get("Args", ""), re.MULTILINE)
+    options = [(name, text) for name, text in options if name not in OF_ALL_TERMS]
     if not options:
         return f"{about.strip()}\n"
     defaults = {name: parameter.default for name, parameter in inspect.signature(builder).parameters.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from imdn_kd.distill.feature_pairs import FeaturePair, pool_to_smaller
 from imdn_kd.distill.hooks import SR
 from imdn_kd.distill.step_context import StepContext
 from imdn_kd.errors import InputError
+from imdn_kd.losses.base import upcast
 
 WeightSchedule = Callable[[int], float]
 """From the iterations done, 0 before the first, to the weight in the next one."""
@@ -153,8 +154,8 @@ class FeatureTerm(LossTerm):
     Attributes:
         pairs: what is compared, for each teacher; `Distiller` resolves the names.
         cached: keys of the batch that hold cached maps, by the number of the teacher and that of the pair.
-        adapters: 1x1 convolutions from the student's width to a teacher's, where the loss needs them; trained with the
-            student, and no part of it.
+        adapters: trained with the student, and no part of it: here 1x1 convolutions from its width to a teacher's,
+            where the loss needs them.
 
     Raises:
         InputError: names or weights that cannot be used.
@@ -191,14 +192,21 @@ class FeatureTerm(LossTerm):
         self.pairs, self._shares = pairs, shares
         self.uses_teacher_output = any(pair.teacher == SR for several in pairs for pair in several)
         self.use_cached({})
-        self.adapters = nn.ModuleDict(
-            {
-                f"{teacher}_{number}": nn.Conv2d(*pair.adapter, 1)
-                for teacher, several in enumerate(pairs)
-                for number, pair in enumerate(several)
-                if pair.adapter is not None
-            }
-        )
+        made = {
+            f"{teacher}_{number}": self.make_adapter(pair.widths)
+            for teacher, several in enumerate(pairs)
+            for number, pair in enumerate(several)
+        }
+        self.adapters = nn.ModuleDict({key: adapter for key, adapter in made.items() if adapter is not None})
+
+    def make_adapter(self, widths: tuple[int, int]) -> nn.Module | None:
+        """Make what the student's features go through; None for nothing.
+
+        Args:
+            widths: channels of the student's feature and of the teacher's.
+        """
+        adapts = widths[0] != widths[1] and getattr(self.loss, "adapts", False)
+        return nn.Conv2d(*widths, 1) if adapts else None
 
     def maps(self, size: tuple[int, ...]) -> dict[tuple[int, int], CachedMap | None]:
         """What could be cached in place of features; None for pairs whose features are no maps that could be.
@@ -235,26 +243,33 @@ class FeatureTerm(LossTerm):
         for teacher, (several, share) in enumerate(zip(self.pairs, self._shares, strict=True)):
             for number, pair in enumerate(several):
                 try:
-                    parts.append(share * pair.weight * self._compare(context, teacher, number, pair))
+                    parts.append(share * pair.weight * self.compare(context, teacher, number, pair))
                 except InputError as error:
                     raise InputError(f"{pair.student} and {pair.teacher}: {error}", code=error.code) from error
         return torch.stack(parts).sum()
 
-    def _compare(self, context: StepContext, teacher: int, number: int, pair: FeaturePair) -> Tensor:
+    def compare(self, context: StepContext, teacher: int, number: int, pair: FeaturePair) -> Tensor:
+        """Return the loss of one pair of features."""
         summary = context.batch.get(self.cached.get((teacher, number), ""))
-        mine = context.student_features[pair.student]
         if summary is not None:
-            return against(self.loss, self._adapted(mine, teacher, number), summary)
+            mine = context.student_features[pair.student]
+            return against(self.loss, self.adapted(mine, teacher, number), summary)
+        mine, theirs = self.features(context, teacher, number, pair)
+        loss: Tensor = self.loss(self.adapted(mine, teacher, number), theirs)
+        return loss
+
+    def features(self, context: StepContext, teacher: int, number: int, pair: FeaturePair) -> tuple[Tensor, Tensor]:
+        """Both features of a pair, pooled to one size; the teacher's may be cached, if the loss compares all of it."""
+        mine = context.student_features[pair.student]
+        cached = context.batch.get(self.cached.get((teacher, number), ""))
+        if cached is not None:
+            return mine, upcast(cached)
         # The output may be in the cache.
         output = pair.teacher == SR
         theirs = context.teacher_sr if output else context.teacher_features(teacher)[pair.teacher]
-        mine, theirs = pool_to_smaller(mine, theirs)
-        loss: Tensor = self.loss(self._adapted(mine, teacher, number), theirs)
-        return loss
+        return pool_to_smaller(mine, theirs)
 
-    def _adapted(self, mine: Tensor, teacher: int, number: int) -> Tensor:
+    def adapted(self, mine: Tensor, teacher: int, number: int) -> Any:  # noqa: ANN401 - whatever the adapter gives
+        """The student's feature as its adapter gives it; as it is without one."""
         key = f"{teacher}_{number}"
-        if key not in self.adapters:
-            return mine
-        adapted: Tensor = self.adapters[key](mine.float())
-        return adapted
+        return self.adapters[key](mine.float()) if key in self.adapters else mine

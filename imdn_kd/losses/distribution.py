@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from imdn_kd.errors import InputError
 from imdn_kd.losses.base import OUT_OF_RANGE, FeatureLoss, check_choice
+from imdn_kd.losses.flow import products_of
 from imdn_kd.registry import LOSSES
 
 KERNELS = ("linear", "poly", "rbf")
@@ -76,7 +75,7 @@ class MmdLoss(FeatureLoss):
     def compute(self, student: Tensor, teacher: Tensor) -> Tensor:
         """See `FeatureLoss`."""
         ours, theirs = (functional.normalize(maps.flatten(2), dim=2) for maps in (student, teacher))
-        between = _products(ours, theirs)
+        between = products_of(ours, theirs)
         width = None
         if self.kernel == "rbf":
             width = _squared_distances(ours, theirs, between).mean((1, 2), keepdim=True).clamp_min(1e-12)
@@ -86,30 +85,8 @@ class MmdLoss(FeatureLoss):
                 products = torch.exp(-_squared_distances(one, other, products) / (2 * width))
             return (products.square() if self.kernel == "poly" else products).mean((1, 2))
 
-        within = mean(theirs, theirs, _products(theirs, theirs)) + mean(ours, ours, _products(ours, ours))
+        within = mean(theirs, theirs, products_of(theirs, theirs)) + mean(ours, ours, products_of(ours, ours))
         return (within - 2 * mean(ours, theirs, between)).mean()
-
-
-class _Products(torch.autograd.Function):
-    """A product of matrices whose gradient is computed without autocast, even where the backward pass has one."""
-
-    @staticmethod
-    def forward(ctx: Any, one: Tensor, other: Tensor) -> Tensor:  # noqa: ANN401
-        ctx.save_for_backward(one, other)
-        return one @ other.mT
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401
-        one, other = ctx.saved_tensors
-        with torch.autocast(upstream.device.type, enabled=False):
-            return upstream @ other, upstream.mT @ one
-
-
-def _products(one: Tensor, other: Tensor) -> Tensor:
-    """Inner products of all pairs of rows, N x C x D from N x C x P and N x D x P."""
-    result: Tensor = _Products.apply(one, other)
-    return result
 
 
 def _squared_distances(one: Tensor, other: Tensor, products: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import imdn_kd
 from imdn_kd.config.json_schema import json_schema
 from imdn_kd.config.reference import reference
 from imdn_kd.data.preparation.schema import PrepareOptions
+from imdn_kd.distill.reference import OF_ALL_TERMS
 from imdn_kd.evaluation.schema import BenchmarkOptions
 from imdn_kd.evaluation.study.schema import StudyOptions
 from imdn_kd.registry import LOSS_TERMS, LOSSES
@@ -48,7 +49,7 @@ def test_objectives_are_described_with_all_their_options(capfd):
     for registry in (LOSSES, LOSS_TERMS):
         for name in registry:
             part = result.out.partition(f"### `{name}`\n")[2].partition("\n#")[0]
-            options = [key for key in inspect.signature(registry.get(name)).parameters if key not in ("name", "weight")]
+            options = [key for key in inspect.signature(registry.get(name)).parameters if key not in OF_ALL_TERMS]
             assert re.findall(r"^\| `(\w+)` \|", part, re.MULTILINE) == options, name
             assert len(part.strip()) > 10
 

@@ -26,7 +26,7 @@ VARIANTS = {
         {},
         {"preset": "paper"},
         {"preset": "skd_code"},
-        {"beta": 3, "pooling": "max", "alpha": 1, "distance": "l1"},
+        {"beta": 3, "pooling": "max", "alpha": 9, "distance": "l1"},
     ],
     "StatisticsLoss": [
         *({"statistic": name} for name in ("mean", "power", "absolute_power", "max", "min", "std")),

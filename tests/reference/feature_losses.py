@@ -130,3 +130,30 @@ def contrastive(student: np.ndarray, teacher: np.ndarray, negative: np.ndarray, 
     for s, t, n in zip(student, teacher, negative, strict=True):
         ratios.append(distance(seen(s), seen(t), "l1") / (distance(seen(s), seen(n), "l1") + eps))
     return sum(ratios) / len(ratios)
+
+
+def flow(student: tuple[np.ndarray, np.ndarray], teacher: tuple[np.ndarray, np.ndarray]) -> float:
+    """The mean squared difference of the matrices of two layers, which have C and D channels."""
+
+    def matrix(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        out = np.empty((len(first), len(second)))
+        for i, j in np.ndindex(*out.shape):
+            products = [float(a) * float(b) for a, b in zip(first[i].ravel(), second[j].ravel(), strict=True)]
+            out[i, j] = sum(products) / len(products)
+        return out
+
+    ours, theirs = (np.stack([matrix(*layers) for layers in zip(*each, strict=True)]) for each in (student, teacher))
+    return distance(ours, theirs, "l2")
+
+
+def likelihood(location: np.ndarray, spread: np.ndarray, teacher: np.ndarray, distribution: str) -> float:
+    """The mean of -log p(teacher), without the constant of the density."""
+    logs = []
+    for m, s, t in zip(location.ravel(), np.broadcast_to(spread, location.shape).ravel(), teacher.ravel(), strict=True):
+        m, s, t = float(m), float(s), float(t)
+        if distribution == "gaussian":
+            density = math.exp(-((t - m) ** 2) / (2 * s)) / math.sqrt(2 * math.pi * s)
+            logs.append(math.log(density) + math.log(2 * math.pi) / 2)
+        else:
+            logs.append(math.log(math.exp(-abs(t - m) / s) / (2 * s)) + math.log(2))
+    return -sum(logs) / len(logs)

@@ -50,6 +50,8 @@ EVERY_TERM = {
     "l_fakd": {"type": "SpatialAffinityLoss", "taps": ["block.2"]},
     "l_inst": {"type": "InstanceAffinityLoss", "taps": ["block.2"]},
     "l_mimic": {"type": "MimicLoss", "taps": ["block.1", "fusion"]},
+    "l_fsp": {"type": "FspTerm", "taps": ["head", "block.2"]},
+    "l_vid": {"type": "VidTerm", "taps": ["block.1"], "distribution": "laplace"},
     "l_up": {"type": "UpcyclingTerm"},
     "l_adv": {"type": "HolisticTerm", "critic": CRITIC, "n_critic": 2, "loss_weight": 0.01, "stop_iter": 9},
 }
@@ -142,7 +144,8 @@ def test_every_term_is_logged_with_its_share_and_the_norm_of_its_gradient(undist
 def test_what_learns_beside_the_student_is_in_its_states_and_not_in_its_models(data, teachers, undisturbed):
     state = state_file(undisturbed, UPDATES)
     assert set(state["others"]) == {"adapters", "critic"}
-    assert {"of_l_mimic.0_0.weight", "of_l_mimic.1_1.bias"} <= set(state["others"]["adapters"]["weights"])
+    names = {"of_l_mimic.0_0.weight", "of_l_mimic.1_1.bias", "of_l_fsp.0_0.weight", "of_l_vid.1_0.scale.4.bias"}
+    assert names <= set(state["others"]["adapters"]["weights"])
 
     student = ARCHS.build(everything(data, teachers).network_g.spec())
     models = undisturbed / "run" / "models"

@@ -80,7 +80,8 @@ def shrunk(options: TrainOptions) -> list[str]:
     changes += [] if options.val is None else ["val.val_freq=2"]
     # The teacher of this test has not been trained.
     changes += [] if options.distill is None else ["distill.check_images=0"]
-    changes += ["distill.objectives.l_mimic.stop_iter=2"] if options.name == "mimic" else []
+    stops = {"mimic": "l_mimic", "fsp": "l_fsp"}.get(options.name)
+    changes += [] if stops is None else [f"distill.objectives.{stops}.stop_iter=2"]
     return [word for change in changes for word in ("--set", change)]
 
 

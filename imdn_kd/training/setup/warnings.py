@@ -61,7 +61,7 @@ def distill_warnings(options: TrainOptions, distiller: Distiller) -> Iterator[st
         for pair in (pair for of_teacher in compared.pairs for pair in of_teacher if pair.pooled):
             yield f"distill.objectives.{compared.name}: {pair.pooled}"
     if "optim_a" in given and ADAPTERS not in modules:
-        yield "train.optim_a: no effect, since there are no adapters: only MimicLoss has them, for unequal widths"
+        yield "train.optim_a: no effect, since there are no adapters: VidTerm has some, MimicLoss for unequal widths"
     for key in ("optim_d", "scheduler_d"):
         if key in given and CRITIC not in modules:
             yield f"train.{key}: no effect, since there is no HolisticTerm"
