@@ -22,7 +22,8 @@ def cache_teacher(
 ) -> None:
     """Cache the teacher's outputs and features for all training images in their store: training need not run it.
 
-    Resumes where it was interrupted. `imdn-kd train` does the same by itself if a single process trains.
+    Degraded versions of the images (datasets.train.degradation_versions) are made first. Resumes where it was
+    interrupted. `imdn-kd train` does the same by itself if a single process trains.
 
     imdn-kd cache-teacher -opt options/distill/pixelwise.yml
     """
@@ -42,5 +43,5 @@ def cache_teacher(
     except KeyboardInterrupt as error:
         complain("stopped; the same command resumes")
         raise typer.Exit(130) from error
-    assert setup.cache is not None  # noqa: S101 - otherwise it would have been refused
-    say(f"{content.datasets.train.dataroot}: has {', '.join(setup.cache.planes)}")
+    planes = [*(setup.versions.planes if setup.versions else ()), *(setup.cache.planes if setup.cache else ())]
+    say(f"{content.datasets.train.dataroot}: has {', '.join(planes)}")

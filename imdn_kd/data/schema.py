@@ -46,6 +46,8 @@ class TrainDataOptions(Options):
         io_backend: `disk` or `lmdb`.
         degradation: steps that make the LR patches from the HR images while training, as `prepare` has them; LR images
             are not read then.
+        degradation_versions: how many degraded versions of each image are made, once, into the store: 4 to 8. Patches
+            are of one of them, and `distill.cache` can keep what teachers make of them. 0: each patch is degraded anew.
         gt_size: side of the HR patches, px.
         gt_sizes: instead, sides of the stages of progressive training, as in Restormer (https://arxiv.org/abs/2111.09881).
         mini_batch_sizes: batch size of each stage.
@@ -80,6 +82,7 @@ class TrainDataOptions(Options):
     filename_tmpl: str | None = None
     io_backend: IoBackend = IoBackend()
     degradation: list[Step] = Field(default_factory=list)
+    degradation_versions: Integer = Field(0, ge=0, le=64)
     gt_size: Integer = Field(ge=1)
     gt_sizes: list[Integer] = Field(default_factory=list)
     mini_batch_sizes: list[Integer] = Field(default_factory=list)
@@ -110,6 +113,10 @@ class TrainDataOptions(Options):
                 if getattr(self, key) is not None:
                     raise PydanticCustomError("no_effect", f"{key} is not read with a degradation; leave one out")
             wanted = tuple(key for key in wanted if key != "dataroot_lq")
+        if self.degradation_versions and not self.degradation:
+            raise PydanticCustomError("no_effect", "degradation_versions needs a degradation; give one")
+        if self.degradation_versions and self.type != "StoreDataset":
+            raise PydanticCustomError("no_effect", "degradation_versions are kept in a store; use a StoreDataset")
         if wanted and self.options:
             raise PydanticCustomError("no_effect", f"options is for data sets of your own, not for {self.type}")
         for key in wanted:

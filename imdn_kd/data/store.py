@@ -210,6 +210,8 @@ class StoreDataset:
         dataroot: folder of the store.
         planes: further planes to read: a teacher's output, or maps of its features.
         hr_only: without `lq`, which need not be there.
+        versions: instead of all this, for each version of the images the planes to read, by the names that `read` gives
+            them, `lq` among them; each image is there as often, version after version.
 
     Attributes:
         pitches: of the planes that are maps of features: px of `lq` per px of the map.
@@ -219,49 +221,60 @@ class StoreDataset:
     """
 
     def __init__(
-        self, *, scale: float | Fraction, dataroot: Path | str, planes: Sequence[str] = (), hr_only: bool = False
+        self,
+        *,
+        scale: float | Fraction,
+        dataroot: Path | str,
+        planes: Sequence[str] = (),
+        hr_only: bool = False,
+        versions: Sequence[Mapping[str, str]] = (),
     ) -> None:
         self.store = Store(dataroot)
         self.scale = exact_scale(scale)
-        self._lq = None if hr_only else self.store.lq_plane(self.scale)
-        self.planes: Sequence[str] = ("gt", *(() if hr_only else ("lq",)), *planes)
-        for plane in planes:
+        if not versions:
+            lq = {} if hr_only else {"lq": self.store.lq_plane(self.scale)}
+            versions = [lq | {plane: plane for plane in planes}]
+        self._versions = versions
+        self.planes: Sequence[str] = ("gt", *versions[0])
+        for plane in (plane for each in versions for plane in each.values()):
             self.store.sizes(plane)
-        described = self.store.manifest["planes"]
-        self.pitches = {plane: Fraction(described[plane]["pitch"]) for plane in planes if "pitch" in described[plane]}
+        described = {name: self.store.manifest["planes"][plane] for name, plane in versions[0].items()}
+        self.pitches = {name: Fraction(about["pitch"]) for name, about in described.items() if "pitch" in about}
 
     def __len__(self) -> int:
-        return len(self.store)
+        return len(self.store) * len(self._versions)
 
     @property
     def degradation(self) -> list[dict[str, Any]] | None:
         """The steps that made the `lq` images, as JSON; None where they were given, or there are none."""
-        if self._lq is None:
+        if "lq" not in self.planes:
             return None
-        steps: list[dict[str, Any]] | None = self.store.manifest["planes"][self._lq].get("degradation")
+        steps: list[dict[str, Any]] | None = self.store.manifest["planes"][self._versions[0]["lq"]].get("degradation")
         return steps
 
     def name(self, index: int) -> str:
         """Name of an image."""
-        return self.store.name(index)
+        return self.store.name(index % len(self.store))
 
     def lq_sizes(self) -> npt.NDArray[np.int64]:
         """(height, width) of every `lq` image, px; without `lq`, as `gt` would give them."""
-        if self._lq is not None:
-            return self.store.sizes(self._lq)
+        if "lq" in self.planes:
+            return np.concatenate([self.store.sizes(planes["lq"]) for planes in self._versions])
         return self.store.sizes("gt") // self.scale.numerator * self.scale.denominator
 
     def read(self, index: int) -> dict[str, Pixels]:
         """Views of the planes of an image; `gt` is cropped to the part that `lq` was or would be computed from."""
         up, down = self.scale.numerator, self.scale.denominator
-        if self._lq is None:
-            height, width = (side // up * up for side in self.store.image(index, "gt").shape[:2])
-            return {plane: self.store.image(index, plane)[:height, :width] for plane in self.planes}
-        lq = self.store.image(index, self._lq)
-        height, width = lq.shape[0] * up // down, lq.shape[1] * up // down
-        rest = {plane: self.store.image(index, plane) for plane in self.planes if plane != "lq"}
-        images = {plane: each if plane in self.pitches else each[:height, :width] for plane, each in rest.items()}
-        return {**images, "lq": lq}
+        version, index = divmod(index, len(self.store))
+        images = {"gt": self.store.image(index)}
+        images |= {name: self.store.image(index, plane) for name, plane in self._versions[version].items()}
+        lq = images.get("lq")
+        if lq is None:
+            height, width = (side // up * up for side in images["gt"].shape[:2])
+        else:
+            height, width = lq.shape[0] * up // down, lq.shape[1] * up // down
+        as_they_are = {"lq", *self.pitches}
+        return {name: each if name in as_they_are else each[:height, :width] for name, each in images.items()}
 
 
 class _PlaneMap:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
 
-from imdn_kd.data.base import ImagePairs
+from imdn_kd.data.base import ImagePairs, exact_scale
+from imdn_kd.data.degradation.schema import check_steps
+from imdn_kd.data.degraded_versions import DegradedVersions
 from imdn_kd.data.hr_images import HrImages
 from imdn_kd.data.patches import Batch, Patches, to_luma, to_training
 from imdn_kd.data.schema import PatchStage, TrainDataOptions
@@ -18,20 +21,29 @@ from imdn_kd.registry import DATASETS
 DECODING_THREADS = 4
 
 
-def open_images(options: TrainDataOptions, scale: float, planes: tuple[str, ...] = ()) -> ImagePairs:
+NO_PLANES: Mapping[str, Sequence[str]] = MappingProxyType({})
+
+
+def open_images(options: TrainDataOptions, scale: float, planes: Mapping[str, Sequence[str]] = NO_PLANES) -> ImagePairs:
     """Open the training images for a scale.
 
     Args:
         options: where the images are.
         scale: the factor.
-        planes: further planes of a store, such as a teacher's output.
+        planes: further planes of a store, such as a teacher's output, by the name that batches have them under: one, or
+            one for each degraded version.
 
     Raises:
         InputError: the images are not there, or not for this scale.
     """
     spec: dict[str, Any] = {"type": options.type, "scale": scale}
     if options.type == "StoreDataset":
-        spec |= {"dataroot": options.dataroot, "planes": planes, "hr_only": bool(options.degradation)}
+        spec |= {"dataroot": options.dataroot, "planes": tuple(planes), "hr_only": bool(options.degradation)}
+        versions = degraded_versions(options, scale)
+        if versions is not None and versions.is_there:
+            names = enumerate(versions.planes)
+            del spec["planes"], spec["hr_only"]
+            spec["versions"] = [{"lq": lq, **{key: of[number] for key, of in planes.items()}} for number, lq in names]
     elif options.type != "PairedImageDataset":
         spec |= options.options
     else:
@@ -43,6 +55,15 @@ def open_images(options: TrainDataOptions, scale: float, planes: tuple[str, ...]
             return HrImages(**spec)
     images: ImagePairs = DATASETS.build(spec)
     return images
+
+
+def degraded_versions(options: TrainDataOptions, scale: float) -> DegradedVersions | None:
+    """The degraded versions of the images that are asked for, made or not; None if none are."""
+    if not options.degradation_versions or options.dataroot is None:
+        return None
+    exact = exact_scale(scale)
+    check_steps(options.degradation, downscales=exact > 1)
+    return DegradedVersions(options.dataroot, exact, options.degradation, options.degradation_versions)
 
 
 def cut_patches(options: TrainDataOptions, images: ImagePairs, stage: PatchStage, *, seed: int) -> Patches:
@@ -59,8 +80,12 @@ def cut_patches(options: TrainDataOptions, images: ImagePairs, stage: PatchStage
         use_channel_shuffle=options.use_channel_shuffle,
         use_inversion=options.use_inversion,
         augment_on=options.augment_on,
-        degradation=options.degradation,
+        degradation=() if _versions_are_made(options, images) else options.degradation,
     )
+
+
+def _versions_are_made(options: TrainDataOptions, images: ImagePairs) -> bool:
+    return options.degradation_versions > 0 and "lq" in images.planes
 
 
 class TrainLoader:
@@ -129,7 +154,8 @@ class TrainLoader:
     def _workers(self, device: torch.device) -> int:
         if self._options.num_worker_per_gpu is not None:
             return self._options.num_worker_per_gpu
-        if self._options.type != "StoreDataset" or self._options.degradation:
+        degrades = self._options.degradation and not _versions_are_made(self._options, self.images)
+        if self._options.type != "StoreDataset" or degrades:
             return DECODING_THREADS
         # Cutting from a store takes a tenth of a millisecond a patch: on the CPU, less than a thread would cost.
         return 0 if device.type == "cpu" else 1

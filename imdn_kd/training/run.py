@@ -27,6 +27,7 @@ from imdn_kd.training.references import TeacherScore, teacher_score
 from imdn_kd.training.run_folder import RunFolder
 from imdn_kd.training.schema import TrainOptions
 from imdn_kd.training.setup.open_inputs import ReadImages, open_loader
+from imdn_kd.training.setup.teacher_cache import writing
 from imdn_kd.training.setup.teacher_quality import compare_teachers, score_teachers
 from imdn_kd.training.setup.train_setup import TrainSetup, build_setup
 from imdn_kd.training.signals import Deadline, TimeUpError
@@ -153,23 +154,33 @@ def fill_teacher_cache(
 ) -> None:
     """Compute the teachers' results for all training images, as far as they are missing, and let the setup use them.
 
+    Degraded versions of the images that are to be in the store are made before; they may be all that is wanted.
+
     Args:
-        options: of the run, with `distill.cache`.
+        options: of the run, with `distill.cache` or `datasets.train.degradation_versions`.
         setup: made of these.
         on_image: called with the number of images that are done, and of all.
 
     Raises:
         InputError: no cache is asked for, no loss term needs one, or the store cannot be written.
     """
-    if setup.cache is None:
+    versions, cache = setup.versions, setup.cache
+    if cache is None and versions is None:
         raise InputError("distill.cache: is not asked for; set it to true", code="train.cache-not-asked")
-    planes = tuple(setup.cache.planes)
+    if versions is not None and not versions.is_there:
+        logger.info("%d degraded versions of each image are made", len(versions.planes))
+        with writing(Path(str(options.datasets.train.dataroot))):
+            versions.fill(on_image)
+    planes = () if cache is None else tuple(cache.planes)
+    if cache is None or (versions is not None and not planes):
+        setup.loader = open_loader(options)
+        return
     if not planes:
-        lines = setup.cache.notes or ["distill.cache: no loss term compares what could be cached"]
+        lines = cache.notes or ["distill.cache: no loss term compares what could be cached"]
         raise InputError(*lines, code="train.cache-not-asked")
     logger.info("the teacher's results for %d images are computed, as %s", len(setup.loader.images), ", ".join(planes))
-    setup.cache.fill(_device(options), on_image)
-    setup.loader = open_loader(options, planes)
+    cache.fill(_device(options), on_image)
+    setup.loader = open_loader(options, cache.names())
 
 
 def check_teacher_quality(options: TrainOptions, setup: TrainSetup) -> None:
@@ -219,11 +230,12 @@ def _make_ready(
 ) -> None:
     """Check the teachers, and fill their cache, before training."""
     launch.run_on_all_ranks(lambda: check_teacher_quality(options, setup))
-    if setup.cache is None or setup.cache.is_there:
+    if all(wanted is None or wanted.is_there for wanted in (setup.versions, setup.cache)):
         return
     if launch.world_size() > 1:
+        cause = "distill.cache" if setup.cache is not None else "datasets.train.degradation_versions"
         raise InputError(
-            "distill.cache: is not there yet; make it with one process first: imdn-kd cache-teacher -opt FILE",
+            f"{cause}: is not there yet; make it with one process first: imdn-kd cache-teacher -opt FILE",
             code="train.cache-missing",
         )
 
@@ -273,11 +285,14 @@ def _manifest(setup: TrainSetup) -> dict[str, Any]:
     images = setup.loader.images
     train: dict[str, Any] = {"images": len(images)}
     if isinstance(images, StoreDataset):
+        train["images"] = len(images.store)
         train |= {"store": str(images.store.path), "sha256": images.store.checksum, "degradation": images.degradation}
     else:
         train |= {"first": images.name(0), "last": images.name(len(images) - 1)}
     if setup.loader.degradation:
         train["degradation"] = describe(setup.loader.degradation)
+    if setup.versions is not None:
+        train["degraded_versions"] = len(setup.versions.planes)
     sets = {"val": setup.val, "test": setup.test}
     measured = {
         phase: [{"name": each.name, "images": len(each.pairs), "lr": each.lr_source} for each in found]

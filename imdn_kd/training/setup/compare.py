@@ -14,6 +14,7 @@ from imdn_kd.distill.builder import build_distiller
 from imdn_kd.distill.distiller import Distiller
 from imdn_kd.distill.teacher import Teacher
 from imdn_kd.errors import InputError, Problems
+from imdn_kd.training.loader import degraded_versions
 from imdn_kd.training.run_folder import RunFolder
 from imdn_kd.training.schema import TrainOptions
 from imdn_kd.training.setup.map_plan import plan_maps
@@ -83,15 +84,17 @@ def _teacher_cache(options: TrainOptions, images: ImagePairs, teachers: Sequence
             "the teacher's outputs are kept in a store; make one with imdn-kd prepare, or leave this out",
             code="train.cache-needs-store",
         )
-    if options.datasets.train.degradation:
+    versions = degraded_versions(options.datasets.train, options.scale)
+    if options.datasets.train.degradation and versions is None:
         raise InputError(
             "the teacher's outputs for inputs that are degraded anew each time cannot be kept; leave this out, or "
-            "prepare a store with the degradation",
+            "set datasets.train.degradation_versions, as 4",
             code="train.cache-degradation",
         )
     if options.datasets.train.color == "y":
         raise InputError("a store holds RGB, but color: y trains on Y; leave this out", code="train.cache-needs-rgb")
-    return TeacherCache(images.store, options.scale, teachers, options.teachers())
+    sources = () if versions is None else tuple(versions.planes)
+    return TeacherCache(images.store, options.scale, teachers, options.teachers(), sources=sources)
 
 
 def _check_writable(cache: TeacherCache) -> None:

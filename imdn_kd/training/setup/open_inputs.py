@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -24,7 +24,7 @@ from imdn_kd.inference.weights import MisfitError, load_weights
 from imdn_kd.integrations.teachers import open_teacher
 from imdn_kd.registry import ARCHS, LOSSES
 from imdn_kd.training.checkpoint import State
-from imdn_kd.training.loader import TrainLoader, open_images
+from imdn_kd.training.loader import NO_PLANES, TrainLoader, open_images
 from imdn_kd.training.run_folder import RunFolder
 from imdn_kd.training.schema import TrainOptions
 from imdn_kd.training.setup.resume import open_state
@@ -129,8 +129,8 @@ def load_pretrained(options: TrainOptions, network: SRNetwork) -> list[str]:
     return [f"{PRETRAINED}: not loaded: {line}" for line in found]
 
 
-def open_loader(options: TrainOptions, planes: tuple[str, ...] = ()) -> TrainLoader:
-    """Open the training images, with further planes of the store."""
+def open_loader(options: TrainOptions, planes: Mapping[str, Sequence[str]] = NO_PLANES) -> TrainLoader:
+    """Open the training images, with further planes of the store, see `open_images`."""
     return _loader(options, open_images(options.datasets.train, options.scale, planes))
 
 

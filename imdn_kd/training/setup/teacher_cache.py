@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -29,18 +31,27 @@ class TeacherCache:
         scale: the factor.
         teachers: in the order of `options`.
         options: which teachers these are.
+        sources: planes of the inputs, where there are several degraded versions of each image; they may be missing
+            until `fill`. By default the LR images of the store.
 
     Attributes:
         key: name of the plane of outputs, made from the weights and settings of the teachers: others get another one.
-        planes: names and descriptions of the planes that are wanted.
+        planes: names and descriptions of what is wanted; see `names` for the planes that hold it.
         notes: what the user should know of maps of features, a line each.
     """
 
     def __init__(
-        self, store: Store, scale: int, teachers: Sequence[Teacher], options: Sequence[TeacherOptions]
+        self,
+        store: Store,
+        scale: int,
+        teachers: Sequence[Teacher],
+        options: Sequence[TeacherOptions],
+        *,
+        sources: Sequence[str] = (),
     ) -> None:
         self._store, self._scale, self._teachers = store, scale, teachers
-        self._source = store.lq_plane(Fraction(scale))
+        self._versioned = bool(sources)
+        self._sources = sources or (store.lq_plane(Fraction(scale)),)
         self._described = [
             {
                 "network": teacher.network.spec,
@@ -68,7 +79,11 @@ class TeacherCache:
     def is_there(self) -> bool:
         """Whether it is complete."""
         store = Store(self._store.path)
-        return all(store.has(plane) for plane in self.planes)
+        return all(store.has(plane) for plane in (*self._sources, *itertools.chain(*self.names().values())))
+
+    def names(self) -> dict[str, list[str]]:
+        """The planes of the store for what is wanted: one for each source."""
+        return {name: [self._plane(name, source) for source in self._sources] for name in self.planes}
 
     def leave_out_output(self) -> None:
         """Keep no outputs, since nobody compares them."""
@@ -76,8 +91,8 @@ class TeacherCache:
 
     def nbytes(self, maps: Collection[CachedMap]) -> int:
         """Size of maps for all images, bytes."""
-        sizes = self._store.sizes(self._source).tolist()
-        return sum(each.nbytes(*size) for each in maps for size in sizes)
+        sizes = (self._store.sizes("gt") // self._scale).tolist()
+        return len(self._sources) * sum(each.nbytes(*size) for each in maps for size in sizes)
 
     def add_maps(self, maps: Mapping[CachedMap, nn.Module]) -> dict[CachedMap, str]:
         """Keep maps of features, too; return the names of their planes.
@@ -113,21 +128,25 @@ class TeacherCache:
         """
         for teacher in self._teachers:
             teacher.to(device)
-        total = len(self._store)
+        store = Store(self._store.path)
+        total = len(store) * len(self._sources)
+        for first, source in zip(range(0, total, len(store)), self._sources, strict=True):
+            self._fill_from(store, source, lambda index, first=first: on_image(first + index, total))  # type: ignore[misc]
+        on_image(total, total)
+
+    def _fill_from(self, store: Store, source: str, on_image: Callable[[int], None]) -> None:
+        wanted = {self._plane(name, source): name for name in self.planes}
+        more = {"input": source} if self._versioned else {}
+        described = {plane: self.planes[name] | more for plane, name in wanted.items()}
 
         def make(index: int, planes: Collection[str]) -> Mapping[str, Pixels]:
-            on_image(index, total)
-            with naming(f"{self._store.path}: {self._store.name(index)}"):
-                return self._run(self._store.image(index, self._source), planes)
+            on_image(index)
+            with naming(f"{store.path}: {store.name(index)}"):
+                made = self._run(store.image(index, source), [wanted[plane] for plane in planes])
+                return {plane: made[wanted[plane]] for plane in planes}
 
-        try:
-            add_planes(self._store.path, self.planes, make)
-        except OSError as error:
-            advice = "see to it, and do the same again, which resumes from here"
-            raise InputError(
-                f"{self._store.path}: cannot be written ({error.strerror}); {advice}", code="store.cannot-write"
-            ) from error
-        on_image(total, total)
+        with writing(store.path):
+            add_planes(store.path, described, make)
 
     def _run(self, lr: RgbImage, planes: Collection[str]) -> dict[str, Pixels]:
         """Run each teacher that is needed once."""
@@ -145,9 +164,24 @@ class TeacherCache:
                 made[plane] = each.of(loss, runs[each.teacher][1][each.feature])
         return made
 
+    def _plane(self, name: str, source: str) -> str:
+        return f"{name}_of_{source}" if self._versioned else name
+
     def _name(self, kind: str, description: Mapping[str, Any]) -> str:
         stamp = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
         return f"{kind}_x{self._scale}_{stamp[:12]}"
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say of an error while a store is written what to do about it."""
+    try:
+        yield
+    except OSError as error:
+        advice = "see to it, and do the same again, which resumes from here"
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); {advice}", code="store.cannot-write"
+        ) from error
 
 
 def enlarge(teachers: Sequence[Teacher], lr: RgbImage) -> RgbImage:

@@ -12,11 +12,12 @@ from imdn_kd.archs.base import SRNetwork
 from imdn_kd.archs.quantize import quantizable
 from imdn_kd.archs.reparam import can_expand
 from imdn_kd.data.benchmark_sets import ImageSet
+from imdn_kd.data.degraded_versions import DegradedVersions
 from imdn_kd.distill.distiller import Distiller
 from imdn_kd.errors import Problems
 from imdn_kd.training import distributed as launch
 from imdn_kd.training.checkpoint import State
-from imdn_kd.training.loader import TrainLoader
+from imdn_kd.training.loader import TrainLoader, degraded_versions
 from imdn_kd.training.references import TeacherScore
 from imdn_kd.training.run_folder import RunFolder
 from imdn_kd.training.schedule import Factor
@@ -37,6 +38,7 @@ class TrainSetup:
         network: with its first weights, on the CPU.
         loader: training loader.
         distiller: the network with its teachers and loss terms.
+        versions: the degraded versions of the training images that are to be in the store; None if they are not wanted.
         cache: the results of teachers that are to be in the store; None if they are not wanted.
         lr_schedules: of each trainable module, by name.
         val: data sets that are scored during training.
@@ -52,6 +54,7 @@ class TrainSetup:
     lr_schedules: Mapping[str, Factor]
     val: list[ImageSet]
     test: list[ImageSet]
+    versions: DegradedVersions | None = None
     cache: TeacherCache | None = None
     state: State | None = None
     warnings: list[str] = field(default_factory=list)
@@ -87,7 +90,7 @@ def build_setup(
     # Otherwise there is a problem.
     assert network is not None and loader is not None and distiller is not None  # noqa: S101
     if cache is not None and cache.is_there:
-        loader = open_loader(options, tuple(cache.planes))
+        loader = open_loader(options, cache.names())
     warnings = [*config_warnings(options, launch.world_size()), *distill_warnings(options, distiller)]
     warnings += [] if cache is None else cache.notes
     if options.train.reparam is not None and not can_expand(network):
@@ -99,4 +102,7 @@ def build_setup(
     warnings += [*not_loaded, *(() if state is None else changes(state, options)), *device_warnings(options, device)]
     if inputs.images_read is not None:
         warnings.append(f"datasets.train: {inputs.images_read}")
-    return TrainSetup(network, loader, distiller, lr_schedules, inputs.val, inputs.test, cache, state, warnings)
+    versions = degraded_versions(options.datasets.train, options.scale)
+    return TrainSetup(
+        network, loader, distiller, lr_schedules, inputs.val, inputs.test, versions, cache, state, warnings
+    )
