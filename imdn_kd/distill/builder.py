@@ -97,6 +97,14 @@ def _term(given: LossTermOptions, channels: int) -> LossTerm:
         weights = {} if given.tap_weights is None else {"at_weights": given.tap_weights}
         of_features: LossTerm = LOSS_TERMS.build({**spec, "at": given.taps or ["sr"], **weights})
         return of_features
+    if isinstance(loss, ContrastiveLoss) and given.taps is not None and given.tap_weights is None:
+        if not all(isinstance(tap, str) for tap in given.taps) or loss.space != "pixels":
+            raise InputError(
+                f"with taps, {given.type} compares images by these features of the teacher: give names of them, and no "
+                "space",
+                code="distill.no-features",
+            )
+        return ContrastiveTerm(loss, at=[str(tap) for tap in given.taps])
     if given.taps is not None or given.tap_weights is not None:
         raise InputError(
             f"{given.type} compares no features, so leave out taps and tap_weights", code="distill.no-features"

@@ -18,7 +18,7 @@ from imdn_kd.distill.holistic import HolisticTerm
 from imdn_kd.distill.hooks import SR, FeatureHooks
 from imdn_kd.distill.step_context import StepContext
 from imdn_kd.distill.teacher import STUDENT_MISMATCH, Teacher
-from imdn_kd.distill.terms import FeatureTerm, LossTerm
+from imdn_kd.distill.terms import ContrastiveTerm, FeatureTerm, LossTerm
 from imdn_kd.errors import InputError, Problems
 
 STUDENT, ADAPTERS, CRITIC = "student", "adapters", "critic"
@@ -81,6 +81,7 @@ class Distiller(nn.Module):
         self._check_teachers()
         self._check_terms()
         self.hooks = self._bind_features(probe_size)
+        self._bind_spaces(probe_size)
         adapted = [term for term in self.terms if isinstance(term, FeatureTerm) and len(term.adapters)]
         # With a prefix, since names such as `keys` are taken in a ModuleDict.
         self.adapters = nn.ModuleDict({f"of_{term.name}": term.adapters for term in adapted})
@@ -232,6 +233,17 @@ class Distiller(nn.Module):
                     ]
                     term.bind(found, [teacher.weight / total for teacher in self.teachers])
         return hooks
+
+    def _bind_spaces(self, probe_size: tuple[int, int] | None) -> None:
+        """Let terms hook the features of teachers that they compare images by."""
+        image = noise(self.student, self.info, probe_size)
+        with Problems() as problems:
+            for term in self.terms:
+                if isinstance(term, ContrastiveTerm):
+                    for teacher in self.teachers:
+                        teacher.to(image.device)
+                    with problems.at(term.name):
+                        term.bind(self.teachers, image)
 
 
 def _as_teachers(given: Teacher | nn.Module | str | Path | Sequence[Teacher] | None) -> tuple[Teacher, ...]:

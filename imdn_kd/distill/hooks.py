@@ -108,10 +108,13 @@ class FeatureHooks:
         self._handles.append(self._after("", lambda run, given, returned: run.end()))
 
     @contextmanager
-    def recording(self) -> Iterator[dict[str, Tensor]]:
+    def recording(self, *, stop: bool = False) -> Iterator[dict[str, Tensor]]:
         """Record one run of the network inside a `with` block; yields the dictionary that is filled with the features.
 
         They are part of the autograd graph if there is one, and only the dictionary holds them.
+
+        Args:
+            stop: end the run, and the block, as soon as all features are there.
 
         Raises:
             InputError: the network did not run exactly once, a module was not called as asked or gave no map, or a
@@ -119,10 +122,12 @@ class FeatureHooks:
         """
         if self._run is not None:
             raise InputError("these hooks are recording already; end that recording first", code="hooks.not-one-run")
-        run = _Run(self._copied)
+        run = _Run(self._copied, stop_at=len(self._points) if stop else None)
         self._run = run
         try:
             yield run.features
+        except _Complete:
+            return
         finally:
             self._run = None
         run.check(self._network, self._points.values())
@@ -235,19 +240,24 @@ class _Hook:
         return _Hook, ()
 
 
+class _Complete(Exception):  # noqa: N818 - no error
+    """All features of a run are there."""
+
+
 class _Run:
     """One run of a network under way.
 
     Args:
         copied: names of features to keep copies of.
         dry: keep what is reported of features, not the features.
+        stop_at: raise `_Complete` with so many features.
     """
 
-    def __init__(self, copied: Set[str], *, dry: bool = False) -> None:
+    def __init__(self, copied: Set[str], *, dry: bool = False, stop_at: int | None = None) -> None:
         self.features: dict[str, Tensor] = {}
         self.found: dict[str, tuple[tuple[int, ...], float, float]] = {}
         self.sources: set[str] = set()  # paths of the modules that told sizes of maps
-        self._copied, self._dry = copied, dry
+        self._copied, self._dry, self._stop_at = copied, dry, stop_at
         self._versions: list[tuple[str, Tensor, int]] = []
         self._calls: Counter[str] = Counter()
         self._sizes: list[tuple[str, Size]] = []
@@ -303,6 +313,8 @@ class _Run:
             self.found[point.name] = (tuple(feature.shape), feature.min().item(), feature.max().item())
         else:
             self.features[point.name] = feature
+            if len(self.features) == self._stop_at:
+                raise _Complete
 
     def _as_map(self, point: _HookPoint, tensor: Tensor, given: list[object]) -> Tensor:
         if tensor.ndim == 4:

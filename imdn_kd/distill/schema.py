@@ -71,8 +71,9 @@ class LossTermOptions(Options):
 
     Attributes:
         type: a loss between images (`L1Loss`, ...), for the outputs of both; one between features (`PairwiseLoss`,
-            `StatisticsLoss`, ...), for `taps`; `FspTerm` and `VidTerm`, for `taps`, too; `ContrastiveLoss`;
-            `HolisticTerm`, with a critic; or `UpcyclingTerm`.
+            `StatisticsLoss`, ...), for `taps`; `FspTerm` and `VidTerm`, for `taps`, too; `ContrastiveLoss`,
+            between images, or between features of the teacher (`taps`) made of these; `HolisticTerm`, with a critic;
+            or `UpcyclingTerm`.
         loss_weight: factor in the sum.
         taps: features that are compared: names for both networks (`head`, `block.3`, `fusion`, `body_out`, `sr`) or
             paths of modules, `STUDENT: TEACHER` where they differ (default: the outputs, `sr`). Where sizes differ, the

@@ -116,6 +116,22 @@ class Teacher(nn.Module):
         sr = self._ensemble(lq, sr)
         return sr, {**features, SR: sr}
 
+    def embed(self, images: Tensor, hooks: FeatureHooks) -> dict[str, Tensor]:
+        """Return features of images, with gradients for these if they have any; the network runs no further.
+
+        Args:
+            images: N x C x H x W in [0, 1], of any size.
+            hooks: on the network, see `FeatureHooks`.
+        """
+        given = self.normalize_input(self._padded(images))
+        with hooks.recording(stop=True) as features, self._autocast(images):
+            self.network(given)
+        return features
+
+    def _autocast(self, images: Tensor) -> torch.autocast:
+        mixed = self.precision != torch.float32
+        return torch.autocast(images.device.type, self.precision if mixed else None, enabled=mixed)
+
     def _ensemble(self, lq: Tensor, sr: Tensor) -> Tensor:
         if not self.self_ensemble:
             return sr
@@ -129,8 +145,7 @@ class Teacher(nn.Module):
     def _run(self, lq: Tensor) -> Tensor:
         scale, (height, width) = self.info.scale, lq.shape[2:]
         lq = self._padded(lq)
-        mixed = self.precision != torch.float32
-        with torch.autocast(lq.device.type, self.precision if mixed else None, enabled=mixed):
+        with self._autocast(lq):
             sr: Tensor = self.network(self.normalize_input(lq))
         return sr[:, :, : height * scale, : width * scale].float() / self.value_range + self.mean
 

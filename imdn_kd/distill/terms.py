@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from imdn_kd.distill.cached_maps import CachedMap, against, cached_map
+from imdn_kd.distill.feature_names import resolve
 from imdn_kd.distill.feature_pairs import FeaturePair, pool_to_smaller
-from imdn_kd.distill.hooks import SR
+from imdn_kd.distill.hooks import SR, FeatureHooks
 from imdn_kd.distill.step_context import StepContext
+from imdn_kd.distill.teacher import Teacher
 from imdn_kd.errors import InputError
 from imdn_kd.losses.base import upcast
 
@@ -120,22 +122,65 @@ class OutputTerm(LossTerm):
 class ContrastiveTerm(LossTerm):
     """Draws the student's output to the teachers' and away from bicubic interpolation of the input.
 
+    With `at`, features that a teacher has of these three images are compared, as those of VGG are in perceptual losses;
+    the teacher runs, up to the last of them, with the outputs as its inputs.
+
     Args:
         loss: of the student's output, the teachers', and the input enlarged bicubically: `ContrastiveLoss`.
+        at: names of features of the teachers; the loss is the mean over them. By default the images themselves.
         weight: see `LossTerm`.
         name: by default `l_contrastive`.
     """
 
     uses_teacher_output = True
 
-    def __init__(self, loss: nn.Module, *, weight: float | WeightSchedule = 1.0, name: str = "l_contrastive") -> None:
+    def __init__(
+        self,
+        loss: nn.Module,
+        *,
+        at: Sequence[str] = (),
+        weight: float | WeightSchedule = 1.0,
+        name: str = "l_contrastive",
+    ) -> None:
         super().__init__(weight=weight, name=name)
-        self.loss = loss
+        if not all(isinstance(each, str) for each in at):
+            raise InputError(f"{name}: at is {at!r}; give names of features of the teacher", code=INVALID_OPTIONS)
+        self.loss, self.at = loss, tuple(at)
+        self.needs_online_teacher = bool(at)
+        self._spaces: tuple[tuple[Teacher, FeatureHooks, float], ...] = ()
+
+    def bind(self, teachers: Sequence[Teacher], image: Tensor) -> None:
+        """Set hooks on the features, and probe them.
+
+        Args:
+            teachers: their part in the mean is that of their weight.
+            image: 1 x C x H x W, as teachers take it.
+
+        Raises:
+            InputError: a teacher has no such feature.
+        """
+        if not self.at:
+            return
+        total, spaces = sum(teacher.weight for teacher in teachers), []
+        for teacher in teachers:
+            hooks = FeatureHooks(teacher.network, [resolve(teacher.network, name) for name in self.at])
+            hooks.probe(teacher.normalize_input(image))
+            spaces.append((teacher, hooks, teacher.weight / total))
+        self._spaces = tuple(spaces)
 
     def forward(self, context: StepContext) -> Tensor:
         """See `LossTerm`."""
-        loss: Tensor = self.loss(context.sr, context.teacher_sr, context.enlarged)
-        return loss
+        if not self.at:
+            loss: Tensor = self.loss(context.sr, context.teacher_sr, context.enlarged)
+            return loss
+        parts = []
+        for teacher, hooks, share in self._spaces:
+            ours = teacher.embed(context.sr, hooks)
+            with torch.no_grad():
+                theirs, negatives = (teacher.embed(each, hooks) for each in (context.teacher_sr, context.enlarged))
+            losses = [self.loss(ours[name], theirs[name], negatives[name]) for name in ours]
+            parts.append(share * torch.stack(losses).mean())
+        return torch.stack(parts).sum()
 
 
 class FeatureTerm(LossTerm):

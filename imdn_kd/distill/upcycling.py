@@ -8,6 +8,7 @@ come from PyTorch's global CPU generator.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -60,9 +61,12 @@ class Augmentation(NamedTuple):
         return augment.undo(images.float() if half else images, self.transform_codes)
 
 
-def draw_augmentation(count: int) -> Augmentation:
-    """Draw one of the 16 augmentations for each of `count` images, all equally likely."""
-    return Augmentation(torch.randint(augment.PERMUTATION, (count,)))
+def draw_augmentation(count: int, prob: float = 0.5) -> Augmentation:
+    """Draw an augmentation for each of `count` images: each of the four kinds with probability `prob`, on its own."""
+    if prob == 0.5:
+        return Augmentation(torch.randint(augment.PERMUTATION, (count,)))
+    kinds = torch.tensor([augment.HFLIP, augment.VFLIP, augment.TRANSPOSE, augment.INVERSION])
+    return Augmentation(((torch.rand(count, 4) < prob) * kinds).sum(1))
 
 
 def zoom_in(gt: Tensor, size: Sequence[int]) -> Tensor:
@@ -90,6 +94,21 @@ def zoom_in(gt: Tensor, size: Sequence[int]) -> Tensor:
     lefts = torch.randint(columns + 1, (len(gt),)).tolist()
     parts = zip(gt, tops, lefts, strict=True)
     return torch.stack([image[:, top : top + height, left : left + width] for image, top, left in parts])
+
+
+def tiles(gt: Tensor, size: Sequence[int]) -> Tensor:
+    """Cut the ground truth into tiles without a rest, as inputs: all of its details.
+
+    Args:
+        gt: N x C x H x W, sides multiples of `size`.
+        size: height and width of the tiles in px: those of the LR patches.
+
+    Returns:
+        N H W / (height width) x C x height x width, image after image, row by row.
+    """
+    (height, width), (rows, columns) = size, (gt.shape[2] // size[0], gt.shape[3] // size[1])
+    parts = gt.reshape(*gt.shape[:2], rows, height, columns, width)
+    return parts.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
 
 
 def zoom_out(lq: Tensor, scale: int, *, min_size: int = 1, size_multiple: int = 1) -> Tensor:
@@ -128,6 +147,12 @@ class UpcyclingTerm(LossTerm):
     Args:
         zoom: `in`, crops of the ground truth as inputs, `out`, downscaled inputs, or both; the loss is the mean.
         consistency: augment the student's inputs in one of 16 ways each, and undo it on the outputs.
+        augment_prob: probability of each of the four augmentations that these are made of.
+        zoom_in_prob: draw one kind of zoom in each iteration, `in` with this probability, at half the cost; by default
+            both are computed, if both are asked for.
+        tiles: zoom in on all tiles of the ground truth, as many as the square of the scale, not on one random crop.
+        pixel_weight: weight of the loss between the student's output for a downscaled input and the input as it was,
+            its ground truth where LR images are downscaled ones; 0 leaves it out.
         loss: name of a loss between images.
 
     Raises:
@@ -141,6 +166,10 @@ class UpcyclingTerm(LossTerm):
         *,
         zoom: Sequence[str] = ("in", "out"),
         consistency: bool = True,
+        augment_prob: float = 0.5,
+        zoom_in_prob: float | None = None,
+        tiles: bool = False,
+        pixel_weight: float = 0.0,
         loss: str = "L1Loss",
         weight: float | WeightSchedule = 1.0,
         name: str = "l_upcycling",
@@ -150,7 +179,23 @@ class UpcyclingTerm(LossTerm):
             raise InputError(f"zoom of UpcyclingTerm is {zoom}; give [in], [out] or [in, out]", code=INVALID_OPTIONS)
         if not isinstance(consistency, bool):
             raise InputError(f"consistency of UpcyclingTerm is {consistency}; give true or false", code=INVALID_OPTIONS)
+        for option, value in (("augment_prob", augment_prob), ("zoom_in_prob", zoom_in_prob)):
+            if value is not None and not 0 <= value <= 1:
+                raise InputError(f"{option} of UpcyclingTerm is {value}; give 0 to 1", code=INVALID_OPTIONS)
+        if not 0 <= pixel_weight < math.inf:
+            raise InputError(f"pixel_weight of UpcyclingTerm is {pixel_weight}; give 0 or more", code=INVALID_OPTIONS)
+        for option, needs, given in (
+            ("tiles", {"in"}, tiles),
+            ("pixel_weight", {"out"}, pixel_weight),
+            ("zoom_in_prob", {"in", "out"}, zoom_in_prob is not None),
+        ):
+            if given and not needs <= set(zoom):
+                raise InputError(
+                    f"{option} of UpcyclingTerm has no effect with zoom {zoom}; leave it out", code=INVALID_OPTIONS
+                )
         self.zoom, self.consistency = tuple(zoom), consistency
+        self.augment_prob, self.zoom_in_prob = augment_prob, zoom_in_prob
+        self.tiles, self.pixel_weight = tiles, pixel_weight
         self.loss = LOSSES.build({"type": loss})
         if not isinstance(self.loss, PixelLoss):
             raise InputError(
@@ -167,20 +212,25 @@ class UpcyclingTerm(LossTerm):
             raise InputError(
                 "UpcyclingTerm needs a network that upscales; leave it out at scale 1", code="distill.scale-one"
             )
-        parts = [self._part(context, self._zoomed(context, kind)) for kind in self.zoom]
-        return torch.stack(parts).mean()
+        kinds = self.zoom
+        if self.zoom_in_prob is not None:
+            kinds = ("in",) if torch.rand(()).item() < self.zoom_in_prob else ("out",)
+        return torch.stack([self._part(context, kind) for kind in kinds]).mean()
 
     def _zoomed(self, context: StepContext, kind: str) -> Tensor:
         if kind == "in":
-            return zoom_in(context.gt, context.lq.shape[2:])
+            return (tiles if self.tiles else zoom_in)(context.gt, context.lq.shape[2:])
         info = context.info
         return zoom_out(context.lq, info.scale, min_size=info.min_size, size_multiple=info.size_multiple)
 
-    def _part(self, context: StepContext, lq: Tensor) -> Tensor:
+    def _part(self, context: StepContext, kind: str) -> Tensor:
+        lq = self._zoomed(context, kind)
         if not self.consistency:
             sr = context.student(lq)
         else:
-            augmentation = draw_augmentation(len(lq))
+            augmentation = draw_augmentation(len(lq), self.augment_prob)
             sr = augmentation.undo(context.student(augmentation.apply(lq)))
         loss: Tensor = self.loss(sr, context.teacher_output(lq))
+        if kind == "out" and self.pixel_weight:
+            loss = loss + self.pixel_weight * self.loss(sr, context.lq[:, :, : sr.shape[2], : sr.shape[3]])
         return loss

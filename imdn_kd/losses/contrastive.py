@@ -26,16 +26,17 @@ class ContrastiveLoss(nn.Module):
 
     After contrastive self-distillation (CSD; Wang et al., IJCAI 2021, https://arxiv.org/abs/2105.11683). There, d is
     the L1 distance of VGG features, the negatives are enlarged inputs of other samples of the batch, and the ratio is
-    that of sums over the batch. Here, no further network is needed: d is the mean absolute difference of the images or
-    of their Haar details, the negative is the sample's own input, enlarged bicubically, and each sample has its own
-    ratio. The published gain is mostly that of a warm start and more iterations, so compare with a student that had
-    these too.
+    that of sums over the batch. Here, d is the mean absolute difference of the images, of their Haar details, or of
+    features that the teacher makes of them (`ContrastiveTerm`); the negative is the sample's own input, enlarged
+    bicubically, and, with `others`, those of other samples; each sample has its own ratio. The published gain is mostly
+    that of a warm start and more iterations, so compare with a student that had these too.
 
     The loss is 0 where student and teacher are equal. Computed in float32 or better, without autocast; only the student
     has a gradient.
 
     Attributes:
         inputs: what the three arguments of `forward` are.
+        compares_samples: whether the loss depends on which samples make up the batch.
 
     Args:
         space: `pixels`, or `wavelet`: the details of one level of `haar`, which leaves brightness and colour of flat
@@ -43,21 +44,29 @@ class ContrastiveLoss(nn.Module):
         eps: positive, in units of the images, whose range is 0 to 1. Bounds the loss where the student is as good as
             the negative: there it is d(student, teacher) / eps. Distances well below it, as in patches of clear sky,
             weigh little; with the 1e-7 of contrastive losses in circulation, they would outweigh all others.
+        others: how many other samples of the batch give negatives, too: those that follow a sample, as many as there
+            are. The distance to negatives is the mean over all of them.
 
     Raises:
-        InputError: another `space`, or an `eps` that is not positive.
+        InputError: another `space`, an `eps` that is not positive, or `others` below 0.
     """
 
     inputs = ("student", "teacher", "negative")
 
-    def __init__(self, *, space: str = "pixels", eps: float = 1e-3) -> None:
+    def __init__(self, *, space: str = "pixels", eps: float = 1e-3, others: int = 0) -> None:
         super().__init__()
         check_choice("ContrastiveLoss", "space", space, SPACES)
         # Below, float32 would round it to 0, or to numbers that GPUs may take for 0.
         if not torch.finfo(torch.float32).tiny <= eps < math.inf:
             raise InputError(f"eps of ContrastiveLoss is {eps}; give a positive number, as 1e-3", code=OUT_OF_RANGE)
+        if not isinstance(others, int) or isinstance(others, bool) or others < 0:
+            raise InputError(
+                f"others of ContrastiveLoss is {others!r}; give a whole number, 0 or more", code=OUT_OF_RANGE
+            )
         self.space = space
         self.eps = eps
+        self.others = others
+        self.compares_samples = others > 0
 
     def forward(self, student: Tensor, teacher: Tensor, negative: Tensor) -> Tensor:
         """Return the loss, a scalar, at least float32.
@@ -82,12 +91,14 @@ class ContrastiveLoss(nn.Module):
             wavelet = self.space == "wavelet"
             if wavelet:
                 student, teacher, negative = even_sided(student), even_sided(teacher), even_sided(negative)
-            loss: Tensor = _MeanRatio.apply(student, teacher, negative, self.eps, wavelet)
+            shifts = range(1 + min(self.others, max(len(student) - 1, 0)))
+            negatives = tuple(negative.roll(-shift, 0) if shift else negative for shift in shifts)
+            loss: Tensor = _MeanRatio.apply(student, teacher, negatives, self.eps, wavelet)
             return loss
 
 
 class _MeanRatio(torch.autograd.Function):
-    """Mean over the samples of near / (far + eps), with the student's gradient in closed form, computed with the loss.
+    """Mean over the samples of near / (mean far + eps), with the student's gradient in closed form, computed with it.
 
     Each distance is a mean of |L (student - other)| with a linear map L, so its gradient is L^T sign(L (student -
     other)), and one L^T serves both distances. Autograd alone takes nearly twice as long.
@@ -98,7 +109,7 @@ class _MeanRatio(torch.autograd.Function):
         ctx: Any,  # noqa: ANN401
         student: Tensor,
         teacher: Tensor,
-        negative: Tensor,
+        negatives: tuple[Tensor, ...],
         eps: float,
         wavelet: bool,
     ) -> Tensor:
@@ -107,17 +118,20 @@ class _MeanRatio(torch.autograd.Function):
         scale = numbers * 3 / 4 * 2 if wavelet else numbers
         gradient = torch.empty_like(student)
         size = max(1, _CHUNK // numbers) if student.device.type == "cpu" else samples
-        chunks = (torch.split(images, size) for images in (student, teacher, negative, gradient))
+        chunks = (torch.split(images, size) for images in (student, teacher, gradient, *negatives))
         ratios = []
-        for ours, theirs, negatives, slope in zip(*chunks, strict=True):
-            to_teacher, to_negative = ours - theirs, ours - negatives
-            if wavelet:
-                to_teacher, to_negative = twice_details(to_teacher), twice_details(to_negative)
+        for ours, theirs, slope, *far_images in zip(*chunks, strict=True):
+            to_teacher = twice_details(ours - theirs) if wavelet else ours - theirs
             axes = tuple(range(1, to_teacher.ndim))
-            far = to_negative.abs().sum(axes, keepdim=True) / scale + eps
+            total, away = ours.new_zeros(()), torch.zeros_like(to_teacher)
+            for image in far_images:
+                to_negative = twice_details(ours - image) if wavelet else ours - image
+                total = total + to_negative.abs().sum(axes, keepdim=True)
+                away += to_negative.sign_()
+            far = total / (scale * len(negatives)) + eps
             ratio = to_teacher.abs().sum(axes, keepdim=True) / scale / far
             weight = 1 / (samples * scale * far)
-            to_teacher.sign_().mul_(weight).addcmul_(to_negative.sign_(), ratio * weight, value=-1)
+            to_teacher.sign_().mul_(weight).addcmul_(away, ratio * weight / len(negatives), value=-1)
             if wavelet:
                 twice_details_transposed(to_teacher, out=slope)
             else:

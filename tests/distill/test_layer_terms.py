@@ -10,6 +10,7 @@ from torch.nn import functional
 from imdn_kd.distill.distiller import ADAPTERS
 from imdn_kd.distill.teacher import Teacher
 from imdn_kd.distill.terms import FeatureTerm
+from imdn_kd.losses.contrastive import ContrastiveLoss
 from imdn_kd.losses.flow import FlowLoss
 from imdn_kd.losses.variational import VariationalLoss
 from imdn_kd.registry import LOSS_TERMS
@@ -26,6 +27,9 @@ OTHER_OPTIONS = [
     {"type": "VidTerm", "taps": ["body_out", "sr"], "distribution": "laplace", "tap_weights": [1, 3]},
     {"type": "FspTerm", "taps": ["head", "sr"]},
     {"type": "UpcyclingTerm", "zoom": ["out"], "consistency": False},
+    {"type": "UpcyclingTerm", "zoom_in_prob": 0.5, "augment_prob": 0.3, "tiles": True, "pixel_weight": 1},
+    {"type": "ContrastiveLoss", "others": 1},
+    {"type": "ContrastiveLoss", "taps": ["block.1", "body_out"]},
 ]
 every_term = pytest.mark.parametrize(
     "spec",
@@ -99,6 +103,23 @@ def test_the_likelihood_is_that_of_what_the_adapters_predict(distribution, stude
     assert set(alike.trainable_modules()) == {ADAPTERS}
 
 
+def test_images_can_be_contrasted_by_features_of_the_teacher(student, teacher, batch, monkeypatch):  # noqa: F811
+    taps = {"taps": ["block.1", "head"]}
+    distiller = distiller_of({"l": {"type": "ContrastiveLoss", "others": 1, **taps}}, student, teacher, cache_key="t")
+    known = torch.rand_like(batch["gt"])
+    context = distiller.run_student({**batch, "t": known})
+    monkeypatch.setattr(teacher.network.upsampler, "forward", None)  # fails if it is called
+    loss = distiller.losses(context, 0)["l"]
+    seen = [features(teacher.network, image) for image in (context.sr, known, context.enlarged)]
+    expected = [ContrastiveLoss(others=1)(*(each[number] for each in seen)) for number in (1, 0)]
+
+    torch.testing.assert_close(loss, sum(expected) / 2)
+    (gradient,) = torch.autograd.grad(loss, context.sr, retain_graph=True)
+    (by_hand,) = torch.autograd.grad(sum(expected) / 2, context.sr)
+    torch.testing.assert_close(gradient, by_hand)
+    assert distiller.teacher_required
+
+
 @pytest.mark.parametrize("spec", [{"type": "FspTerm", "taps": BLOCKS}, {"type": "VidTerm", "taps": BLOCKS}])
 def test_cached_features_take_the_place_of_the_teacher(spec, student, teacher, batch, monkeypatch):  # noqa: F811
     distiller = distiller_of({"l": spec}, student, teacher)
@@ -124,6 +145,9 @@ def test_cached_features_take_the_place_of_the_teacher(spec, student, teacher, b
         ({"type": "VidTerm", "taps": BLOCKS, "init_variance": 0}, "distill.invalid-options"),
         ({"type": "VidTerm", "taps": BLOCKS, "distribution": "cauchy"}, "loss.unknown-choice"),
         ({"type": "HolisticTerm", "taps": BLOCKS}, "distill.no-features"),
+        ({"type": "ContrastiveLoss", "taps": ["nowhere"]}, "hooks.unknown-module"),
+        ({"type": "ContrastiveLoss", "taps": [{"head": "head"}]}, "distill.no-features"),
+        ({"type": "ContrastiveLoss", "taps": ["head"], "space": "wavelet"}, "distill.no-features"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(spec, code, student, teacher):  # noqa: F811

@@ -3,10 +3,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 from torch.nn import functional
 
-from imdn_kd.data.augment import INVERSION, TRANSPOSE
-from imdn_kd.distill.upcycling import Augmentation, draw_augmentation, zoom_in, zoom_out
+from imdn_kd.archs.base import ModelInfo, SRNetwork
+from imdn_kd.data.augment import HFLIP, INVERSION, TRANSPOSE, VFLIP
+from imdn_kd.distill.distiller import Distiller
+from imdn_kd.distill.teacher import Teacher
+from imdn_kd.distill.upcycling import Augmentation, UpcyclingTerm, draw_augmentation, tiles, zoom_in, zoom_out
 from tests.reference.resize import imresize
 from tests.refused import refused
 
@@ -119,6 +123,87 @@ def test_zooming_in_leaves_the_original_alone():
     zoom_in(gt, (4, 4)).zero_()
 
     assert torch.equal(gt, noise(1, 1, 4, 4))
+
+
+def test_tiles_are_all_of_the_original_row_by_row():
+    gt = noise(2, 3, 6, 9)
+    found = tiles(gt, (2, 3))
+    expected = [
+        gt[n, :, top : top + 2, left : left + 3] for n in range(2) for top in range(0, 6, 2) for left in range(0, 9, 3)
+    ]
+
+    assert torch.equal(found, torch.stack(expected))
+
+
+@pytest.mark.parametrize("prob", [0.0, 0.2, 1.0])
+def test_each_kind_of_augmentation_is_drawn_with_its_probability(prob):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        codes = draw_augmentation(4000, prob).transform_codes
+    for kind in (HFLIP, VFLIP, TRANSPOSE, INVERSION):
+        assert (codes & kind).bool().float().mean() == pytest.approx(prob, abs=0.03)
+    assert codes.dtype == torch.int64
+
+
+class Halves(SRNetwork):
+    """Every pixel four times, less bright: outputs can be told from inputs."""
+
+    info = ModelInfo(scale=2)
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(factor))
+
+    def forward(self, image):
+        return self.factor * enlarge(image, 2)
+
+
+def loss_of(**options):
+    lq, gt = noise(2, 3, 8, 8), noise(2, 3, 16, 16)
+    kd = Distiller(Halves(1.0), Teacher(Halves(0.5)), [UpcyclingTerm(consistency=False, **options)])
+    return float(kd(lq, gt)["l_upcycling"]), lq, gt
+
+
+def test_a_downscaled_input_has_itself_as_ground_truth():
+    loss, lq, _ = loss_of(zoom=["out"], pixel_weight=3.0)
+    small = zoom_out(lq, 2)
+    expected = functional.l1_loss(enlarge(small, 2), 0.5 * enlarge(small, 2))
+    expected += 3 * functional.l1_loss(enlarge(small, 2), lq)
+
+    assert loss == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_all_tiles_are_inputs():
+    loss, _, gt = loss_of(zoom=["in"], tiles=True)
+
+    assert loss == pytest.approx(float(0.5 * gt.mean()), rel=1e-5)
+
+
+def test_one_kind_of_zoom_can_be_drawn():
+    tiled = {"tiles": True}
+    both = [loss_of(zoom=["in"], **tiled)[0], loss_of(zoom=["out"])[0]]
+    for prob, expected in ((1, both[0]), (0, both[1]), (None, sum(both) / 2)):
+        assert loss_of(zoom_in_prob=prob, **tiled)[0] == pytest.approx(expected, rel=1e-5)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        found = [loss_of(zoom_in_prob=0.5, **tiled)[0] for _ in range(20)]
+    assert {round(loss, 5) for loss in found} == {round(loss, 5) for loss in both}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"augment_prob": 1.5},
+        {"zoom_in_prob": -0.1},
+        {"pixel_weight": -1},
+        {"zoom": ["out"], "tiles": True},
+        {"zoom": ["in"], "pixel_weight": 1},
+        {"zoom": ["in"], "zoom_in_prob": 0.5},
+    ],
+)
+def test_options_that_mean_nothing_are_refused(options):
+    with refused("distill.invalid-options"):
+        UpcyclingTerm(**options)
 
 
 @pytest.mark.parametrize("size", [(5, 4), (4, 5)])

@@ -32,6 +32,16 @@ def test_it_is_what_its_formula_says(space, eps, size, memory_format):
 
 
 @every_space
+@pytest.mark.parametrize("others", [1, 2, 9])
+def test_inputs_of_other_samples_are_negatives_too(space, others, monkeypatch):
+    three = images(3, 3, 3, 6, 4)
+    expected = reference.contrastive(*(each.numpy() for each in three), space, 1e-3, others)
+    for numbers_at_a_time in (1, 10**6):
+        monkeypatch.setattr(contrast, "_CHUNK", numbers_at_a_time)
+        assert float(ContrastiveLoss(space=space, others=others)(*three)) == pytest.approx(expected, rel=1e-5)
+
+
+@every_space
 @pytest.mark.parametrize("size", [(6, 4), (5, 7)])
 @pytest.mark.parametrize("numbers_at_a_time", [1, 200, 10**6])
 def test_its_gradient_is_that_of_autograd_however_the_batch_is_cut(space, size, numbers_at_a_time, monkeypatch):
@@ -117,6 +127,12 @@ def test_only_the_student_has_a_gradient():
 def test_an_unknown_space_is_refused():
     with refused("loss.unknown-choice"):
         ContrastiveLoss(space="vgg")
+
+
+@pytest.mark.parametrize("others", [-1, 1.5, True])
+def test_others_that_cannot_be_counted_are_refused(others):
+    with refused("loss.out-of-range"):
+        ContrastiveLoss(others=others)
 
 
 @pytest.mark.parametrize("eps", [0, -1e-6, 1e-50, math.inf, math.nan])

@@ -16,6 +16,7 @@ OTHER_OPTIONS = [
     {"type": "ChannelAffinityLoss", "distance": "l2"},
     {"type": "ChannelDistributionLoss", "temperature": 0.5},
     {"type": "ContrastiveLoss", "space": "wavelet"},
+    {"type": "ContrastiveLoss", "others": 3},
     {"type": "FFTLoss", "norm": "ortho"},
     {"type": "FrequencyBandLoss", "bands": [0, 0, 1]},
     {"type": "InstanceAffinityLoss", "distance": "l2"},

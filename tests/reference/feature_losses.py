@@ -122,13 +122,17 @@ def wavelet(sr: np.ndarray, gt: np.ndarray, levels: int, low: float, high: float
     return loss + low * distance(np.stack(ones), np.stack(others), "l1")
 
 
-def contrastive(student: np.ndarray, teacher: np.ndarray, negative: np.ndarray, space: str, eps: float) -> float:
+def contrastive(
+    student: np.ndarray, teacher: np.ndarray, negative: np.ndarray, space: str, eps: float, others: int = 0
+) -> float:
     def seen(image: np.ndarray) -> np.ndarray:
         return image if space == "pixels" else np.stack([haar(plane)[1] for plane in image])
 
     ratios = []
-    for s, t, n in zip(student, teacher, negative, strict=True):
-        ratios.append(distance(seen(s), seen(t), "l1") / (distance(seen(s), seen(n), "l1") + eps))
+    for number, (s, t) in enumerate(zip(student, teacher, strict=True)):
+        negatives = [negative[(number + k) % len(negative)] for k in range(min(1 + others, len(negative)))]
+        far = [distance(seen(s), seen(n), "l1") for n in negatives]
+        ratios.append(distance(seen(s), seen(t), "l1") / (sum(far) / len(far) + eps))
     return sum(ratios) / len(ratios)
 
 
