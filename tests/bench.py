@@ -156,6 +156,11 @@ def patches() -> None:
     bench_data.patch_rate(compare)
 
 
+def degradation() -> None:
+    """Second-order degradation of a batch, against the update of plain_m: CPU time."""
+    bench_data.degradation(compare)
+
+
 def leak_check() -> None:
     """The leak check of a photograph, against decoding it."""
     bench_data.leak_check(compare)
@@ -260,6 +265,7 @@ BENCHMARKS = {
             students,
             exact_cropping,
             resizing,
+            degradation,
             leak_check,
             patches,
             training,

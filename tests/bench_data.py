@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -12,8 +13,11 @@ import numpy as np
 import torch
 from PIL import Image
 from skimage import data
+from torch.nn import functional
 from torch.utils.data import DataLoader
 
+from imdn_kd.archs.factory import create_model
+from imdn_kd.data.degradation.schema import read_steps
 from imdn_kd.data.patches import Patches, to_training
 from imdn_kd.data.preparation.job import open_source, write_dataset
 from imdn_kd.data.preparation.leak_check import BenchmarkIndex
@@ -118,3 +122,28 @@ def leak_check(compare: Compare) -> None:
         benchmarks = BenchmarkIndex([Path(name)])
         title = "leak check of an image of 2040x1360 px / decoding its PNG file"
         compare(title, lambda: benchmarks.match(pixels), lambda: read_rgb(path), runs=10)
+
+
+def degradation(compare: Compare) -> None:
+    """CPU time to make a batch anew by Real-ESRGAN's second-order degradation, against the update that it is for."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        pixels = np.asarray(Image.fromarray(data.coffee()).resize((900, 600)))
+        write_image(folder / "HR" / "coffee.png", Picture(pixels))
+        _prepare(folder, source="folder", path=str(folder / "HR"), output=str(folder / "store"))
+        images = StoreDataset(scale=SCALE, dataroot=folder / "store", hr_only=True)
+        steps = read_steps([{"type": "real_esrgan"}])
+        patches = Patches(images, gt_size=GT_SIZE, batch_size=BATCH, augment_on="worker", degradation=steps)
+        network = create_model("plain_m_x4").to(memory_format=torch.channels_last)
+        optimizer = torch.optim.Adam(network.parameters(), 1e-4)
+        batch = to_training(patches[0], "cpu")
+        numbers = itertools.count()
+
+        def update() -> None:
+            optimizer.zero_grad()
+            functional.l1_loss(network(batch["lq"]), batch["gt"]).backward()
+            optimizer.step()
+
+        title = "CPU time of a batch degraded by real_esrgan / an update of plain_m x4"
+        compare(title, lambda: to_training(patches[next(numbers)], "cpu"), update, runs=10, clock=time.process_time)
