@@ -161,7 +161,7 @@ class Halves(SRNetwork):
 def loss_of(**options):
     lq, gt = noise(2, 3, 8, 8), noise(2, 3, 16, 16)
     kd = Distiller(Halves(1.0), Teacher(Halves(0.5)), [UpcyclingTerm(consistency=False, **options)])
-    return float(kd(lq, gt)["l_upcycling"]), lq, gt
+    return kd(lq, gt)["l_upcycling"].item(), lq, gt
 
 
 def test_a_downscaled_input_has_itself_as_ground_truth():
