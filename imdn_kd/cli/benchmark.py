@@ -81,6 +81,7 @@ def benchmark(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report as JSON, with a score for each image.")
     ] = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Score models on data sets: PSNR and SSIM, by the protocol of published tables.
 
@@ -159,9 +160,10 @@ def benchmark(
     if left < total:
         complain(f"going on: {total - left} of {total} images were measured before the command was stopped")
     stopped = False
-    with FileProgress(total=left) as progress:
+    with FileProgress(total=left, quiet=quiet) as progress:
         try:
-            for scoring in scorings:
+            for task, scoring in zip(tasks, scorings, strict=True):
+                progress.begin(f"{task.upsampler.name}, {task.images.name}")
                 for pixels in scoring:
                     progress.file_done(pixels)
         except KeyboardInterrupt:
@@ -172,7 +174,8 @@ def benchmark(
         report = report_scores(scores, left=left)
         if output is not None:
             report.save(output)
-        report.show(as_json=as_json)
+        if as_json or not quiet:
+            report.show(as_json=as_json)
     if stopped:
         how = "the same command goes on there" if all(scoring.kept for scoring in scorings) else "nothing is kept"
         complain(f"stopped, {left} of {total} images left; {how}")

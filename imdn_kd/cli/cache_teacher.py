@@ -19,6 +19,7 @@ def cache_teacher(
         typer.Option("--set", metavar="KEY=VALUE", help="Override an option of the file, e.g. distill.cache=true."),
     ] = None,
     imports: opt.Imports = None,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Cache the teacher's outputs and features for all training images in their store: training need not run it.
 
@@ -37,11 +38,13 @@ def cache_teacher(
     content = read_train_options(options, overrides or ())
     setup = run.check(content)
     try:
-        with FileProgress() as progress:
+        with FileProgress(quiet=quiet) as progress:
             run.check_teacher_quality(content, setup)
             run.fill_teacher_cache(content, setup, progress.at)
     except KeyboardInterrupt as error:
         complain("stopped; the same command resumes")
         raise typer.Exit(130) from error
+    if quiet:
+        return
     planes = [*(setup.versions.planes if setup.versions else ()), *(setup.cache.planes if setup.cache else ())]
     say(f"{content.datasets.train.dataroot}: has {', '.join(planes)}")

@@ -64,6 +64,7 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
     imports: opt.Imports = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Export a model for other runtimes, for images of any size, and compare it with PyTorch.
 
@@ -110,7 +111,8 @@ def export(
     if int8:
         forms["int8"] = quantize_model(file, photographs)
     steps = itertools.count(1)
-    with FileProgress(total=SIZES + 2) as progress:
+    with FileProgress(total=SIZES + 2, quiet=quiet) as progress:
+        progress.begin(output.name)
         made = export_model(
             forms["int8" if int8 else "fp32"],
             to.value,
@@ -123,7 +125,9 @@ def export(
             on_step=lambda: progress.at(next(steps)),
         )
     where = "photographs of scikit-image" if images is None else str(images)
-    report_export(made, where, [] if hr is None else _scores(forms, hr)).show(as_json=as_json)
+    report = report_export(made, where, [] if hr is None else _scores(forms, hr))
+    if as_json or not quiet:
+        report.show(as_json=as_json)
 
 
 def _scores(forms: Mapping[str, ModelFile], folder: Path) -> list[SetScore]:

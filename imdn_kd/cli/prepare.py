@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from imdn_kd.cli import shared as opt
 from imdn_kd.cli.screen import complain, say
 from imdn_kd.errors import InputError
 
@@ -67,6 +68,7 @@ def prepare(
     workers: Annotated[int | None, typer.Option(min=1, help="Threads.", show_default="all cores")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Make what is at the output anew.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Prepare training data: decode images, compute their LR images, pack both.
 
@@ -98,10 +100,10 @@ def prepare(
         check_inputs(request)
     reports = []
     for request in requests:
-        with DownloadProgress() as download:
+        with DownloadProgress(quiet=quiet) as download:
             source = open_source(request, root=root, on_download=download.file)
         try:
-            with FileProgress() as progress:
+            with FileProgress(quiet=quiet) as progress:
                 report = write_dataset(
                     request, source, root=root, workers=workers, overwrite=overwrite, on_image=progress.at
                 )
@@ -111,7 +113,7 @@ def prepare(
             raise typer.Exit(130) from None
     if as_json:
         print(json.dumps([{**dataclasses.asdict(each), "path": str(each.path)} for each in reports], indent=2))
-    else:
+    elif not quiet:
         for report in reports:
             _show(report)
     bad = [reason for report in reports for reason in report.bad.values()]

@@ -48,6 +48,7 @@ def profile(
     ] = None,
     imports: opt.Imports = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Profile models: parameters, multi-adds, activations, time and memory.
 
@@ -72,7 +73,7 @@ def profile(
         networks[options.stem] = library.build_arch(opt.read_network(options).spec, scale)
     sizes = [opt.parse_size(text) for text in size or ["1280x720"]]
     cases = len(networks) * (1 if input_size else len(sizes))
-    with FileProgress(total=cases * (runs + 2) if runs else 0) as progress:
+    with FileProgress(total=cases * (runs + 2) if runs else 0, quiet=quiet) as progress:
         profiles = library.profile(
             networks,
             output_sizes=sizes,
@@ -84,6 +85,7 @@ def profile(
             on_run=lambda: progress.file_done(0),
         )
     report = report_profiles(profiles)
-    report.show(as_json=as_json)
+    if as_json or not quiet:
+        report.show(as_json=as_json)
     if output is not None:
         report.save(output)

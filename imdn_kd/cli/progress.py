@@ -116,12 +116,12 @@ class FileProgress:
 
 
 class DownloadProgress:
-    """A bar for each file that is downloaded, on a terminal only."""
+    """A bar for each file that is downloaded, on a terminal only, and not with `quiet`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
         console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-        self._bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
+        self._bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=quiet or not console.is_terminal)
 
     def __enter__(self) -> DownloadProgress:
         self._bar.start()
@@ -144,14 +144,17 @@ class TrainProgress:
     Args:
         total: iterations in all; None if the clock ends the run.
         shown: whether this process is the one that speaks.
+        quiet: show no bar, and of the messages warnings only.
     """
 
-    def __init__(self, total: int | None, *, shown: bool) -> None:
+    def __init__(self, total: int | None, *, shown: bool, quiet: bool = False) -> None:
         self._console = Console(stderr=True)
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=self._console, disable=not (shown and self._console.is_terminal))
+        self._bar = Progress(
+            *columns, console=self._console, disable=not (shown and self._console.is_terminal and not quiet)
+        )
         self._task = self._bar.add_task("", total=total, state="")
-        self._shown, self._total = shown, total
+        self._total, self._told = total, (logging.WARNING if quiet else logging.INFO) if shown else logging.ERROR
 
     def __enter__(self) -> TrainProgress:
         self._handler: logging.Handler = (
@@ -160,7 +163,7 @@ class TrainProgress:
             else logging.StreamHandler()
         )
         self._handler.setFormatter(PrintableFormatter())
-        self._handler.setLevel(logging.INFO if self._shown else logging.ERROR)
+        self._handler.setLevel(self._told)
         self._package = logging.getLogger("imdn_kd")
         self._level = self._package.level
         self._package.setLevel(logging.INFO)

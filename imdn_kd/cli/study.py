@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from imdn_kd.cli import shared as opt
 from imdn_kd.cli.screen import complain, say
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def study(
     check: Annotated[
         bool, typer.Option("--check", help="Open all that the arms name, list the runs, and stop.")
     ] = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Compare ways to train: make the runs of all arms and seeds that are missing, and report what they show.
 
@@ -52,7 +54,7 @@ def study(
 
     plan = read_study(options, overrides or (), root=root)
     if report:
-        _report(plan)
+        _report(plan, quiet=quiet)
         return
     lines = check_study(plan)
     if check:
@@ -62,18 +64,21 @@ def study(
         complain(line)
     arguments = (options, overrides or (), root)
     try:
-        with _helpers(processes - 1, arguments), _progress(plan) as (on_step, on_end):
+        with _helpers(processes - 1, arguments), _progress(plan, quiet=quiet) as (on_step, on_end):
             run_study(plan, on_step, on_end)
     except StoppedError as stopped:
         complain("stopped; the same command goes on there")
         raise typer.Exit(128 + stopped.number) from stopped
-    _report(plan)
+    _report(plan, quiet=quiet)
 
 
-def _report(plan: Study) -> None:
+def _report(plan: Study, *, quiet: bool) -> None:
     from imdn_kd.evaluation.study.report import write_report
 
-    write_report(plan.options, plan.folder).show(as_json=False)
+    written = write_report(plan.options, plan.folder)
+    if quiet:
+        return
+    written.show(as_json=False)
     say(f"\n{plan.folder.path / 'report.md'}")
 
 
@@ -85,7 +90,9 @@ def _listed(plan: Study) -> Iterator[str]:
 
 
 @contextmanager
-def _progress(plan: Study) -> Iterator[tuple[Callable[[Run, int], None], Callable[[Run, RunResult], None]]]:
+def _progress(
+    plan: Study, *, quiet: bool
+) -> Iterator[tuple[Callable[[Run, int], None], Callable[[Run, RunResult], None]]]:
     """Say how many iterations of all runs are done, also by other processes, as far as their runs are complete."""
     from imdn_kd.cli.progress import FileProgress
 
@@ -96,14 +103,15 @@ def _progress(plan: Study) -> Iterator[tuple[Callable[[Run, int], None], Callabl
         return sum(result.updates for run in plan.runs() if (result := plan.folder.result(run.name)) is not None)
 
     known = [complete(), total()]
-    with FileProgress(known[1], level=logging.WARNING) as progress:
+    with FileProgress(known[1], level=logging.WARNING, quiet=quiet) as progress:
 
         def on_step(run: Run, step: int) -> None:
             progress.at(known[0] + step, known[1])
 
         def on_end(run: Run, result: RunResult) -> None:
             known[:] = complete(), total()
-            _tell(run, result)
+            if result.failed or not quiet:
+                _tell(run, result)
 
         yield on_step, on_end
 

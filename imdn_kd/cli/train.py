@@ -28,8 +28,9 @@ class Launcher(str, Enum):
 
 _CHECK_SECONDS = 60
 _CHECK = (
-    "Say what is wrong or has no effect, and each loss term's share of the first loss; then stop. Reads training "
-    "images, at random and for a minute at most; those in a store have imdn-kd verify."
+    "Say what is wrong or has no effect, each loss term's share of the first loss, the size of networks and data, and "
+    "about how long training takes; then stop. Reads training images, at random and for a minute at most; those in a "
+    "store have imdn-kd verify."
 )
 
 
@@ -56,6 +57,7 @@ def train(
     ] = None,
     imports: opt.Imports = None,
     check: Annotated[bool, typer.Option("--check", help=_CHECK)] = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Train a network as an option file says, in the words of BasicSR.
 
@@ -91,10 +93,15 @@ def train(
             )
             if launch.rank() == 0:
                 measured = [line for line in (run.cache_saving(setup), run.first_shares(setup)) if line]
-                say("\n".join([*setup.warnings, *measured, f"{options}: can be trained"]))
+                lines = [*setup.warnings, *measured, *run.forecast(content, setup)]
+                if not auto_resume and (root / content.name).exists():
+                    lines.append(f"{root / content.name}: is there already, and is kept under another name")
+                say("\n".join([*lines, f"{options}: can be trained"]))
             return
-        trained = training.run_training(content, root=root, auto_resume=auto_resume, deadline=deadline, again=_again)
-    training.report(trained, _again)
+        trained = training.run_training(
+            content, root=root, auto_resume=auto_resume, deadline=deadline, again=_again, quiet=quiet
+        )
+    training.report(trained, _again, quiet=quiet)
 
 
 def _read_images(images: ImagePairs) -> str:

@@ -55,6 +55,7 @@ def run_training(
     deadline: Deadline | None,
     again: Callable[[], str],
     first: str = "",
+    quiet: bool = False,
 ) -> Trained:
     """Train a run to its end; with a deadline, the next segment of it.
 
@@ -65,6 +66,7 @@ def run_training(
         deadline: about when the segment is to end; None: there is none.
         again: gives the command that resumes the run.
         first: line for the log before anything else.
+        quiet: print warnings only.
 
     Raises:
         InputError: see `imdn_kd.training.run.prepare`.
@@ -83,7 +85,7 @@ def run_training(
 
     def train(options: TrainOptions, resume: bool, deadline: Deadline | None) -> tuple[Trainer, TrainResult]:
         total = None if options.train.is_open else options.train.total_iter
-        with TrainProgress(total, shown=main) as progress:
+        with TrainProgress(total, shown=main, quiet=quiet) as progress:
             while lines:
                 logging.getLogger(__name__).info("%s", lines.pop())
             trainer = run.prepare(
@@ -113,12 +115,13 @@ def run_training(
     return Trained(trainer, result)
 
 
-def report(trained: Trained, again: Callable[[], str]) -> None:
+def report(trained: Trained, again: Callable[[], str], *, quiet: bool = False) -> None:
     """Say how training ended.
 
     Args:
         trained: to its end or not.
         again: see `run_training`.
+        quiet: print no figures; they are in the folder of the run.
 
     Raises:
         typer.Exit: it was not complete, or this is not the main process.
@@ -134,11 +137,14 @@ def report(trained: Trained, again: Callable[[], str]) -> None:
         raise typer.Exit(128 + result.signal)
     if result.test:
         scores = report_scores([*result.bicubic, *result.test])
-        scores.show(as_json=False)
+        if not quiet:
+            scores.show(as_json=False)
         scores.save(trained.trainer.folder.path / "test.md")
+    for line in result.below_bicubic:
+        complain(f"{line}; train for longer, and see the notes at the head of the log")
+    if quiet:
+        return
     selection = " and ".join(options.val.selection) if options.val else ""
     for metric, best in result.best.items():
         say(f"best {metric} on {selection}: {best['value']:.4f} at iteration {best['step']:,}")
     say(f"trained for {result.step:,} iterations: {result.model}")
-    for line in result.below_bicubic:
-        complain(f"{line}; train for longer, and see the notes at the head of the log")

@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
+from imdn_kd.cli import shared as opt
 from imdn_kd.cli.screen import complain, say
 
 
 def verify(
     stores: Annotated[list[Path], typer.Argument(metavar="STORE...", help="Stores made by imdn-kd prepare.")],
+    quiet: opt.Quiet = False,
 ) -> None:
     """Compare every image in packed stores with its checksum.
 
@@ -23,12 +25,12 @@ def verify(
     found = 0
     for store in [Store(path) for path in stores]:
         total = len(store) * len(store.planes)
-        with FileProgress(total) as progress:
+        with FileProgress(total, quiet=quiet) as progress:
             problems = list(store.verify(progress.at))
         for problem in problems:
             complain(f"{problem}; prepare the store again with --overwrite")
         found += len(problems)
-        if not problems:
+        if not (problems or quiet):
             say(f"{store.path}: {len(store)} images in {len(store.planes)} planes, all intact")
     if found:
         raise typer.Exit(1)

@@ -83,19 +83,18 @@ class TrainLog:
             speed: iterations a second.
             left: seconds that the rest will take; None if that is not known.
         """
-        values = ", ".join(f"{name}: {value:.4e}" for name, value in losses.items())
         eta = "" if left is None else f" eta: {duration(left)},"
+        total = sum(abs(losses[name]) for name in norms)
+        shares = {name: abs(losses[name]) / total if total else 0.0 for name in norms}
+        parts = {name: f" ({share:.0%})" for name, share in shares.items()}
+        values = ", ".join(f"{name}: {value:.4e}{parts.get(name, '')}" for name, value in losses.items())
         logger.info("iter: %s, lr:(%.3e),%s %.2f it/s, %s", f"{step:,}", rate, eta, speed, values)
         record = {"step": step, "lr": rate, "losses": dict(losses)}
         curves = {f"losses/{name}": value for name, value in losses.items()}
         if norms:
-            total = sum(abs(losses[name]) for name in norms)
-            shares = {name: abs(losses[name]) / total if total else 0.0 for name in norms}
-            parts = (f"{name} {shares[name]:.0%} / {norm:.2e}" for name, norm in norms.items())
-            logger.info("iter: %s, share / norm of the gradient: %s", f"{step:,}", ", ".join(parts))
             record |= {"shares": shares, "gradient_norms": dict(norms)}
-            curves |= {f"shares/{name}": value for name, value in shares.items()}
-            curves |= {f"gradient_norms/{name}": value for name, value in norms.items()}
+            curves |= {f"shares/{name}": share for name, share in shares.items()}
+            curves |= {f"gradient_norms/{name}": norm for name, norm in norms.items()}
         self._progress_log.add(record)
         self._track(step, {**curves, "lr": rate, "it_per_s": speed})
 

@@ -14,7 +14,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
-from filelock import BaseFileLock
 
 from imdn_kd.data.degradation.steps import describe
 from imdn_kd.data.store import StoreDataset
@@ -23,6 +22,8 @@ from imdn_kd.distill.terms import FeatureTerm
 from imdn_kd.errors import InputError
 from imdn_kd.inference.device import choose_device
 from imdn_kd.training import distributed as launch
+from imdn_kd.training.forecast import describe_run
+from imdn_kd.training.log import duration
 from imdn_kd.training.references import TeacherScore, teacher_score
 from imdn_kd.training.run_folder import RunFolder
 from imdn_kd.training.schema import TrainOptions
@@ -34,6 +35,9 @@ from imdn_kd.training.signals import Deadline, TimeUpError
 from imdn_kd.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
+
+_KNOWN_AFTER = 3.0
+"""Seconds after which it can be said how long the teacher takes for all images."""
 
 
 def check(
@@ -54,7 +58,7 @@ def check(
     Raises:
         InputError: with a line for everything that is wrong.
     """
-    device = _device(options)
+    device = device_of(options)
     launch.check_device(device)
     return build_setup(options, device=device, root=Path(root), auto_resume=auto_resume, read_images=read_images)
 
@@ -72,6 +76,16 @@ def first_shares(setup: TrainSetup) -> str:
     few = {plane: images[:4] for plane, images in batch.items()}
     shares = loss_shares(setup.distiller, few, step)
     return "shares of the first loss: " + ", ".join(f"{name} {_percent(share)}" for name, share in shares.items())
+
+
+def forecast(options: TrainOptions, setup: TrainSetup) -> list[str]:
+    """Say what a run will be, and about how long it takes: see `describe_run`.
+
+    Args:
+        options: of the run.
+        setup: of `check`.
+    """
+    return [*describe_run(options, setup, device_of(options))]
 
 
 def cache_saving(setup: TrainSetup) -> str:
@@ -130,22 +144,27 @@ def prepare(
         InputError: with a line for everything that is wrong; then nothing was written.
         TimeUpError: filling the teacher cache took all the time; the finished part is kept.
     """
-    folder = RunFolder(Path(root) / options.name)
+    folder, main = RunFolder(Path(root) / options.name), launch.rank() == 0
+    launch.run_on_all_ranks(folder.check_free if main else lambda: None)  # before data are opened, which takes long
     setup, accelerator = _open(options, root=root, auto_resume=auto_resume)
-    _make_ready(options, setup, on_teaching, deadline)
+    lock = launch.run_on_all_ranks(folder.lock if main else lambda: None)
     step = 0 if setup.state is None else setup.state.step
 
-    def begin() -> BaseFileLock:
-        lock = folder.lock()
+    def begin() -> None:
         archived = folder.begin(resumed=_resumes(options, auto_resume), step=step)
         if archived is not None:
             logger.info("the run that was in %s is kept as %s", folder.path, archived.name)
         given = options.model_dump(mode="json")
         entry = {"step": step, "options": given, "processes": launch.world_size(), "data": _manifest(setup)}
         folder.note(entry | ({} if setup.state is not None else _first_weights(options)))
-        return lock
 
-    lock = launch.run_on_all_ranks(begin if accelerator.is_main_process else lambda: None)
+    try:
+        _make_ready(options, setup, on_teaching, deadline)
+        launch.run_on_all_ranks(begin if main else lambda: None)
+    except BaseException:
+        if lock is not None:
+            lock.release()
+        raise
     return Trainer(options, setup, folder, accelerator, lock=lock, deadline=deadline, on_step=on_step)
 
 
@@ -178,9 +197,32 @@ def fill_teacher_cache(
     if not planes:
         lines = cache.notes or ["distill.cache: no loss term compares what could be cached"]
         raise InputError(*lines, code="train.cache-not-asked")
-    logger.info("the teacher's results for %d images are computed, as %s", len(setup.loader.images), ", ".join(planes))
-    cache.fill(_device(options), on_image)
+    logger.info(
+        "computing the teacher's outputs for %d images, once: they are kept in %s, as %s",
+        *(len(setup.loader.images), cache.path, ", ".join(planes)),
+    )
+    start = time.perf_counter()
+    cache.fill(device_of(options), _saying_how_long(on_image))
+    logger.info("the teacher's outputs are computed, in %s", duration(time.perf_counter() - start))
     setup.loader = open_loader(options, cache.names())
+
+
+def _saying_how_long(on_image: Callable[[int, int], None]) -> Callable[[int, int], None]:
+    """`on_image`, which says once about how long it takes, as soon as that is known."""
+    start, first, told = time.perf_counter(), -1, False
+
+    def call(done: int, total: int) -> None:
+        nonlocal first, told
+        first = done if first < 0 else first  # others were done before
+        elapsed = time.perf_counter() - start
+        if not told and first < done < total and elapsed > _KNOWN_AFTER:
+            told = True
+            logger.info(
+                "%d of %d images, about %s left", done, total, duration(elapsed / (done - first) * (total - done))
+            )
+        on_image(done, total)
+
+    return call
 
 
 def check_teacher_quality(options: TrainOptions, setup: TrainSetup) -> None:
@@ -197,7 +239,7 @@ def check_teacher_quality(options: TrainOptions, setup: TrainSetup) -> None:
     count = 0 if options.distill is None else options.distill.check_images
     if not setup.distiller.teachers or not sets or not count:
         return
-    teachers, images, state, device = setup.distiller.teachers, sets[0], setup.state, _device(options)
+    teachers, images, state, device = setup.distiller.teachers, sets[0], setup.state, device_of(options)
     if state is None:
         student = setup.network if options.path.pretrained is not None else None
         protocol = options.protocol()
@@ -247,7 +289,8 @@ def _make_ready(
     fill_teacher_cache(options, setup, on_image)
 
 
-def _device(options: TrainOptions) -> torch.device:
+def device_of(options: TrainOptions) -> torch.device:
+    """Where a run is to run."""
     return choose_device("cpu" if options.num_gpu == 0 else "auto")
 
 
@@ -258,7 +301,7 @@ def _accelerator(options: TrainOptions) -> Accelerator:
     precision = "no" if options.train.precision == "fp32" else options.train.precision
     unused = DistributedDataParallelKwargs(find_unused_parameters=options.find_unused_parameters)
     accelerator = Accelerator(
-        cpu=_device(options).type == "cpu",
+        cpu=device_of(options).type == "cpu",
         mixed_precision=precision,
         kwargs_handlers=[unused],
         # Said here, since environment variables of `accelerate launch` would add to what the option file says.

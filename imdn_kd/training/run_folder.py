@@ -71,13 +71,22 @@ class RunFolder:
             return None
         return found if isinstance(found, int) else None
 
+    def check_free(self) -> None:
+        """Refuse a folder where another run writes, without making anything; see `lock`."""
+        if self._lock_path.exists():
+            self.lock().release()
+
+    @property
+    def _lock_path(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.lock")
+
     def lock(self) -> filelock.BaseFileLock:
         """Keep other runs out of the folder until the result is released or this process ends.
 
         Raises:
             InputError: one is there, or the lock, a file beside the folder, cannot be made.
         """
-        lock = filelock.FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=0)
+        lock = filelock.FileLock(self._lock_path, timeout=0)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire()

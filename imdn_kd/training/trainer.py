@@ -225,6 +225,11 @@ class Trainer:
         )
         for line in self.setup.warnings:
             logger.info("%s", line)
+        if len(self.distiller.terms) > 1:
+            logger.info(
+                "of each loss: its mean and, in brackets, its share of the sum; norms of the gradients are in %s",
+                self.folder.metrics.name,
+            )
 
     def _next(self, iterations: Iterator[list[Batch]]) -> list[Batch] | None:
         """The batches of the next iteration; None if any of the processes is to end.

@@ -10,7 +10,12 @@ import signal
 import pytest
 import yaml
 
+from imdn_kd.archs import IMDN
+from imdn_kd.training import run as training_run
+from imdn_kd.training.run_folder import RunFolder
+from imdn_kd.training.setup.read_file import read_train_options
 from tests.cli.run import run, started
+from tests.refused import refused
 from tests.training.small_runs import content, fake_clock, flat, make_data, merged, metrics, state_file, with_validation
 
 
@@ -57,7 +62,14 @@ def test_check_says_what_each_term_has_of_the_first_loss(file, tmp_path, capfd):
     words = ("train", "-opt", file, "--root", tmp_path / "runs", "--check")
     assert "shares" not in run(capfd, *words).out
     result = run(capfd, *words, "--set", "train.fft_opt={type: L1Loss, loss_weight: 0.25}")
-    assert result.out.splitlines()[-2] == "shares of the first loss: l_pix 80 %, l_fft 20 %"
+    lines = result.out.splitlines()
+    parameters = sum(each.numel() for each in IMDN(num_feat=8, num_block=2, upscale=2).parameters())
+    assert "shares of the first loss: l_pix 80 %, l_fft 20 %" in lines
+    assert f"student: IMDN x2, {parameters:,} parameters" in lines
+    assert "4 images for training, 2 of held_out for validation, 2 of tested for the test" in lines
+    assert re.search(
+        r"^12 iterations, of 4 patches of 32 px, \d\S* s each on cpu .*: about 0:00:\d\d$", result.out, re.M
+    )
 
 
 def test_notes_of_a_run_are_told_and_kept(file, tmp_path, capfd):
@@ -181,3 +193,24 @@ def test_minutes_are_a_number_above_0(file, tmp_path, capfd, minutes):
 
     assert result.code == 2
     assert "give a number above 0" in result.err
+
+
+def test_losses_and_their_shares_are_one_line_which_the_log_explains(file, tmp_path, capfd):
+    result = run(capfd, "train", "-opt", file, "--root", tmp_path, "--set", "train.fft_opt={type: L1Loss}")
+    lines = [line for line in result.err.splitlines() if line.startswith("iter: 9,")]
+    assert len(lines) == 1
+    assert re.search(r"l_pix: \d\S+ \(\d+%\), l_fft: \d\S+ \(\d+%\)$", lines[0])
+    assert "of each loss: its mean and, in brackets, its share of the sum" in result.err
+    assert set(metrics(tmp_path)[0]["gradient_norms"]) == {"l_pix", "l_fft"}
+
+
+def test_a_run_in_use_is_refused_before_its_data_are_opened(file, tmp_path, monkeypatch):
+    options, folder = read_train_options(file, ()), RunFolder(tmp_path / "run")
+    with monkeypatch.context() as patch, folder.lock(), refused("run.in-use"):
+        patch.setattr(training_run, "build_setup", None)
+        training_run.prepare(options, root=tmp_path)
+    folder.check_free()
+    monkeypatch.setattr(training_run, "_make_ready", lambda *_: folder.lock())  # which is taken before the teacher runs
+    with refused("run.in-use"):
+        training_run.prepare(options, root=tmp_path)
+    folder.check_free()

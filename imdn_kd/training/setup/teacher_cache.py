@@ -85,6 +85,12 @@ class TeacherCache:
         """The planes of the store for what is wanted: one for each source."""
         return {name: [self._plane(name, source) for source in self._sources] for name in self.planes}
 
+    @property
+    def lr_pixels(self) -> int:
+        """Of all images that the teachers run on."""
+        sizes = (self._store.sizes("gt") // self._scale).tolist()
+        return len(self._sources) * sum(height * width for height, width in sizes)
+
     def leave_out_output(self) -> None:
         """Keep no outputs, since nobody compares them."""
         del self.planes[self.key]
