@@ -6,6 +6,7 @@ VENV ?= .venv
 EXTRAS ?= train,deploy,study,video,hub,docs,dev
 DEMO := experiments/quickstart_distill
 MODEL := models/net_g_latest.safetensors
+PICTURE := datasets/sample_valid/LRbicx2/coffeex2.png
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -26,7 +27,7 @@ TEACHERS = $(sort $(shell sed -n 's/^  weights: //p' $(STUDENTS:%=options/zoo/%.
 .PHONY: help venv demo test test-fast lint docs api bench zoo pack study-smoke clean
 
 help:
-	@echo "make demo    train and distil a small student on photographs at hand (a few minutes), enlarge one"
+	@echo "make demo    train and distil a small student on photographs at hand (a few minutes), compare the results on a page"
 	@echo "make test    checks of style and types, then all tests"
 	@echo "make test-fast  the tests that take no longer than two seconds and start no other process, with fewer examples"
 	@echo "make lint    the checks of style and types alone"
@@ -53,8 +54,12 @@ demo: $(INSTALLED)
 	$(BIN)/imdn-kd prepare sample sample_valid --scale 2
 	OMP_NUM_THREADS=1 $(BIN)/imdn-kd train -opt options/quickstart.yml --auto_resume
 	OMP_NUM_THREADS=1 $(BIN)/imdn-kd train -opt options/quickstart_distill.yml --auto_resume
-	$(BIN)/imdn-kd upscale datasets/sample_valid/LRbicx2/coffeex2.png --output $(DEMO)/coffee_sr.png --scale 2 --overwrite
+	$(BIN)/imdn-kd upscale $(PICTURE) --output $(DEMO)/coffee_sr.png --model $(DEMO)/$(MODEL) --overwrite
 	$(BIN)/imdn-kd benchmark --model bicubic --model imdn_rtc_x2 --model experiments/quickstart/$(MODEL) --model $(DEMO)/$(MODEL) --data sample_valid --scale 2
+	@$(BIN)/imdn-kd compare $(PICTURE) --hr datasets/sample_valid/HR/coffee.png --output $(DEMO)/comparison.html --overwrite \
+	    --model experiments/quickstart/$(MODEL) --label "student alone" --model $(DEMO)/$(MODEL) --label "distilled student" \
+	    --model imdn_rtc_x2 --label teacher --quiet
+	@echo "Open in a browser, to compare: $(CURDIR)/$(DEMO)/comparison.html"
 
 # One thread a worker: threads of several workers on the same cores wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal

@@ -38,6 +38,10 @@ def compare(
             help="Scale (default: that of the models). Without models: px cut from borders before PSNR and SSIM.",
         ),
     ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option("--label", metavar="NAME", help="What a model is called on the page, in the order of --model."),
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The page, .html.")] = Path(
         "comparison.html"
     ),
@@ -45,6 +49,7 @@ def compare(
     device: opt.Device = "auto",
     engine: opt.EngineOption = "torch",
     imports: opt.Imports = None,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Compare pictures, or models on a picture, on a page: a slider, error maps, crops where they differ most, figures.
 
@@ -72,18 +77,25 @@ def compare(
         raise InputError(
             "--model enlarges one picture; give one, or --hr alone to make it from that", code="compare.model-input"
         )
+    if label and len(label) != len(model or []):
+        raise InputError("--label names a model; give as many as there are of --model", code="cli.labels")
     truth = None if hr is None else read_rgb(hr)
     if model:
         source = paths[0] if paths else hr
         assert source is not None  # noqa: S101 - refused above
-        shown, scale, truth = _enlarged(model, scale, read_rgb(source), truth, device, engine, made=not paths)
+        shown, scale, truth = _enlarged(
+            model, scale, read_rgb(source), truth, device, engine, made=not paths, quiet=quiet
+        )
         title = source.name
+        if label:
+            shown[-len(label) :] = zip(label, (pixels for _, pixels in shown[-len(label) :]), strict=True)
     else:
         shown = [(name, read_rgb(path)) for name, path in zip(_names(paths), paths, strict=True)]
         title = " / ".join(name for name, _ in shown)
     found = compare_pictures(shown, truth, scale or 1)
     write_page(found, output, title=f"Comparison: {title}", overwrite=overwrite)
-    say(f"{output}: {len(found.pictures)} pictures of {shown[0][1].shape[1]}x{shown[0][1].shape[0]} px")
+    if not quiet:
+        say(f"{output}: {len(found.pictures)} pictures of {shown[0][1].shape[1]}x{shown[0][1].shape[0]} px")
 
 
 def _enlarged(
@@ -95,6 +107,7 @@ def _enlarged(
     engine: str,
     *,
     made: bool,
+    quiet: bool,
 ) -> tuple[list[tuple[str, RgbImage]], int, RgbImage | None]:
     """What bicubic interpolation and the models make of an image, the scale, and the ground truth to compare with.
 
@@ -122,8 +135,9 @@ def _enlarged(
         else:
             complain("--hr: models of scale 1 restore pictures; this one has nothing to be restored")
     shown = []
-    with FileProgress(total=len(upsamplers)) as progress:
+    with FileProgress(total=len(upsamplers), quiet=quiet) as progress:
         for each in upsamplers:
+            progress.begin(each.name)
             shown.append((each.name, each.enlarge(image)))
             progress.file_done(shown[-1][1].shape[0] * shown[-1][1].shape[1])
     return shown, factor, truth

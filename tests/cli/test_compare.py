@@ -44,7 +44,10 @@ def test_models_on_a_picture_and_on_one_that_is_made_of_the_ground_truth(files, 
     assert (result.code, result.out) == (0, f"{tmp_path / 'a.html'}: 3 pictures of 62x40 px\n"), result.err
     assert "PSNR, dB" not in (tmp_path / "a.html").read_text()
 
-    result = run(capfd, "compare", "--hr", files / "hr.png", *names, "-o", tmp_path / "b.html")
+    labels = ("--label", "distilled <1>", "--label", "teacher")
+    result = run(capfd, "compare", "--hr", files / "hr.png", *names, *labels, "-o", tmp_path / "b.html")
+    rows = re.findall(r'<tr><th scope="row">(.*?)</th>', (tmp_path / "b.html").read_text())
+    assert rows[:4] == ["HR", "bicubic", "distilled &lt;1&gt;", "teacher"]
     assert (result.code, result.out) == (0, f"{tmp_path / 'b.html'}: 4 pictures of 62x40 px\n"), result.err
     hr = picture((41, 62), 3)[:40]
     figures = re.findall(r"<td>(\d\d\.\d\d)</td>", (tmp_path / "b.html").read_text())
@@ -56,6 +59,7 @@ def test_models_on_a_picture_and_on_one_that_is_made_of_the_ground_truth(files, 
     [
         ["a.png"],
         [],
+        ["small.png", "--model", "plain_m_x2", "--model", "imdn_rtc_x2", "--label", "one"],
         ["a.png", "small.png"],
         ["a.png", "--hr", "small.png"],
         ["a.png", "no.png"],

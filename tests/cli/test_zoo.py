@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 
@@ -12,9 +13,11 @@ import yaml
 
 from imdn_kd import zoo
 from imdn_kd.archs import IMDN_RTC
+from imdn_kd.evaluation import speed
 from imdn_kd.image.io import Picture, write_image
 from imdn_kd.inference.model_file import load_model
 from imdn_kd.utils.extras import how_to_install
+from imdn_kd.zoo import times
 from tests.cli.run import run
 from tests.fake_set import picture
 from tests.training.small_runs import content, make_data, merged, with_validation
@@ -24,11 +27,11 @@ from tests.zoo.small_zoo import make_zoo
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(zoo, "FOLDER", tmp_path)
+    monkeypatch.setattr(times, "user_cache_path", lambda _: tmp_path / "cache")
     return make_zoo(tmp_path)
 
 
-@pytest.mark.usefixtures("folder")
-def test_list_shows_size_figures_teachers_and_use(capfd):
+def test_list_shows_size_figures_teachers_and_use(folder, capfd):
     result = run(capfd, "zoo", "list")
     sizes = {
         channels: sum(each.numel() for each in IMDN_RTC(num_feat=channels, num_block=1, upscale=2).parameters())
@@ -36,10 +39,10 @@ def test_list_shows_size_figures_teachers_and_use(capfd):
     }
 
     assert (result.code, result.err) == (0, "")
-    assert "| Student | Scale | Params | Set5 | Set14 | Teacher | Used as |" in result.out
-    both = "37.125 / 0.9581 | 32.500 / 0.9100"
+    assert "| Student | Scale | Params | kB | ms | Set5 | Set14 | Teacher | Used as |" in result.out
+    both = f"{round((folder / 'big_x2.safetensors').stat().st_size / 1000)} | - | 37.125 / 0.9581 | 32.500 / 0.9100"
     assert f"| big_x2 | x2 | {sizes[8]:,} | {both} | IMDN_x2.pth | default |" in result.out
-    assert f"| small_x2 | x2 | {sizes[4]:,} | {both} | - | fast |" in result.out
+    assert re.search(rf"\| small_x2 \| x2 \| {sizes[4]:,} \| \d+ \| - \| 37.125 .* \| - \| fast \|", result.out)
     assert "37.125 / 0.9581 | - | - | default, fast |" in result.out
 
 
@@ -51,6 +54,20 @@ def test_list_as_json(folder, capfd):
     assert [(each["default"], each["fast"]) for each in students] == [(True, False), (False, True), (True, True)]
     assert students[0]["figures"]["Set14"] == {"psnr": 32.5, "ssim": 0.91}
     assert students[0]["file"] == str(folder / "big_x2.safetensors")
+
+
+def test_times_are_measured_once_and_remembered_for_the_file(folder, capfd, monkeypatch):
+    def measured():
+        return [each["milliseconds"] for each in json.loads(run(capfd, "zoo", "list", "--json").out)["students"]]
+
+    monkeypatch.setattr(speed, "RESULT", (24, 32))
+    assert measured() == [None] * 3
+    assert run(capfd, "zoo", "list", "--time", "-q") == (0, "", "")
+    assert all(each > 0 for each in measured())
+    (folder / "small_x2.safetensors").touch()
+    assert [each is None for each in measured()] == [False, True, False]
+    times.times_file().write_text("[1]")
+    assert measured() == [None] * 3
 
 
 def test_an_empty_zoo_is_said(folder, capfd):
