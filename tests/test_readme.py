@@ -66,6 +66,7 @@ def prepared(tmp_path_factory):
     names += [
         f"downloads/{name}/HR/{number}.png" for name, count in (("Set5", 5), ("Set14", 14)) for number in range(count)
     ]
+    names += ["datasets/photos_x2_valid/0.png"]
     for seed, name in enumerate(names):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture((48, 64), seed)).save(root / name)
@@ -73,10 +74,17 @@ def prepared(tmp_path_factory):
         options = PrepareOptions(source="sample", scale=[2.0], name=name)
         write_dataset(options, open_source(options, root=root), root=root / "datasets")
         make_set(root / "datasets" / f"{name}_valid", size=(64, 72))
+    for number in range(4):
+        (root / "photos").mkdir(exist_ok=True)
+        Image.fromarray(picture((96, 80), 100 + number)).save(root / "photos" / f"{number}.png")
     noisy = PrepareOptions(
         source="sample", scale=[1.0], degradation=[{"type": "noise", "sigma": 25.0}], name="sample_noise25"
     )
     write_dataset(noisy, open_source(noisy, root=root), root=root / "datasets")
+    save_model(
+        root / "experiments/photos_x2/models/net_g_best_psnr.safetensors",
+        ModelFile(Plain(num_feat=4, num_block=1, upscale=2)),
+    )
     denoiser = root / "experiments/quickstart_denoise/models/net_g_best_psnr.safetensors"
     save_model(denoiser, ModelFile(Plain(num_feat=4, num_block=1, upscale=1)))
     (root / "options").symlink_to(ROOT / "options")
@@ -107,6 +115,9 @@ def test_commands(command, capfd, monkeypatch):
             shutil.rmtree(made)
         if "set14" in arguments:
             shutil.rmtree("datasets/Set14")
+    monkeypatch.setattr("imdn_kd.training.own_photos.seconds_of_iteration", lambda *_: 0.1)
+    if "photos_x2.yml" in arguments:
+        assert run(capfd, "init", "photos", "--scale", "2").code == 0
     if arguments[0] in ("train", "cache-teacher") and "options/distill/" in command:  # this teacher has learned nothing
         arguments += ["--set", "distill.check_images=0", "--set", "datasets.train.gt_size=32"]
     if arguments[0] == "train":  # as it stands, but for the time it takes; the log goes to the error stream

@@ -15,8 +15,10 @@ from imdn_kd import __version__
 from imdn_kd.cli.benchmark import benchmark
 from imdn_kd.cli.cache_teacher import cache_teacher
 from imdn_kd.cli.compare import compare
+from imdn_kd.cli.doctor import doctor
 from imdn_kd.cli.engines import engines
 from imdn_kd.cli.export import export
+from imdn_kd.cli.init import init
 from imdn_kd.cli.interrupts import Interrupts
 from imdn_kd.cli.options import options
 from imdn_kd.cli.prepare import prepare
@@ -37,11 +39,25 @@ app = typer.Typer(
     name="imdn-kd",
     help="Super-resolution with small distilled networks: enlarge images, train and distil, measure, prepare data.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-commands = (train, study, cache_teacher, taps, upscale, benchmark, compare, profile, engines, export, prepare, verify)
+commands = (
+    init,
+    train,
+    study,
+    cache_teacher,
+    taps,
+    upscale,
+    benchmark,
+    compare,
+    profile,
+    engines,
+    export,
+    prepare,
+    verify,
+    doctor,
+)
 for command in commands:
     app.command()(command)
 app.add_typer(options, name="options")
@@ -78,7 +94,7 @@ def _command() -> Callable[..., Any]:
 
 def _run() -> int:
     try:
-        return _command()(standalone_mode=False) or 0
+        return _command()(prog_name="imdn-kd", standalone_mode=False) or 0
     except InputError as error:
         for line in error.lines:
             _complain(line)

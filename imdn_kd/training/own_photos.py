@@ -1,0 +1,233 @@
+"""An option file for photographs of one's own: held-out ones, networks, and lengths that fit a time."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from imdn_kd import zoo
+from imdn_kd.config.options import check_options
+from imdn_kd.errors import InputError
+from imdn_kd.image.io import find_images
+from imdn_kd.inference.model_file import load_model
+from imdn_kd.registry import ARCHS
+from imdn_kd.training.forecast import seconds_of_cache, seconds_of_iteration
+from imdn_kd.training.run import check, device_of
+from imdn_kd.training.schema import TrainOptions
+from imdn_kd.utils.files import atomic_path
+
+NONE = "none"
+"""Stands for no teacher."""
+
+NETWORK = "plain_s"
+"""The network of a student that is not named."""
+
+FEWEST = 300
+"""Iterations without which nothing is learned."""
+
+_MOST = 200_000
+_HELD_OUT = 5
+_TRAINING_SHARE = 0.75
+"""Part of the time for iterations; the rest is for opening data, validation and the scores at the end."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a run is to be.
+
+    Attributes:
+        photos: folder of the photographs, those in folders inside included.
+        name: of the run and its data.
+        scale: factor of the enlargement, 2 or more.
+        student: a student of the zoo or a model file, whose weights it begins with; or a network, as `plain_s`, with
+            random ones.
+        teacher: a student of the zoo or a model file; `none`: none; empty: the best of the zoo for the scale.
+        minutes: that training may take.
+        root: folder of all data sets.
+    """
+
+    photos: Path
+    name: str
+    scale: int
+    student: str
+    teacher: str
+    minutes: float
+    root: Path
+
+    @property
+    def held_out(self) -> Path:
+        """Folder of the photographs that weights are selected on."""
+        return self.root / f"{self.name}_valid"
+
+    @property
+    def store(self) -> Path:
+        """The packed photographs."""
+        return self.root / f"{self.name}.store"
+
+
+def check_wishes(wishes: Wishes) -> None:
+    """Refuse what cannot work, before anything is written.
+
+    Raises:
+        InputError: `init.scale`, `init.minutes`, `init.name`, `init.too-few`; as `find_images` and `load_model`.
+    """
+    if wishes.scale < 2:
+        raise InputError(
+            f"--scale is {wishes.scale}; give 2 or more. For networks that restore, begin with options/denoise_x1.yml",
+            code="init.scale",
+        )
+    if not 0 < wishes.minutes <= 10_000:
+        raise InputError(
+            f"--minutes is {wishes.minutes:g}; give a number above 0, and 10,000 at most", code="init.minutes"
+        )
+    if not wishes.name or wishes.name.startswith(".") or set(wishes.name) & set("/\\\0"):
+        raise InputError(f"--name is {wishes.name!r}; give the name of a folder, without slashes", code="init.name")
+    found = len(find_images(wishes.photos, recursive=True))
+    if found < 2:
+        raise InputError(
+            f"{wishes.photos}: holds {found} photographs; give 2 or more, since some are held out to select on",
+            code="init.too-few",
+        )
+    student = _network(wishes)
+    for role, model in (("student", student.weights), ("teacher", teacher_of(wishes))):
+        if model is not None:
+            scale = load_model(model).network.info.scale
+            if scale != wishes.scale:
+                raise InputError(
+                    f"--{role} {model}: enlarges x{scale}, but --scale is {wishes.scale}; give another one",
+                    code="init.scale",
+                )
+
+
+def teacher_of(wishes: Wishes) -> str | None:
+    """Name or file of the teacher; None for no teacher."""
+    if wishes.teacher == NONE:
+        return None
+    best = zoo.defaults().get(wishes.scale)
+    return wishes.teacher or (None if best is None else best.name)
+
+
+def hold_out(wishes: Wishes) -> int:
+    """Copy a tenth of the photographs, one to five, to a folder of their own, unless it is there; return their number.
+
+    Raises:
+        InputError: `file.cannot-write`.
+    """
+    if wishes.held_out.is_dir():
+        return len(find_images(wishes.held_out))
+    photos = find_images(wishes.photos, recursive=True)
+    count = min(max(len(photos) // 10, 1), _HELD_OUT)
+    part = wishes.held_out.with_name(f"{wishes.held_out.name}.part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        for number in range(count):
+            photo = photos[len(photos) * number // count]
+            shutil.copyfile(photo, part / f"{number + 1:02}_{photo.name}")
+        part.replace(wishes.held_out)
+    except OSError as error:
+        raise InputError(
+            f"{wishes.held_out}: cannot be written ({error.strerror}); choose another --root", code="file.cannot-write"
+        ) from error
+    return count
+
+
+def plan_run(wishes: Wishes) -> dict[str, Any]:
+    """The content of the option file; how long an iteration takes here is measured.
+
+    Raises:
+        InputError: `init.minutes`, the time is too short; as `imdn_kd.training.run.check`.
+    """
+    content = _content(wishes, 1000)
+    options = check_options(content, TrainOptions, "imdn-kd init")
+    setup, device = check(options), device_of(options)
+    seconds, cache = seconds_of_iteration(setup, 0, device), seconds_of_cache(setup, device)
+    fit = int((_TRAINING_SHARE * 60 * wishes.minutes - cache) / seconds)
+    if fit < FEWEST:
+        needed = (FEWEST * seconds + cache) / 60 / _TRAINING_SHARE
+        raise InputError(
+            f"--minutes {wishes.minutes:g}: {max(fit, 0)} iterations fit; give {needed:.2g} or more",
+            code="init.minutes",
+        )
+    return _content(wishes, _rounded(min(fit, _MOST)))
+
+
+def write_options(path: Path, content: Mapping[str, Any], heading: str, *, overwrite: bool = False) -> None:
+    """Write an option file.
+
+    Args:
+        path: the file.
+        content: what it says.
+        heading: lines of its first comment.
+        overwrite: replace a file that is there.
+
+    Raises:
+        InputError: `file.exists`, `file.cannot-write`.
+    """
+    lines = "".join(f"# {line}\n" for line in heading.splitlines())
+    with atomic_path(path, overwrite=overwrite) as temporary:
+        text = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True)
+        temporary.write_text(lines + text, encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class _Student:
+    spec: dict[str, Any]
+    weights: str | None
+
+
+def _network(wishes: Wishes) -> _Student:
+    name = wishes.student
+    if zoo.find(name) is not None or Path(name).is_file():
+        return _Student(load_model(name).network.spec, name)
+    spec = {"type": name, "upscale": wishes.scale}
+    ARCHS.build(spec)
+    return _Student(spec, None)
+
+
+def _content(wishes: Wishes, total: int) -> dict[str, Any]:
+    student, teacher = _network(wishes), teacher_of(wishes)
+    brief = wishes.minutes < 20
+    content: dict[str, Any] = {
+        "name": wishes.name,
+        "scale": wishes.scale,
+        "datasets": {
+            "train": {
+                "name": wishes.name,
+                "type": "StoreDataset",
+                "dataroot": str(wishes.store),
+                "gt_size": (32 if brief else 48) * wishes.scale,
+                "batch_size_per_gpu": 8 if brief else 16,
+                "sampling": "area",
+                "sharpness": 4,
+            },
+            "val": {"name": wishes.held_out.name, "dataroot_gt": str(wishes.held_out)},
+        },
+        "network_g": student.spec,
+    }
+    if student.weights is not None:
+        content["path"] = {"pretrain_network_g": student.weights}
+    if teacher is not None:
+        content["network_t"] = {"weights": teacher}
+        content["distill"] = {"cache": True, "objectives": {"l_kd": {"type": "L1Loss"}}}
+    content["train"] = {
+        "total_iter": total,
+        "warmup_iter": min(100, total // 10),
+        "optim_g": {"type": "Muon", "lr": 2e-2 if student.weights is None else 5e-3},
+        "scheduler": {"type": "CosineAnnealingRestartLR", "periods": [total], "eta_min": 1e-5},
+        "ema_decay": round(min(0.999, 1 - 20 / total), 4),
+        "pixel_opt": {"type": "L1Loss"},
+    }
+    content["val"] = {"val_freq": max(total // 4, 1), "select_on": wishes.held_out.name}
+    content["logger"] = {"print_freq": max(total // 20, 1), "save_checkpoint_freq": max(total // 4, 1)}
+    return content
+
+
+def _rounded(count: int) -> int:
+    """Two digits, downwards."""
+    return int(f"{str(count)[:2]:0<{len(str(count))}}")
