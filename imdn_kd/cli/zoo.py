@@ -55,7 +55,7 @@ def _measure_times(*, quiet: bool) -> None:
     from imdn_kd import zoo as library
     from imdn_kd.cli.progress import FileProgress
     from imdn_kd.evaluation.speed import RESULT, measure_speed
-    from imdn_kd.zoo.times import keep_times, key_of
+    from imdn_kd.evaluation.student_times import keep_times, key_of
 
     students = library.students()
     with FileProgress(len(students), quiet=quiet) as progress:
@@ -199,8 +199,8 @@ def _publish(content: TrainOptions, path: Path, root: Path, to: Path | None, not
 
 def _listed() -> Report:
     from imdn_kd import zoo as library
+    from imdn_kd.evaluation.student_times import key_of, recall_times
     from imdn_kd.evaluation.tables import Report, Table
-    from imdn_kd.zoo.times import key_of, recall_times
 
     students = [(student, library.record(student.path)) for student in library.students()]
     times = recall_times()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import yaml
 
 from imdn_kd import zoo
 from imdn_kd.config.options import check_options
+from imdn_kd.data.store import Store
 from imdn_kd.errors import InputError
 from imdn_kd.image.io import find_images
 from imdn_kd.inference.model_file import load_model
@@ -31,6 +33,9 @@ FEWEST = 300
 """Iterations without which nothing is learned."""
 
 _MOST = 200_000
+_STEP = 8
+"""Sides of LR patches are multiples of this, px."""
+
 _HELD_OUT = 5
 _TRAINING_SHARE = 0.75
 """Part of the time for iterations; the rest is for opening data, validation and the scores at the end."""
@@ -141,7 +146,8 @@ def plan_run(wishes: Wishes) -> dict[str, Any]:
     """The content of the option file; how long an iteration takes here is measured.
 
     Raises:
-        InputError: `init.minutes`, the time is too short; as `imdn_kd.training.run.check`.
+        InputError: `init.minutes`, the time is too short; `init.too-small`, the photographs are; as
+            `imdn_kd.training.run.check`.
     """
     content = _content(wishes, 1000)
     options = check_options(content, TrainOptions, "imdn-kd init")
@@ -201,7 +207,7 @@ def _content(wishes: Wishes, total: int) -> dict[str, Any]:
                 "name": wishes.name,
                 "type": "StoreDataset",
                 "dataroot": str(wishes.store),
-                "gt_size": (32 if brief else 48) * wishes.scale,
+                "gt_size": _lr_side(wishes, 32 if brief else 48) * wishes.scale,
                 "batch_size_per_gpu": 8 if brief else 16,
                 "sampling": "area",
                 "sharpness": 4,
@@ -226,6 +232,19 @@ def _content(wishes: Wishes, total: int) -> dict[str, Any]:
     content["val"] = {"val_freq": max(total // 4, 1), "select_on": wishes.held_out.name}
     content["logger"] = {"print_freq": max(total // 20, 1), "save_checkpoint_freq": max(total // 4, 1)}
     return content
+
+
+def _lr_side(wishes: Wishes, wanted: int) -> int:
+    """Side of the LR patches, px: less than wanted where half of the photographs are smaller."""
+    store = Store(wishes.store)
+    sides = sorted(min(size) for size in store.sizes(store.lq_plane(Fraction(wishes.scale))).tolist())
+    side = min(wanted, sides[len(sides) // 2] // _STEP * _STEP)
+    if not side:
+        raise InputError(
+            f"{wishes.photos}: half of the photographs have sides below {_STEP * wishes.scale} px; give larger ones",
+            code="init.too-small",
+        )
+    return int(side)
 
 
 def _rounded(count: int) -> int:

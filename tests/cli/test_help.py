@@ -72,5 +72,6 @@ def test_shells_complete_commands_and_options(capfd, monkeypatch, typed, expecte
     assert run(capfd).out.split() == expected
 
 
-def test_completion_can_be_installed(capfd):
-    assert "_IMDN_KD_COMPLETE=complete_zsh" in run(capfd, "--show-completion", "zsh").out
+def test_the_script_for_a_shell_asks_this_command(capfd, monkeypatch):
+    monkeypatch.setenv("_IMDN_KD_COMPLETE", "source_zsh")
+    assert "_IMDN_KD_COMPLETE=complete_zsh" in run(capfd).out

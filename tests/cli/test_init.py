@@ -57,6 +57,7 @@ def test_a_student_of_the_zoo_is_trained_further(photos, capfd):
     result = run(capfd, "init", "photos", "--student", "imdn_rtc_x4", "--name", "mine", "-o", "a.yml")
     assert result.code == 0, result.err
     options = yaml.safe_load((photos / "a.yml").read_text())
+    assert options["datasets"]["train"]["gt_size"] == 96  # since no photograph has patches of 128 px
     assert options["path"] == {"pretrain_network_g": "imdn_rtc_x4"}
     assert options["network_g"]["upscale"] == options["scale"] == 4
 
@@ -86,6 +87,15 @@ def test_what_cannot_work_is_refused_and_nothing_is_written(photos, capfd, argum
     assert (result.code, result.out) == (2, "")
     assert result.err.count("\n") == 1
     assert sorted(path.name for path in photos.iterdir()) == ["empty", "one", "photos"]
+
+
+def test_photographs_that_are_too_small_are_refused(photos, capfd):
+    for path in photos.glob("photos/**/*.png"):
+        Image.open(path).crop((0, 0, 40, 30)).save(path)
+    result = run(capfd, "init", "photos")
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert "below 32 px" in result.err
+    assert not (photos / "photos_x4.yml").exists()
 
 
 def test_too_little_time_says_how_much_is_needed(photos, capfd):

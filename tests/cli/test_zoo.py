@@ -14,10 +14,10 @@ import yaml
 from imdn_kd import zoo
 from imdn_kd.archs import IMDN_RTC
 from imdn_kd.evaluation import speed
+from imdn_kd.evaluation import student_times as times
 from imdn_kd.image.io import Picture, write_image
 from imdn_kd.inference.model_file import load_model
 from imdn_kd.utils.extras import how_to_install
-from imdn_kd.zoo import times
 from tests.cli.run import run
 from tests.fake_set import picture
 from tests.training.small_runs import content, make_data, merged, with_validation
