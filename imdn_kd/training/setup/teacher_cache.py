@@ -88,8 +88,8 @@ class TeacherCache:
     @property
     def lr_pixels(self) -> int:
         """Of all images that the teachers run on."""
-        sizes = (self._store.sizes("gt") // self._scale).tolist()
-        return len(self._sources) * sum(height * width for height, width in sizes)
+        sizes = self._store.sizes("gt") // self._scale
+        return len(self._sources) * int(sizes.prod(axis=1).sum())
 
     def leave_out_output(self) -> None:
         """Keep no outputs, since nobody compares them."""
