@@ -65,6 +65,7 @@ def _plain(weights: Mapping[str, Tensor]) -> Spec:
         "num_block": sum(re.fullmatch(r"body\.\d+\.0\.weight", key) is not None for key in weights),
         "upscale": upscale,
         "unshuffle": math.isqrt(channels // colours) if colours else 1,
+        "separable": "body.0.1.weight" in weights,
     }
 
 

@@ -50,10 +50,20 @@ class Plain(SRNetwork):
         num_block: convolutions between head and tail.
         upscale: scale, 1 or more.
         unshuffle: side of the cells of pixels that become channels of the input, 1 or more; above 1 only at scale 1.
+        separable: make the convolutions between head and tail of a 3x3 one of each channel by itself and a 1x1 one, as
+            Gao et al. do in their student (ACCV 2018, https://doi.org/10.1007/978-3-030-20890-5_34): about an eighth of
+            their weights and multi-adds.
     """
 
     def __init__(
-        self, *, num_in_ch: int = 3, num_feat: int = 32, num_block: int = 6, upscale: int = 4, unshuffle: int = 1
+        self,
+        *,
+        num_in_ch: int = 3,
+        num_feat: int = 32,
+        num_block: int = 6,
+        upscale: int = 4,
+        unshuffle: int = 1,
+        separable: bool = False,
     ) -> None:
         super().__init__()
         if min(upscale, num_block, num_feat, unshuffle) < 1:
@@ -71,7 +81,7 @@ class Plain(SRNetwork):
         num_in_ch *= unshuffle**2
         self.head = nn.Sequential(ZeroSumConv2d(num_in_ch, num_feat), nn.ReLU(inplace=True))
         self.body = nn.Sequential(
-            *(nn.Sequential(_conv3x3(num_feat, num_feat), nn.ReLU(inplace=True)) for _ in range(num_block))
+            *(nn.Sequential(*_convolutions(num_feat, separable), nn.ReLU(inplace=True)) for _ in range(num_block))
         )
         self.tail = _conv3x3(num_feat, num_in_ch * upscale**2)
         self.shuffle = nn.PixelShuffle(upscale * unshuffle)
@@ -102,13 +112,13 @@ class Plain(SRNetwork):
         """Begin near the repeated input, with a body that passes its features on."""
         for convolution in self._body_convolutions():
             convolution.weight.mul_(0.2)
-            channels = torch.arange(convolution.out_channels)
-            convolution.weight[channels, channels, 1, 1] += 1
+            kernels, inputs, side, _ = convolution.weight.shape
+            channels = torch.arange(kernels)
+            convolution.weight[channels, channels % inputs, side // 2, side // 2] += 1
         self.tail.weight.mul_(0.1)
 
     def _body_convolutions(self) -> Iterator[nn.Conv2d]:
-        for block in self.body:
-            yield block[0]  # type: ignore[index]
+        yield from (module for module in self.body.modules() if isinstance(module, nn.Conv2d))
 
 
 @ARCHS.register
@@ -133,6 +143,13 @@ def plain_m(*, upscale: int = 4, num_in_ch: int = 3, unshuffle: int = 1) -> Plai
 def plain_l(*, upscale: int = 4, num_in_ch: int = 3, unshuffle: int = 1) -> Plain:
     """Large: 40 channels, 150 to 163 thousand parameters."""
     return Plain(upscale=upscale, num_in_ch=num_in_ch, unshuffle=unshuffle, num_feat=40, num_block=10)
+
+
+def _convolutions(channels: int, separable: bool) -> list[nn.Conv2d]:
+    if not separable:
+        return [_conv3x3(channels, channels)]
+    by_channel = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+    return [by_channel, nn.Conv2d(channels, channels, 1, bias=False)]
 
 
 def _conv3x3(channels_in: int, channels_out: int) -> nn.Conv2d:

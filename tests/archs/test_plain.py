@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from imdn_kd import Upscaler, zoo
 from imdn_kd.archs import Plain
+from imdn_kd.archs.receptive_field import measure_dependence
 from imdn_kd.inference.cropping import AdaptiveCropping
 from imdn_kd.inference.model_file import load_model
 from imdn_kd.registry import ARCHS
@@ -41,9 +42,10 @@ def test_has_no_more_parameters_than_the_published_network_of_its_size(name):
         assert 0.9 * limit < count / 1000 + 2.6 and count / 1000 <= limit
 
 
+@pytest.mark.parametrize("separable", [False, True])
 @pytest.mark.parametrize(("scale", "channels"), [(1, 3), (2, 3), (3, 1), (4, 3)])
-def test_is_the_slow_reference(scale, channels):
-    network = random_network(upscale=scale, num_in_ch=channels)
+def test_is_the_slow_reference(scale, channels, separable):
+    network = random_network(upscale=scale, num_in_ch=channels, separable=separable)
     image = torch.rand((1, channels, 5, 7), generator=torch.Generator().manual_seed(1))
     weights = {key: value.numpy() for key, value in network.state_dict().items()}
     with torch.no_grad():
@@ -79,9 +81,10 @@ def test_crops_of_cells_are_the_whole_image(crop_size):
     width=st.integers(1, 24),
     value=st.floats(0, 1, width=32),
     scale=st.integers(1, 4),
+    separable=st.booleans(),
 )
-def test_a_flat_picture_of_any_size_stays_flat_whatever_the_weights(height, width, value, scale):
-    network = random_network(upscale=scale)
+def test_a_flat_picture_of_any_size_stays_flat_whatever_the_weights(height, width, value, scale, separable):
+    network = random_network(upscale=scale, separable=separable)
     with torch.no_grad():
         result = network(torch.full((1, 3, height, width), value))
     assert result.shape == (1, 3, scale * height, scale * width)
@@ -99,6 +102,14 @@ def test_brightness_and_contrast_pass_through(shift, factor):
         assert (network(factor * image + shift) - expected).abs().max() <= 1e-4
 
 
+def test_separable_convolutions_see_as_far_with_fewer_weights():
+    network, whole = random_network(separable=True), random_network()
+    assert measure_dependence(network, network.info) == measure_dependence(whole, whole.info)
+    assert network.info == whole.info
+    sizes = [sum(each.numel() for each in one.body.parameters()) for one in (network, whole)]
+    assert sizes == [2 * (6 * 9 + 6 * 6), 2 * 6 * 6 * 9]
+
+
 def test_students_of_the_family_ship():
     assert {student.scale for student in SHIPPED} >= {2, 4}
 
@@ -113,19 +124,26 @@ def test_flat_pictures_through_every_student_that_ships(student, value, precisio
         assert abs(upscaler(flat).astype(int) - value).max() <= 2
 
 
+@pytest.mark.parametrize("separable", [False, True])
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_begins_near_the_repeated_input(scale):
+def test_begins_near_the_repeated_input(scale, separable):
     torch.manual_seed(0)
     image = torch.rand(2, 3, 12, 12)
     with torch.no_grad():
-        result = ARCHS.build({"type": "plain_m", "upscale": scale})(image)
+        result = Plain(upscale=scale, separable=separable)(image)
     repeated = image.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
     assert (result - repeated).abs().mean() < 0.1
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"upscale": 3}, {"upscale": 1}, {"upscale": 1, "unshuffle": 2}, {"upscale": 1, "unshuffle": 2, "num_in_ch": 1}],
+    [
+        {"upscale": 3},
+        {"separable": True},
+        {"upscale": 1},
+        {"upscale": 1, "unshuffle": 2},
+        {"upscale": 1, "unshuffle": 2, "num_in_ch": 1},
+    ],
 )
 def test_its_weights_alone_say_what_network_they_are_of(tmp_path, options):
     network = random_network(**options)

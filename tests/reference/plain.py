@@ -38,8 +38,15 @@ def plain(image: np.ndarray, weights: dict[str, np.ndarray], scale: int) -> np.n
     head = weights["head.0.weight"]
     head = head - head.mean((2, 3), keepdims=True)
     x = np.maximum(convolved(np.pad(image, ((0, 0), (1, 1), (1, 1)), "edge"), head), 0)
-    for number in range(sum(key.startswith("body.") for key in weights)):
-        x = np.maximum(convolved(np.pad(x, ((0, 0), (1, 1), (1, 1))), weights[f"body.{number}.0.weight"]), 0)
+    for number in range(sum(key.startswith("body.") and key.endswith(".0.weight") for key in weights)):
+        padded, weight = np.pad(x, ((0, 0), (1, 1), (1, 1))), weights[f"body.{number}.0.weight"]
+        point = weights.get(f"body.{number}.1.weight")
+        if point is None:
+            x = convolved(padded, weight)
+        else:
+            alone = [convolved(plane[None], kernel[None])[0] for plane, kernel in zip(padded, weight, strict=True)]
+            x = np.tensordot(point[:, :, 0, 0], np.stack(alone), 1)
+        x = np.maximum(x, 0)
     detail = convolved(np.pad(x, ((0, 0), (1, 1), (1, 1))), weights["tail.weight"])
     sr = np.repeat(np.repeat(image, scale, 1), scale, 2).astype(np.float64)
     for channel in range(len(image)):
