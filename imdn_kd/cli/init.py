@@ -94,7 +94,8 @@ def init(
     if quiet:
         return
     say(f"{wishes.held_out}: {count} photographs held out, to select weights on")
-    say(f"{wishes.store}: {made.images} photographs to train on")
+    alike = f", without {len(made.excluded)} that look like one held out" if made.excluded else ""
+    say(f"{wishes.store}: {made.images} photographs to train on{alike}")
     say("\n".join([*setup.warnings, *run.forecast(options, setup), f"{output}: can be trained; next:"]))
     for command in commands:
         say(f"  {command}")

@@ -33,7 +33,7 @@ def test_the_file_can_be_trained_and_no_photograph_is_in_both_sets(photos, capfd
     assert options["train"]["total_iter"] == options["train"]["scheduler"]["periods"][0] == 8400
     assert options["network_t"] == {"weights": "plain_m_x2"}
     assert len(list((photos / "datasets" / "photos_x2_valid").iterdir())) == 1
-    assert "datasets/photos_x2.store: 11 photographs" in result.out
+    assert "datasets/photos_x2.store: 11 photographs to train on, without 1 that look like one held out" in result.out
     *_, train, benchmark, upscale = result.out.splitlines()
     assert train.split() == ["imdn-kd", "train", "-opt", "photos_x2.yml"]
     few = ("--set", "train.total_iter=2", "--set", "datasets.train.gt_size=32", "-q")
