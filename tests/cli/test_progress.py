@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import logging
+
+from rich.console import Console
+
 from imdn_kd.cli import progress
 from imdn_kd.cli.progress import FileProgress
 
@@ -34,3 +38,26 @@ def test_a_total_that_becomes_known_later(capfd, monkeypatch):
         "imdn-kd: 5 done",
         "imdn-kd: 6 of 8 done, 0:00:30 left",
     ]
+
+
+def test_standard_output_stays_apart_from_a_bar_on_the_terminal(capfd, monkeypatch):
+    monkeypatch.setattr(progress, "Console", lambda stderr: Console(stderr=stderr, force_terminal=True, width=80))
+    with FileProgress(total=2) as bar:
+        bar.begin("[red]a\x1b[2J.png")
+        print("printed")
+        bar.say("said [red]b.png")
+        bar.file_done(1000)
+    out, err = capfd.readouterr()
+    assert out == "printed\nsaid [red]b.png\n"
+    assert r"[red]a\x1b[2J.png" in err
+    assert "1/2" in err
+
+
+def test_quiet_shows_warnings_alone(capfd, monkeypatch):
+    monkeypatch.setattr(progress, "Console", lambda stderr: Console(stderr=stderr, force_terminal=True, width=80))
+    with FileProgress(total=2, quiet=True) as bar:
+        bar.begin("a.png")
+        bar.file_done(1000)
+        logging.getLogger("imdn_kd").error("what %s", "happened")
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n"), "what happened" in err, "a.png" in err) == ("", 1, True, False)
