@@ -34,7 +34,6 @@ html_copy_source = False
 html_show_sphinx = False
 
 myst_heading_anchors = 4  # by which links within Markdown files find headings, as on code hosts
-myst_enable_extensions = ["dollarmath"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
