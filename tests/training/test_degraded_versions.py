@@ -22,7 +22,7 @@ from tests.refused import refused
 from tests.training.small_runs import content, flat, make_data, merged, small_options, state_file, train
 
 STEPS = [{"type": "bicubic"}, {"type": "noise", "sigma": [5.0, 30.0]}, {"type": "jpeg", "quality": [30.0, 90.0]}]
-VERSIONS = 3
+VERSIONS = 2
 CPU = torch.device("cpu")
 
 
@@ -62,7 +62,9 @@ def filled(options):
     seen = []
     fill_teacher_cache(options, setup, lambda done, total: seen.append((done, total)))
     images = len(setup.loader.images.store)
-    assert seen == [(n, images) for n in range(images + 1)] + [(n, 3 * images) for n in range(3 * images + 1)]
+    assert seen == [(n, images) for n in range(images + 1)] + [
+        (n, VERSIONS * images) for n in range(VERSIONS * images + 1)
+    ]
     return setup
 
 
