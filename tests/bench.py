@@ -22,6 +22,7 @@ from imdn_kd.inference.cropping import AdaptiveCropping, tensor_bytes
 from imdn_kd.inference.upscaler import Upscaler
 from tests import (
     bench_batch,
+    bench_cropping,
     bench_data,
     bench_distill,
     bench_engines,
@@ -30,8 +31,6 @@ from tests import (
     bench_restoration,
     bench_training,
 )
-from tests.official import official
-from tests.shared_data import SHARED, read_rgb
 
 RUNS = 9
 
@@ -236,19 +235,9 @@ def large_image() -> None:
         print(f"{title:<78} {float(above) / float(images):6.2f}   ({above} MiB / {images} MiB, {seconds} s)")
 
 
-def seams() -> None:
-    """What local crops do to photographs, official IMDN x2: needs weights and Kodak images beside the checkout."""
-    model = official("IMDN_x2").network.to(memory_format=torch.channels_last)
-    for number in (3, 8, 19):
-        photo = read_rgb(SHARED / "val" / "kodak24" / f"kodim{number:02}.png")
-        image = torch.from_numpy(photo / np.float32(255)).permute(2, 0, 1)[None]
-        whole = AdaptiveCropping(model, mode="whole")(image)
-        for side in (64, 128, 256):
-            error = 255 * (AdaptiveCropping(model, mode="local", crop_size=side)(image) - whole)
-            edges = range(2 * side, error.shape[3], 2 * side)
-            step = max(float((error[..., x] - error[..., x - 1]).abs().max()) for x in edges)
-            title = f"kodim{number:02}, local crops of {side} px against the whole image, in levels of 255"
-            print(f"{title:<78} max {error.abs().max():.1f}, mean {error.abs().mean():.2f}, step at seams {step:.1f}")
+def cropping() -> None:
+    """Ways to crop, official IMDN x2: needs its weights and Kodak's photographs; run it by name."""
+    bench_cropping.cropping()
 
 
 def restoration() -> None:
@@ -273,10 +262,10 @@ BENCHMARKS = {
         ),
         *(folders, videos),
         *(pairwise, distillation, cached_maps, zoo_mix, plain_speed, reparam, peers),
-        *(large_image, seams, restoration),
+        *(large_image, cropping, restoration),
     )
 }
-ON_REQUEST = ("large_image", "seams", "restoration")
+ON_REQUEST = ("large_image", "cropping", "restoration")
 
 if __name__ == "__main__":
     print(
