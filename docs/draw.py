@@ -61,7 +61,7 @@ def methods() -> Image.Image:
         sr = Upscaler(name)(lr)
         error = np.abs(sr.astype(float) - hr).mean(2)
         row = [(f"{role}: output", sr), ("its error, x 6", np.clip(6 * error, 0, 255).astype(np.uint8))]
-        kinds = {"mean": "mean of features", "energy": "attention map", "cosine": "likeness to the middle"}
+        kinds = {"mean": "mean of features", "energy": "attention map", "cosine": "similarity to the middle"}
         kinds["affinity"] = "affinity graph"
         shown = {each.kind: each.pixels for each in drawings if (each.feature, each.network) == ("body_out", role)}
         rows.append(row + [(line, shown[kind]) for kind, line in kinds.items()])
