@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,12 +35,12 @@ _LIBRARY = "imdn_kd"
 T = TypeVar("T", bound="HubMixin")
 
 
-class HubMixin:
+class HubMixin(ABC):
     """What lets an `Upscaler` be saved to and loaded from folders and the Hub."""
 
+    @abstractmethod
     def _source(self) -> tuple[Path | None, ModelFile]:
         """The model, and the file that it was read from, if there is one."""
-        raise NotImplementedError
 
     @classmethod
     def from_pretrained(
