@@ -204,3 +204,11 @@ def test_version_changelog_and_citation_agree():
     # What its schema requires: https://github.com/citation-file-format/citation-file-format
     assert citation.keys() >= {"cff-version", "message", "title", "authors"}
     assert all("name" in author or "family-names" in author for author in citation["authors"])
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_files_of_the_project_that_are_named_exist(path):
+    named = set(
+        re.findall(r"\b(?:options|docs|examples)/[\w./-]+\.(?:yml|md|py|txt)\b", path.read_text(encoding="utf-8"))
+    )
+    assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []

@@ -61,30 +61,30 @@ def init(
     from imdn_kd.training.setup.read_file import read_train_options
 
     name = f"{photos.resolve().name}_x{scale}" if name is None else name
-    wishes = own_photos.Wishes(photos, name, scale, student, teacher, minutes, root)
-    own_photos.check_wishes(wishes)
+    request = own_photos.InitRequest(photos, name, scale, student, teacher, minutes, root)
+    own_photos.check_request(request)
     output = output or Path(f"{name}.yml")
     if output.exists() and not overwrite:
         raise InputError(f"{output}: exists already; choose another --name, or add --overwrite", code="file.exists")
     check_folder(output)
-    given = {"source": "folder", "path": str(photos), "scale": [scale], "name": name, "output": str(wishes.store)}
-    prepare = check_options({**given, "exclude_like": [str(wishes.held_out)]}, PrepareOptions, "imdn-kd init")
-    count = own_photos.hold_out(wishes)
+    given = {"source": "folder", "path": str(photos), "scale": [scale], "name": name, "output": str(request.store)}
+    prepare = check_options({**given, "exclude_like": [str(request.held_out)]}, PrepareOptions, "imdn-kd init")
+    count = own_photos.hold_out(request)
     check_inputs(prepare)
     try:
         with FileProgress(quiet=quiet) as progress:
-            progress.begin(wishes.store.name)
+            progress.begin(request.store.name)
             made = write_dataset(prepare, open_source(prepare, root=root), root=root, on_image=progress.at)
     except KeyboardInterrupt:
         complain("stopped; the same command resumes")
         raise typer.Exit(130) from None
     for reason in made.bad.values():
         complain(reason)
-    content = own_photos.plan_run(wishes)
+    content = own_photos.plan_run(request)
     model = f"experiments/{name}/models/net_g_best_psnr.safetensors"
     commands = [
         f"imdn-kd train -opt {output}",
-        f"imdn-kd benchmark --model bicubic --model {model} --data {wishes.held_out} --scale {scale}",
+        f"imdn-kd benchmark --model bicubic --model {model} --data {request.held_out} --scale {scale}",
         f"imdn-kd upscale PHOTO -o large --model {model}",
     ]
     heading = f"Written by imdn-kd init, for about {minutes:g} minutes on the machine where it was written.\n"
@@ -93,9 +93,9 @@ def init(
     setup = run.check(options)
     if quiet:
         return
-    say(f"{wishes.held_out}: {count} photographs held out, to select weights on")
+    say(f"{request.held_out}: {count} photographs held out, to select weights on")
     alike = f", without {len(made.excluded)} that look like one held out" if made.excluded else ""
-    say(f"{wishes.store}: {made.images} photographs to train on{alike}")
+    say(f"{request.store}: {made.images} photographs to train on{alike}")
     say("\n".join([*setup.warnings, *run.forecast(options, setup), f"{output}: can be trained; next:"]))
     for command in commands:
         say(f"  {command}")

@@ -42,8 +42,8 @@ _TRAINING_SHARE = 0.75
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What a run is to be.
+class InitRequest:
+    """What `imdn-kd init` was asked for.
 
     Attributes:
         photos: folder of the photographs, those in folders inside included.
@@ -75,92 +75,93 @@ class Wishes:
         return self.root / f"{self.name}.store"
 
 
-def check_wishes(wishes: Wishes) -> None:
+def check_request(request: InitRequest) -> None:
     """Refuse what cannot work, before anything is written.
 
     Raises:
         InputError: `init.scale`, `init.minutes`, `init.name`, `init.too-few`; as `find_images` and `load_model`.
     """
-    if wishes.scale < 2:
+    if request.scale < 2:
         raise InputError(
-            f"--scale is {wishes.scale}; give 2 or more. For networks that restore, begin with options/denoise_x1.yml",
+            f"--scale is {request.scale}; give 2 or more. For networks that restore, begin with "
+            "options/quickstart_denoise.yml",
             code="init.scale",
         )
-    if not 0 < wishes.minutes <= 10_000:
+    if not 0 < request.minutes <= 10_000:
         raise InputError(
-            f"--minutes is {wishes.minutes:g}; give a number above 0, and 10,000 at most", code="init.minutes"
+            f"--minutes is {request.minutes:g}; give a number above 0, and 10,000 at most", code="init.minutes"
         )
-    if not wishes.name or wishes.name.startswith(".") or set(wishes.name) & set("/\\\0"):
-        raise InputError(f"--name is {wishes.name!r}; give the name of a folder, without slashes", code="init.name")
-    found = len(find_images(wishes.photos, recursive=True))
+    if not request.name or request.name.startswith(".") or set(request.name) & set("/\\\0"):
+        raise InputError(f"--name is {request.name!r}; give the name of a folder, without slashes", code="init.name")
+    found = len(find_images(request.photos, recursive=True))
     if found < 2:
         raise InputError(
-            f"{wishes.photos}: holds {found} photographs; give 2 or more, since some are held out to select on",
+            f"{request.photos}: holds {found} photographs; give 2 or more, since some are held out to select on",
             code="init.too-few",
         )
-    student = _network(wishes)
-    for role, model in (("student", student.weights), ("teacher", teacher_of(wishes))):
+    student = _network(request)
+    for role, model in (("student", student.weights), ("teacher", teacher_of(request))):
         if model is not None:
             scale = load_model(model).network.info.scale
-            if scale != wishes.scale:
+            if scale != request.scale:
                 raise InputError(
-                    f"--{role} {model}: enlarges x{scale}, but --scale is {wishes.scale}; give another one",
+                    f"--{role} {model}: enlarges x{scale}, but --scale is {request.scale}; give another one",
                     code="init.scale",
                 )
 
 
-def teacher_of(wishes: Wishes) -> str | None:
+def teacher_of(request: InitRequest) -> str | None:
     """Name or file of the teacher; None for no teacher."""
-    if wishes.teacher == NONE:
+    if request.teacher == NONE:
         return None
-    best = zoo.defaults().get(wishes.scale)
-    return wishes.teacher or (None if best is None else best.name)
+    best = zoo.defaults().get(request.scale)
+    return request.teacher or (None if best is None else best.name)
 
 
-def hold_out(wishes: Wishes) -> int:
+def hold_out(request: InitRequest) -> int:
     """Copy a tenth of the photographs, one to five, to a folder of their own, unless it is there; return their number.
 
     Raises:
         InputError: `file.cannot-write`.
     """
-    if wishes.held_out.is_dir():
-        return len(find_images(wishes.held_out))
-    photos = find_images(wishes.photos, recursive=True)
+    if request.held_out.is_dir():
+        return len(find_images(request.held_out))
+    photos = find_images(request.photos, recursive=True)
     count = min(max(len(photos) // 10, 1), _HELD_OUT)
-    part = wishes.held_out.with_name(f"{wishes.held_out.name}.part")
+    part = request.held_out.with_name(f"{request.held_out.name}.part")
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         for number in range(count):
             photo = photos[len(photos) * number // count]
             shutil.copyfile(photo, part / f"{number + 1:02}_{photo.name}")
-        part.replace(wishes.held_out)
+        part.replace(request.held_out)
     except OSError as error:
         raise InputError(
-            f"{wishes.held_out}: cannot be written ({error.strerror}); choose another --root", code="file.cannot-write"
+            f"{request.held_out}: cannot be written ({error.strerror}); choose another --root", code="file.cannot-write"
         ) from error
     return count
 
 
-def plan_run(wishes: Wishes) -> dict[str, Any]:
+def plan_run(request: InitRequest) -> dict[str, Any]:
     """The content of the option file; how long an iteration takes here is measured.
 
     Raises:
         InputError: `init.minutes`, the time is too short; `init.too-small`, the photographs are; as
             `imdn_kd.training.run.check`.
     """
-    content = _content(wishes, 1000)
+    content = _content(request, 1000)
     options = check_options(content, TrainOptions, "imdn-kd init")
     setup, device = check(options), device_of(options)
     seconds, cache = seconds_of_iteration(setup, 0, device), seconds_of_cache(setup, device)
-    fit = int((_TRAINING_SHARE * 60 * wishes.minutes - cache) / seconds)
+    fit = int((_TRAINING_SHARE * 60 * request.minutes - cache) / seconds)
     if fit < FEWEST:
         needed = (FEWEST * seconds + cache) / 60 / _TRAINING_SHARE
         raise InputError(
-            f"--minutes {wishes.minutes:g}: {max(fit, 0)} iterations fit; give {needed:.2g} or more",
+            f"--minutes {request.minutes:g}: {max(fit, 0)} iterations fit; give {needed:.2g} or more",
             code="init.minutes",
         )
-    return _content(wishes, _rounded(min(fit, _MOST)))
+    return _content(request, _rounded(min(fit, _MOST)))
 
 
 def write_options(path: Path, content: Mapping[str, Any], heading: str, *, overwrite: bool = False) -> None:
@@ -187,32 +188,32 @@ class _Student:
     weights: str | None
 
 
-def _network(wishes: Wishes) -> _Student:
-    name = wishes.student
+def _network(request: InitRequest) -> _Student:
+    name = request.student
     if zoo.find(name) is not None or Path(name).is_file():
         return _Student(load_model(name).network.spec, name)
-    spec = {"type": name, "upscale": wishes.scale}
+    spec = {"type": name, "upscale": request.scale}
     ARCHS.build(spec)
     return _Student(spec, None)
 
 
-def _content(wishes: Wishes, total: int) -> dict[str, Any]:
-    student, teacher = _network(wishes), teacher_of(wishes)
-    brief = wishes.minutes < 20
+def _content(request: InitRequest, total: int) -> dict[str, Any]:
+    student, teacher = _network(request), teacher_of(request)
+    brief = request.minutes < 20
     content: dict[str, Any] = {
-        "name": wishes.name,
-        "scale": wishes.scale,
+        "name": request.name,
+        "scale": request.scale,
         "datasets": {
             "train": {
-                "name": wishes.name,
+                "name": request.name,
                 "type": "StoreDataset",
-                "dataroot": str(wishes.store),
-                "gt_size": _lr_side(wishes, 32 if brief else 48) * wishes.scale,
+                "dataroot": str(request.store),
+                "gt_size": _lr_side(request, 32 if brief else 48) * request.scale,
                 "batch_size_per_gpu": 8 if brief else 16,
                 "sampling": "area",
                 "sharpness": 4,
             },
-            "val": {"name": wishes.held_out.name, "dataroot_gt": str(wishes.held_out)},
+            "val": {"name": request.held_out.name, "dataroot_gt": str(request.held_out)},
         },
         "network_g": student.spec,
     }
@@ -229,19 +230,19 @@ def _content(wishes: Wishes, total: int) -> dict[str, Any]:
         "ema_decay": round(min(0.999, 1 - 20 / total), 4),
         "pixel_opt": {"type": "L1Loss"},
     }
-    content["val"] = {"val_freq": max(total // 4, 1), "select_on": wishes.held_out.name}
+    content["val"] = {"val_freq": max(total // 4, 1), "select_on": request.held_out.name}
     content["logger"] = {"print_freq": max(total // 20, 1), "save_checkpoint_freq": max(total // 4, 1)}
     return content
 
 
-def _lr_side(wishes: Wishes, wanted: int) -> int:
+def _lr_side(request: InitRequest, wanted: int) -> int:
     """Side of the LR patches, px: less than wanted where half of the photographs are smaller."""
-    store = Store(wishes.store)
-    sides = sorted(min(size) for size in store.sizes(store.lq_plane(Fraction(wishes.scale))).tolist())
+    store = Store(request.store)
+    sides = sorted(min(size) for size in store.sizes(store.lq_plane(Fraction(request.scale))).tolist())
     side = min(wanted, sides[len(sides) // 2] // _STEP * _STEP)
     if not side:
         raise InputError(
-            f"{wishes.photos}: half of the photographs have sides below {_STEP * wishes.scale} px; give larger ones",
+            f"{request.photos}: half of the photographs have sides below {_STEP * request.scale} px; give larger ones",
             code="init.too-small",
         )
     return int(side)
