@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from imdn_kd.errors import InputError
 from imdn_kd.losses.base import OUT_OF_RANGE, FeatureLoss, check_choice
-from imdn_kd.losses.flow import products_of
+from imdn_kd.losses.products import products_of
 from imdn_kd.registry import LOSSES
 
 KERNELS = ("linear", "poly", "rbf")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from imdn_kd.errors import InputError
 from imdn_kd.losses.base import SHAPES_DIFFER, upcast
+from imdn_kd.losses.products import products_of
 
 Layers = tuple[Tensor, Tensor]
 """Features of an earlier and a later layer, N x C x H x W and N x D x H x W."""
@@ -53,25 +51,3 @@ def flow_matrix(first: Tensor, second: Tensor) -> Tensor:
     """The FSP matrix of two layers, N x C x D."""
     pixels = first.shape[2] * first.shape[3]
     return products_of(first.flatten(2), second.flatten(2)) / pixels
-
-
-def products_of(one: Tensor, other: Tensor) -> Tensor:
-    """Inner products of all pairs of rows, N x C x D from N x C x P and N x D x P."""
-    result: Tensor = _Products.apply(one, other)
-    return result
-
-
-class _Products(torch.autograd.Function):
-    """A product of matrices whose gradient is computed without autocast, even where the backward pass has one."""
-
-    @staticmethod
-    def forward(ctx: Any, one: Tensor, other: Tensor) -> Tensor:  # noqa: ANN401
-        ctx.save_for_backward(one, other)
-        return one @ other.mT
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401
-        one, other = ctx.saved_tensors
-        with torch.autocast(upstream.device.type, enabled=False):
-            return upstream @ other, upstream.mT @ one
