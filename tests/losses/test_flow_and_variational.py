@@ -95,7 +95,7 @@ def test_an_adapter_begins_with_the_variance_that_is_asked_for_and_learns_that_o
     torch.testing.assert_close(variance, torch.full_like(variance, 2.0))
 
     optimizer = torch.optim.Adam(adapter.parameters(), 0.05)
-    for _ in range(100):
+    for _ in range(300):
         optimizer.zero_grad()
         location, spread = adapter(student)
         VariationalLoss(distribution=distribution)(location, spread, teacher).backward()
