@@ -63,8 +63,6 @@ class Augmentation(NamedTuple):
 
 def draw_augmentation(count: int, prob: float = 0.5) -> Augmentation:
     """Draw an augmentation for each of `count` images: each of the four kinds with probability `prob`, on its own."""
-    if prob == 0.5:
-        return Augmentation(torch.randint(augment.PERMUTATION, (count,)))
     kinds = torch.tensor([augment.HFLIP, augment.VFLIP, augment.TRANSPOSE, augment.INVERSION])
     return Augmentation(((torch.rand(count, 4) < prob) * kinds).sum(1))
 
