@@ -80,7 +80,7 @@ def test_animations_keep_every_frame_its_duration_and_the_loop(tmp_path, kind, l
     wanted, durations, _ = seen(path)
     assert (len(wanted), durations) == (5, list(DURATIONS))
     result = enlarge(path, suffix, tmp_path)
-    assert (result.status, result.left_out, result.width, result.height) == ("done", (), 16, 12)
+    assert (result.status, result.left_out, result.size) == ("done", (), (12, 16))
     got, durations, loops = seen(result.job.target)
     assert durations == list(DURATIONS)
     assert loops == shown
