@@ -163,7 +163,7 @@ def prepare(
         launch.run_on_all_ranks(begin if main else lambda: None)
     except BaseException:
         if lock is not None:
-            lock.release()
+            folder.give_up(lock)
         raise
     return Trainer(options, setup, folder, accelerator, lock=lock, deadline=deadline, on_step=on_step)
 

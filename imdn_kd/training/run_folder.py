@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -99,7 +100,19 @@ class RunFolder:
             raise InputError(
                 f"{self.path}: cannot write there ({error.strerror}); choose another --root", code="run.cannot-write"
             ) from error
+        if not self._lock_path.exists():
+            # `give_up` removed the file between its opening and its locking: a lock of that file keeps nobody out.
+            lock.release()
+            return self.lock()
         return lock
+
+    def give_up(self, lock: filelock.BaseFileLock) -> None:
+        """Release the lock of a run that may not have begun; if it has not, nothing is left of it."""
+        if not self.path.exists():
+            with suppress(OSError):  # a folder that holds other runs stays
+                self._lock_path.unlink()
+                self.path.parent.rmdir()
+        lock.release()
 
     def begin(self, *, resumed: bool, step: int) -> Path | None:
         """Make the folder; a run that is there already is renamed, unless it is to be resumed.

@@ -7,6 +7,7 @@ import re
 import shlex
 import signal
 
+import filelock
 import pytest
 import yaml
 
@@ -214,3 +215,36 @@ def test_a_run_in_use_is_refused_before_its_data_are_opened(file, tmp_path, monk
     with refused("run.in-use"):
         training_run.prepare(options, root=tmp_path)
     folder.check_free()
+
+
+def test_a_run_that_has_not_begun_leaves_nothing_and_others_stay(file, tmp_path, monkeypatch):
+    options, root = read_train_options(file, ()), tmp_path / "runs"
+
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training_run, "_make_ready", fail)
+    for others in (False, True):
+        if others:
+            (root / "other").mkdir(parents=True)
+        with pytest.raises(KeyboardInterrupt):
+            training_run.prepare(options, root=root)
+        assert [path.name for path in root.glob("*")] == ["other"] * others
+    assert not list(root.glob(".*"))
+
+
+def test_a_lock_whose_file_was_removed_meanwhile_is_taken_again(tmp_path, monkeypatch):
+    folder, acquire, calls = RunFolder(tmp_path / "run"), filelock.FileLock.acquire, []
+
+    def late(lock, *given, **options):
+        calls.append(lock)
+        taken = acquire(lock, *given, **options)
+        if len(calls) == 1:
+            (tmp_path / ".run.lock").unlink()
+        return taken
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", late)
+    with folder.lock():
+        assert len(set(map(id, calls))) == 2
+        with refused("run.in-use"):
+            RunFolder(tmp_path / "run").lock()
