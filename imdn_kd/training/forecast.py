@@ -17,7 +17,7 @@ _TIMED = 3
 """Iterations that are timed, of which the fastest counts: in the first one, more is done."""
 
 _ENOUGH = 10.0
-"""Seconds after which no further one is timed."""
+"""Seconds after which nothing further is timed."""
 
 
 def describe_run(options: TrainOptions, setup: TrainSetup, device: torch.device) -> Iterator[str]:
@@ -60,13 +60,14 @@ def seconds_of_iteration(setup: TrainSetup, begun: int, device: torch.device) ->
     (batches, *_) = setup.loader.batches(begun, begun + 1, device)
     planes = [_with_cached(batch, distiller.cache_key) for batch in batches]
 
-    def run() -> None:
-        for batch in planes:
-            losses = distiller.losses(distiller.run_student(batch), begun)
+    def run(patches: slice) -> None:
+        for batch in planes if patches.stop is None else planes[:1]:
+            part = {name: plane[patches] for name, plane in batch.items()}
+            losses = distiller.losses(distiller.run_student(part), begun)
             torch.stack([*losses.values()]).sum().backward()  # type: ignore[no-untyped-call]
 
     with torch.random.fork_rng([]):
-        seconds = _fastest(run, device)
+        seconds = _seconds(run, sum(len(batch["lq"]) for batch in planes), device)
     distiller.zero_grad()
     return seconds
 
@@ -82,11 +83,17 @@ def seconds_of_cache(setup: TrainSetup, device: torch.device) -> float:
     ((batch, *_), *_) = setup.loader.batches(0, 1, device)
     lq = batch["lq"]
 
-    def run() -> None:
+    def run(patches: slice) -> None:
         for teacher in setup.distiller.teachers:
-            teacher(lq)
+            teacher(lq[patches])
 
-    return _fastest(run, device) * setup.cache.lr_pixels / (lq.numel() / lq.shape[1])
+    return _seconds(run, len(lq), device) * setup.cache.lr_pixels / (lq.numel() / lq.shape[1])
+
+
+def _seconds(run: Callable[[slice], None], patches: int, device: torch.device) -> float:
+    """Of a run on all patches; where that would take long, that on one of them, times their number."""
+    alone = _fastest(lambda: run(slice(1)), device)
+    return patches * alone if patches * alone > _ENOUGH else _fastest(lambda: run(slice(None)), device)
 
 
 def _fastest(run: Callable[[], None], device: torch.device) -> float:
