@@ -62,6 +62,7 @@ DEV = [
     "mypy>=1.10",
     "types-PyYAML",
     "pre-commit>=3.7",
+    "playwright>=1.49",  # drives a Chromium that is there
 ]
 
 setup(
@@ -73,7 +74,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["imdn_kd", "imdn_kd.*"]),
-    package_data={"imdn_kd": ["py.typed", "zoo/*", "evaluation/*.html"]},
+    package_data={"imdn_kd": ["py.typed", "zoo/*", "evaluation/*.html", "web/static/*"]},
     install_requires=CORE,
     extras_require={
         "train": TRAIN,

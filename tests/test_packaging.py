@@ -26,7 +26,7 @@ LAYERS = (
     ("imdn_kd.config", "imdn_kd.image", "imdn_kd.archs", "imdn_kd.losses"),
     ("imdn_kd.data", "imdn_kd.inference"),
     ("imdn_kd.distill",),
-    ("imdn_kd.integrations", "imdn_kd.evaluation"),
+    ("imdn_kd.integrations", "imdn_kd.evaluation", "imdn_kd.web"),
     ("imdn_kd.training",),
     ("imdn_kd.release", "imdn_kd.study"),
     ("imdn_kd.cli",),

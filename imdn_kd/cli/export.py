@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
 
 class To(str, Enum):
-    """Values of `imdn_kd.inference.export.formats.NAMES`."""
+    """Values of `imdn_kd.inference.export.formats.NAMES`, and a page."""
 
     onnx = "onnx"
     openvino = "openvino"
     ncnn = "ncnn"
     torchscript = "torchscript"
     pt2 = "pt2"
+    web = "web"
 
 
 def export(
@@ -37,7 +38,10 @@ def export(
     ] = None,
     to: Annotated[To, typer.Option("--to", "-t", help="Format.", show_default=False)] = ...,  # type: ignore[assignment]
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="PATH", help="File to write, with the suffix of the format.")
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="PATH", help="File to write, with the suffix of the format; for web a folder."
+        ),
     ] = ...,  # type: ignore[assignment]
     arch: opt.Arch = None,
     options: Annotated[
@@ -61,6 +65,10 @@ def export(
         float | None,
         typer.Option(help="In 8 bits: least PSNR, dB, to the result of fp32; with less, nothing is written (45)."),
     ] = None,
+    runtime: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="For web: the package onnxruntime-web, unpacked (default: npm gets it)."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
     imports: opt.Imports = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
@@ -77,6 +85,8 @@ def export(
     imdn-kd export imdn_rtc_x2 --to onnx -o imdn_rtc_x2.onnx
 
     imdn-kd export plain_m_x4 --to onnx --int8 --images photos -o plain_m_x4_int8.onnx
+
+    imdn-kd export plain_m_x4 --to web -o page
     """
     import itertools
 
@@ -88,8 +98,13 @@ def export(
     from imdn_kd.inference.export.photographs import read_photographs
     from imdn_kd.inference.model_file import load_model
     from imdn_kd.inference.quantize.post_training import quantize_model
+    from imdn_kd.web.page import write_page
 
     opt.import_own(imports)
+    if to is To.web and int8:
+        raise InputError("a page has no 8 bits; leave out --int8", code="export.no-int8")
+    if runtime is not None and to is not To.web:
+        raise InputError("--runtime is for --to web; leave it out", code="cli.exclusive-options")
     if int8 and images is None:
         raise InputError(
             "--int8 is calibrated on images like those to be upscaled; give a folder of some with --images",
@@ -113,17 +128,32 @@ def export(
     steps = itertools.count(1)
     with FileProgress(total=SIZES + 2, quiet=quiet) as progress:
         progress.begin(output.name)
-        made = export_model(
-            forms["int8" if int8 else "fp32"],
-            to.value,
-            output,
-            name=file.name,
-            photographs=photographs,
-            reference=file.network if int8 else None,
-            least_psnr=LEAST_PSNR if min_psnr is None else min_psnr,
-            overwrite=overwrite,
-            on_step=lambda: progress.at(next(steps)),
-        )
+
+        def on_step() -> None:
+            progress.at(next(steps))
+
+        if to is To.web:
+            made = write_page(
+                file,
+                output,
+                name=file.name,
+                runtime=runtime,
+                photographs=photographs,
+                overwrite=overwrite,
+                on_step=on_step,
+            )
+        else:
+            made = export_model(
+                forms["int8" if int8 else "fp32"],
+                to.value,
+                output,
+                name=file.name,
+                photographs=photographs,
+                reference=file.network if int8 else None,
+                least_psnr=LEAST_PSNR if min_psnr is None else min_psnr,
+                overwrite=overwrite,
+                on_step=on_step,
+            )
     where = "photographs of scikit-image" if images is None else str(images)
     report = report_export(made, where, [] if hr is None else _scores(forms, hr))
     if as_json or not quiet:

@@ -1,0 +1,88 @@
+import { roundUp, spans } from "./tiles.js";
+
+const LUMA = [65.481 / 219, 128.553 / 219, 24.966 / 219]; // BT.601, full range
+
+/**
+ * Enlarges pictures in tiles, with the result of the whole picture.
+ *
+ * @param {object} runtime from `openRuntime`.
+ * @param {object} model what model.json says.
+ */
+export class Network {
+  constructor(runtime, model) {
+    this.runtime = runtime;
+    this.model = model;
+  }
+
+  /**
+   * Enlarge a picture; its rows come out in bands, from the top.
+   *
+   * @param {object} picture from `readPicture`.
+   * @param {(part: number) => Promise<void>} onTile called after each tile with what is done, 0 to 1.
+   * @yields {Uint8ClampedArray} rows of as many channels as the picture has.
+   */
+  async *bands(picture, onTile) {
+    const { scale, size_multiple: step, min_size: smallest, tile, overlap } = this.model;
+    const [rows, columns] = [picture.height, picture.width].map((side) =>
+      spans(roundUp(Math.max(side, smallest), step), tile, overlap),
+    );
+    const groups = [picture.colours, ...(picture.alpha === -1 ? [[3]] : [])];
+    const count = picture.colours.length + (picture.alpha === null ? 0 : 1);
+    const wide = picture.width * scale;
+    let done = 0;
+    for (const row of rows) {
+      const bottom = Math.min(row.to, picture.height); // below are rows that the network needs alone
+      const band = new Uint8ClampedArray((bottom - row.from) * scale * wide * count);
+      if (picture.alpha >= 0 && picture.alpha !== null)
+        for (let k = count - 1; k < band.length; k += count) band[k] = picture.alpha;
+      for (const column of columns) {
+        const right = Math.min(column.to, picture.width);
+        let channel = 0;
+        for (const group of groups)
+          for (const plane of await this.planes(picture, group, row, column)) {
+            for (let y = (row.from - row.start) * scale, out = 0; y < (bottom - row.start) * scale; y++, out++) {
+              let from = (y * column.size + column.from - column.start) * scale;
+              let to = (out * wide + column.from * scale) * count + channel;
+              // Typed arrays of this kind clamp, and round half to even.
+              for (let x = column.from * scale; x < right * scale; x++, to += count) band[to] = plane[from++];
+            }
+            channel++;
+          }
+        done++;
+        await onTile(done / (rows.length * columns.length));
+      }
+      if (band.length) yield band;
+    }
+  }
+
+  /** The levels of channels of a tile, one map each, enlarged; a network for other channels gets what suits it. */
+  async planes(picture, channels, row, column) {
+    const wanted = this.model.channels;
+    if (channels.length === wanted) return this.run(picture, channels, row, column);
+    if (channels.length === 1) {
+      const [red, green, blue] = await this.run(picture, Array(wanted).fill(channels[0]), row, column);
+      return [red.map((value, k) => LUMA[0] * value + LUMA[1] * green[k] + LUMA[2] * blue[k])];
+    }
+    const found = [];
+    for (const channel of channels) found.push(...(await this.run(picture, [channel], row, column)));
+    return found;
+  }
+
+  async run(picture, channels, row, column) {
+    const { data, width, height } = picture;
+    const factor = Math.fround(this.model.value_range / 255);
+    const area = row.size * column.size;
+    const image = new Float32Array(channels.length * area);
+    for (let y = 0, at = 0; y < row.size; y++) {
+      const line = Math.min(row.start + y, height - 1) * width;
+      for (let x = 0; x < column.size; x++, at++) {
+        const from = 4 * (line + Math.min(column.start + x, width - 1));
+        for (let c = 0; c < channels.length; c++) image[c * area + at] = data[from + channels[c]] * factor;
+      }
+    }
+    const values = await this.runtime.run(image, channels.length, row.size, column.size);
+    for (let k = 0; k < values.length; k++) values[k] /= factor;
+    const size = values.length / channels.length;
+    return channels.map((_, c) => values.subarray(c * size, (c + 1) * size));
+  }
+}
