@@ -243,6 +243,7 @@ def cropping() -> None:
 def restoration() -> None:
     """Students of scale 1 beside non-local means: takes minutes and Kodak's photographs; run it by name."""
     bench_restoration.restoration()
+    bench_restoration.degraded()
 
 
 BENCHMARKS = {

@@ -1,4 +1,4 @@
-"""Students of scale 1 beside non-local means, on Kodak's photographs where they lie beside the checkout."""
+"""Students that restore, beside classical methods and larger networks, on Kodak beside the checkout."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from imdn_kd.evaluation.benchmark import Upsampler, bicubic, open_upsamplers, pl
 from tests.shared_data import SHARED
 
 Image = npt.NDArray[np.uint8]
+
+TEACHERS = ("DITN_Real_x4.pth", "DITN_Real_GAN_x4.pth", "realesr-general-x4v3.pth")
 
 
 def non_local_means(strength: float, sigma: float | None) -> Upsampler:
@@ -42,3 +44,14 @@ def restoration() -> None:
         source = DataSource(SHARED / "val" / "kodak24", steps=parse_steps(text))
         for task in plan_tasks([bicubic(1), *peers, *open_upsamplers(students)], [source]):
             print(f"{text:<10} {task.upsampler.name:<32} {score(task).psnr:.2f} dB")
+
+
+def degraded() -> None:
+    """PSNR and SSIM of x4 students and of teachers on inputs by Real-ESRGAN's degradation; takes minutes."""
+    students = [student.name for student in zoo.students() if student.scale == 4 and student.name.startswith("plain_m")]
+    teachers = [SHARED / "weights" / "teachers" / name for name in TEACHERS]
+    for text in ("real_esrgan", "bicubic"):
+        source = DataSource(SHARED / "val" / "kodak24", steps=parse_steps(text))
+        for task in plan_tasks([bicubic(4), *open_upsamplers([*students, *teachers])], [source]):
+            found = score(task)
+            print(f"{text:<12} {task.upsampler.name:<24} {found.psnr:.2f} / {found.ssim:.4f}")

@@ -52,8 +52,8 @@ def benchmark(
         typer.Option(
             "--degrade",
             metavar="STEPS",
-            help="Make the inputs so: noise=25, jpeg=10, blur=1.6+noise=2; to enlarge, bicubic+noise=5. Can be given "
-            "several times.",
+            help="Make the inputs so: noise=25, jpeg=10, blur=1.6+noise=2; to enlarge, bicubic+noise=5 or "
+            "real_esrgan. Can be given several times.",
         ),
     ] = None,
     grey: Annotated[

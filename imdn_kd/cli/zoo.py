@@ -212,7 +212,7 @@ def _listed() -> Report:
         teachers = [teacher["file"] for teacher in record["teachers"]]
         figures = {data: (both["psnr"], both["ssim"]) for data, both in record["figures"].items()}
         shown = (f"{figures[data][0]:.3f} / {figures[data][1]:.4f}" if data in figures else "-" for data in sets)
-        used = ", ".join(mark for mark, holds in marks.items() if holds)
+        used = "restoration" if student.restores else ", ".join(mark for mark, holds in marks.items() if holds)
         rows.append(
             (
                 student.name,
@@ -228,6 +228,7 @@ def _listed() -> Report:
         entries.append(
             {
                 **{"name": student.name, "file": str(student.path), "scale": student.scale, **marks},
+                **{"restores": student.restores},
                 **{"parameters": record["parameters"], "multi_adds": record["multi_adds"], "teachers": teachers},
                 **{"bytes": student.path.stat().st_size, "milliseconds": ms},
                 **{"figures": record["figures"], "selection": record["selection"]},
@@ -235,7 +236,8 @@ def _listed() -> Report:
         )
     note = (
         "PSNR in dB / SSIM; kB: of the file; ms: for a result of 1280x720 px on this machine, measured by --time; "
-        "default and fast: what imdn-kd upscale takes without --model, and with --fast."
+        "default and fast: what imdn-kd upscale takes without --model, and with --fast; restoration: by name only, its "
+        "figures are on inputs with what it removes, see its card."
     )
     columns = ("Student", "Scale", "Params", "kB", "ms", *sets, "Teacher", "Used as")
     table = Table(

@@ -425,7 +425,11 @@ def _students(scale: int | None) -> list[str]:
     if scale is None:
         return [students[key].name for key in sorted(students)]
     if scale == 1:
-        raise InputError("no student restores images (scale 1); name a model file", code="zoo.no-student")
+        there = ", ".join(each.name for each in zoo.students() if each.scale == 1) or "none"
+        raise InputError(
+            f"at scale 1 it depends on what is to be removed; name a student ({there}) or a model file",
+            code="zoo.no-student",
+        )
     if scale not in students:
         there = ", ".join(f"x{key}" for key in sorted(students))
         raise InputError(f"there is no student for x{scale} (there: {there}); name a model file", code="zoo.no-student")

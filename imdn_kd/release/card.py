@@ -31,7 +31,7 @@ def card(record: Record) -> str:
             `selection` ({"set", "images", "lr", "psnr", "ssim", "update", "validations"}, and "also", a list, where the
             mean over several sets counted); `figures` ({"images", "lr", "psnr", "ssim"} by data set), `bicubic`
             ({"psnr", "ssim"} by data set, those for selection among them), `protocol` (lines); `weights` (`fp16` or
-            `fp32`), `clean` at scale 1 ({"set", "psnr"}: what is left of photographs that need no restoration, dB,
+            `fp32`), `clean` of one that restores ({"set", "psnr"}: of photographs that need no restoration, dB,
             None for all), `rounding` ({"fp32", "fp16"} by data set, dB); `options` (path of the option file),
             `versions`; `notes` on data and licences, Markdown.
     """
@@ -54,10 +54,12 @@ def _purpose(record: Record) -> str:
     taught = any(run["teachers"] for run in (record, *_history(record)))
     kind = "distilled from another network" if taught else "trained without a teacher"
     does, to = f"Enlarges photographs by {scale}", "large"
-    if scale == 1:
+    if "clean" in record:
         steps = record["data"].get("degradation")
         removed = name_of_steps(read_steps(steps)) if steps else record["selection"]["lr"]
-        does, to = f"Restores photographs at their own size ({removed})", "restored"
+        does = f"Enlarges photographs by {scale} and restores them ({removed})"
+        if scale == 1:
+            does, to = f"Restores photographs at their own size ({removed})", "restored"
     return (
         f"{does}: a small network, {kind}, for where large ones take too long or too much "
         f"memory.\n\n    imdn-kd upscale photo.jpg -o {to} --model {name}"
@@ -253,48 +255,46 @@ def _weights(record: Record) -> str:
 
 
 def _commands(record: Record) -> str:
-    data, options = record["data"], record["options"]
+    data, options, scale = record["data"], record["options"], record["scale"]
     lines = []
-    if record["scale"] == 1:
-        commands = (f"imdn-kd train -opt {options}", f"imdn-kd zoo publish -opt {options}")
-        return "\n".join(f"    {command}" for command in commands)
-    if data["store"] and data["name"].lower() in NAMED_SETS:
-        lines.append(f"imdn-kd prepare {data['name'].lower()} --scale {record['scale']} -o {data['store']}")
-    elif data["store"]:
-        lines.append(f"imdn-kd prepare folder PHOTOGRAPHS --scale {record['scale']} -o {data['store']}")
-    lines += [
-        f"imdn-kd train -opt {options}",
-        f"imdn-kd zoo publish -opt {options}",
-        f"imdn-kd benchmark --model {record['name']} --data {' '.join(record['figures'])}",
-    ]
+    if data["store"] and scale > 1:
+        named = data["name"].lower()
+        source = named if named in NAMED_SETS else "folder PHOTOGRAPHS"
+        lines.append(f"imdn-kd prepare {source} --scale {scale} -o {data['store']}")
+    lines += [f"imdn-kd train -opt {options}", f"imdn-kd zoo publish -opt {options}"]
+    if "clean" not in record:  # figures of others are on inputs that benchmark does not make
+        lines.append(f"imdn-kd benchmark --model {record['name']} --data {' '.join(record['figures'])}")
     return "\n".join(f"    {line}" for line in lines)
 
 
 def _limits(record: Record) -> str:
     steps = record["data"].get("degradation")
-    words = name_of_steps(read_steps(steps)) if steps else ""
-    if record["scale"] == 1:
+    words, scale = name_of_steps(read_steps(steps)) if steps else "", record["scale"]
+    if scale == 1:
         seen = f" ({words})" if words else ""
         return (
             f"Trained for inputs as it has seen{seen}: what they lack or have else is not restored, and fine texture "
-            f"may go with what is removed. {_clean(record.get('clean'))}Figures are those of one training run, "
+            f"may go with what is removed. {_clean(record)}Figures are those of one training run, "
             f"with seed {record['seed']}; another seed gives somewhat other ones."
         )
-    made = f"made by MATLAB's bicubic by {record['scale']}, without noise"
+    made = f"made by MATLAB's bicubic by {scale}, without noise"
     if words:
-        made = f"made by {record['scale']} with {words}"
+        made = f"made by {scale} with {words}"
     elif not record["data"]["store"]:
         made = "as it has seen"
     return (
         f"Trained for LR images {made}: other noise, blur and JPEG artefacts of the small image are "
-        "enlarged with it. Detail that the small image lost is not made up. "
+        f"enlarged with it. Detail that the small image lost is not made up. {_clean(record)}"
         f"Figures are those of one training run, with seed {record['seed']}; another seed gives somewhat other ones."
     )
 
 
-def _clean(clean: Record | None) -> str:
+def _clean(record: Record) -> str:
+    clean = record.get("clean")
     if clean is None:
         return ""
+    if record["scale"] > 1:
+        return f"Small photographs without such faults ({clean['set']}) are enlarged with {clean['psnr']:.2f} dB. "
     how = "as they were" if clean["psnr"] is None else f"with {clean['psnr']:.1f} dB"
     return f"Clean photographs ({clean['set']}) come back {how}. "
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from imdn_kd import zoo
-from imdn_kd.data.degradation.schema import Noise
+from imdn_kd.data.degradation.schema import Bicubic, Noise
 from imdn_kd.errors import InputError
 from imdn_kd.evaluation.benchmark import BICUBIC, SetScore, Upsampler, bicubic, make_upsampler, plan_tasks, score
 from imdn_kd.inference.model_file import ModelFile, load_model, save_model
@@ -160,9 +160,10 @@ def _measure(file: TrainOptions, run: RunArtifacts, on_image: Callable[[int, int
     for task in tasks:
         by[task.upsampler.name][task.images.name] = score(task, on_image=count)
     clean = None
-    if file.scale == 1:
+    if chosen[0].degradation or file.scale == 1:
         # What it does to photographs that need no restoration.
-        source = dataclasses.replace(chosen[0].source(1), lr=None, steps=(Noise(type="noise", sigma=0.0),))
+        steps = (Noise(type="noise", sigma=0.0),) if file.scale == 1 else (Bicubic(),)
+        source = dataclasses.replace(chosen[0].source(file.scale), lr=None, steps=steps)
         clean = score(plan_tasks(upsamplers[1:2], [source])[0], on_image=lambda done: None)
     costs = [by["fp32"][data].psnr - figures.psnr for data, figures in by.get("fp16", {}).items()]
     return EvalResults(by, "fp16" if costs and max(costs) <= TOLERANCE else "fp32", clean)
@@ -266,21 +267,25 @@ def _models(folder: Path) -> Sequence[Path]:
 
 
 def _index(folder: Path) -> str:
-    """The index of all students: by scale, and the best first."""
-    records = [(path, zoo.record(path)) for path in _models(folder)]
-    by_scale: dict[int, list[Mapping[str, Any]]] = {}
-    for _, record in records:
-        by_scale.setdefault(record["scale"], []).append(record)
-    common = {scale: _common_sets(students) for scale, students in by_scale.items()}
-    records.sort(key=lambda each: (each[1]["scale"], -_mean_psnr(each[1], common[each[1]["scale"]])))
-    smallest: dict[int, int] = {}
-    for _, record in records:
-        scale, parameters = record["scale"], record["parameters"]
-        smallest[scale] = min(parameters, smallest.get(scale, parameters))
-    entries, fast = [], set()
-    for path, record in records:
-        scale = record["scale"]
-        first = scale > 1 and scale not in fast and record["parameters"] == smallest[scale]
-        fast |= {scale} if first else set()
-        entries.append({"name": path.stem, "file": path.name, "scale": scale, "fast": first})
+    """The index of all students: by scale, those that restore last, and the best first."""
+    groups: dict[tuple[int, bool], list[tuple[Path, Mapping[str, Any]]]] = {}
+    for path in _models(folder):
+        record = zoo.record(path)
+        groups.setdefault((record["scale"], "clean" in record), []).append((path, record))
+    entries = []
+    for (scale, restores), students in sorted(groups.items()):
+        common = _common_sets([record for _, record in students])
+        students.sort(key=lambda each: -_mean_psnr(each[1], common))
+        # Of several that are as small, the best.
+        fast, _ = min(students, key=lambda each: each[1]["parameters"])
+        entries += [
+            {
+                "name": path.stem,
+                "file": path.name,
+                "scale": scale,
+                "fast": path == fast and not restores,
+                "restores": restores,
+            }
+            for path, _ in students
+        ]
     return json.dumps(entries, indent=2) + "\n"

@@ -30,7 +30,7 @@ OUTPUT_SIZE = (720, 1280)
 class EvalResults:
     """Scores by upsampler (`bicubic`, `fp32`, `fp16`) and data set, and in which type the weights are stored.
 
-    `clean`: at scale 1, the score of the first selection set as it is, without anything to restore.
+    `clean`: of a student that restores, the score of the first selection set without anything to restore.
     """
 
     by: Mapping[str, Mapping[str, SetScore]]

@@ -1,8 +1,8 @@
 """The students that ship with the package: safetensors files and `index.json`, which lists them.
 
-`index.json` holds a list of {"name", "file", "scale", "fast"}, the best student of a scale before the others of that
-scale. What a student is, how it was made and how good it is stands in the metadata of its file, and for people in its
-model card.
+`index.json` holds a list of {"name", "file", "scale", "fast", "restores"}, the best student of a scale before its
+others, and those that restore behind them. What a student is, how it was made and how good it is stands in the metadata
+of its file, and for people in its model card.
 """
 
 from __future__ import annotations
@@ -23,12 +23,21 @@ _EXPECTED = {"name", "scale", "parameters", "multi_adds", "teachers", "selection
 
 @dataclass(frozen=True)
 class Student:
-    """One entry of the zoo; `fast` marks the smallest student of a scale."""
+    """One entry of the zoo.
+
+    Attributes:
+        name: as the command line takes it.
+        file: its name in the folder of the zoo.
+        scale: the factor; 1 for one that keeps the size.
+        fast: whether it is the smallest of its scale that restores nothing.
+        restores: whether it removes something (noise, artefacts of JPEG, ...), so that it is taken by name alone.
+    """
 
     name: str
     file: str
     scale: int
     fast: bool = False
+    restores: bool = False
 
     @property
     def path(self) -> Path:
@@ -74,14 +83,14 @@ def locate(model: str | Path) -> Path:
 
 
 def defaults(*, fast: bool = False) -> dict[int, Student]:
-    """The best student of each scale, or the fastest; none of scale 1, where it depends on what is to be removed.
+    """The best student of each scale, or the fastest; none that restores, since that depends on the photograph.
 
     Raises:
         InputError: this version of the package ships none.
     """
     chosen: dict[int, Student] = {}
     for student in students():
-        if student.scale > 1 and (student.fast or not fast):
+        if not student.restores and (student.fast or not fast):
             chosen.setdefault(student.scale, student)
     if not chosen:
         raise InputError(

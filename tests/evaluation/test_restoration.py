@@ -194,6 +194,7 @@ def test_a_network_that_takes_enlarged_images_does_not_restore():
         (lambda root: parse_steps("noise"), "degradation.syntax"),
         (lambda root: parse_steps("median=3"), "degradation.syntax"),
         (lambda root: parse_steps("bicubic=3"), "degradation.syntax"),
+        (lambda root: parse_steps("real_esrgan=2"), "degradation.syntax"),
         (lambda root: parse_steps("noise=25+"), "degradation.syntax"),
         (lambda root: parse_steps("jpeg=0"), "options.quality"),
         (lambda root: parse_steps("noise=nan"), "options.out-of-range"),

@@ -15,6 +15,8 @@ from safetensors import safe_open
 
 from imdn_kd import zoo
 from imdn_kd.config.options import read_options
+from imdn_kd.data.degradation.schema import parse_steps
+from imdn_kd.data.layouts.names import DataSource
 from imdn_kd.data.store import Store
 from imdn_kd.evaluation.benchmark import benchmark, open_upsamplers
 from imdn_kd.evaluation.protocol import Protocol
@@ -120,7 +122,7 @@ def test_a_run_becomes_a_student_with_card_and_index(place):
         assert {file.get_tensor(key).dtype for key in file.keys()} == {torch.float16}  # noqa: SIM118
     assert (place / "zoo" / f"{NAME}.md").read_text() == student.card == zoo.card(made.path)
     assert json.loads((place / "zoo" / "index.json").read_text()) == [
-        {"name": NAME, "file": f"{NAME}.safetensors", "scale": 2, "fast": True}
+        {"name": NAME, "file": f"{NAME}.safetensors", "scale": 2, "fast": True, "restores": False}
     ]
     record = student.training
     assert record == zoo.record(made.path)
@@ -472,12 +474,36 @@ def test_the_index_has_the_best_student_of_each_scale_first_and_marks_the_smalle
     for name, scale, psnr, parameters in others:
         changed = merged(record, {"name": name, "scale": scale, "parameters": parameters, "selection": {"psnr": psnr}})
         save_model(place / "zoo" / f"{name}.safetensors", ModelFile(ARCHS.build(NETWORK), training=changed))
+    # Of higher PSNR and fewer parameters than all others of its scale, on inputs of its own.
+    changed = merged(
+        record, {"name": "dirty_x2", "parameters": 10, "selection": {"psnr": 60.0}, "clean": {"psnr": 30.0}}
+    )
+    save_model(place / "zoo" / "dirty_x2.safetensors", ModelFile(ARCHS.build(NETWORK), training=changed))
     go(place)
     entries = json.loads((place / "zoo" / "index.json").read_text())
 
-    assert [(entry["name"], entry["fast"]) for entry in entries] == [
-        *(("big_x2", False), (NAME, False), ("small_x2", True), ("same_x2", False), ("one_x4", True)),
+    assert [(entry["name"], entry["fast"], entry["restores"]) for entry in entries] == [
+        *(("big_x2", False, False), (NAME, False, False), ("small_x2", True, False), ("same_x2", False, False)),
+        *(("dirty_x2", False, True), ("one_x4", True, False)),
     ]
+
+
+def test_a_student_for_degraded_images_says_what_it_makes_of_clean_ones(place):
+    degraded = ("datasets.val.degradation=[{type: real_esrgan}]", "datasets.test.degradation=[{type: real_esrgan}]")
+    path = go(place, *degraded).path
+    record, text = zoo.record(path), zoo.card(path)
+    (clean,) = benchmark(
+        open_upsamplers([path], device="cpu", precision="fp32"),
+        [DataSource(Path("held_out"), steps=parse_steps("bicubic"))],
+    )
+
+    assert record["clean"]["psnr"] == pytest.approx(clean.psnr, abs=0.02)
+    assert record["selection"]["psnr"] < record["clean"]["psnr"]
+    assert text.startswith(f"# {NAME}\n\nEnlarges photographs by 2 and restores them (Real-ESRGAN's degradation)")
+    assert f"without such faults (held_out) are enlarged with {record['clean']['psnr']:.2f} dB" in text
+    assert "imdn-kd benchmark" not in text
+    (entry,) = json.loads((place / "zoo" / "index.json").read_text())
+    assert (entry["restores"], entry["fast"]) == (True, False)
 
 
 def test_students_rank_by_the_mean_of_the_selection_sets_that_all_have(place):

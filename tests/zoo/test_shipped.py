@@ -33,7 +33,8 @@ def test_there_is_a_student_for_each_factor_and_a_fast_one():
 
 def test_the_default_is_the_best_by_the_mean_of_the_selection_sets():
     for scale, best in zoo.defaults().items():
-        psnr = {each.name: psnr_on(each, "kodak24", "edges") for each in STUDENTS if each.scale == scale}
+        group = (each for each in STUDENTS if each.scale == scale and not each.restores)
+        psnr = {each.name: psnr_on(each, "kodak24", "edges") for each in group}
         assert psnr[best.name] == max(psnr.values())
 
 

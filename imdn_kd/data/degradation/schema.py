@@ -172,7 +172,7 @@ def check_steps(steps: Sequence[Step], *, downscales: bool) -> None:
 
 
 def parse_steps(text: str) -> tuple[Step, ...]:
-    """Read steps as the command line gives them, in order: `noise=25`, `blur=1.6+noise=2`, `bicubic+jpeg=40`.
+    """Read steps as the command line gives them, in order: `noise=25`, `bicubic+jpeg=40`, `real_esrgan`.
 
     Raises:
         InputError: `degradation.syntax`; as `check_options` for a value out of range.
@@ -181,10 +181,10 @@ def parse_steps(text: str) -> tuple[Step, ...]:
     for part in text.split("+"):
         kind, equals, value = (word.strip() for word in part.partition("="))
         try:
-            number = {_STRENGTHS[kind]: float(value)} if kind != "bicubic" else {}
+            number = {} if kind in _WITHOUT_STRENGTH else {_STRENGTHS[kind]: float(value)}
         except (KeyError, ValueError) as error:
             raise InputError(_usage(text), code="degradation.syntax") from error
-        if kind == "bicubic" and equals:
+        if kind in _WITHOUT_STRENGTH and equals:
             raise InputError(_usage(text), code="degradation.syntax")
         steps.append({"type": kind, **number})
     return tuple(check_options({"steps": steps}, _Steps, f"--degrade {text}").steps)
@@ -208,11 +208,12 @@ _STRENGTHS = {
     "sinc": "cutoff",
     "resize": "factor",
 }
+_WITHOUT_STRENGTH = ("bicubic", "real_esrgan")
 
 
 def _usage(text: str) -> str:
     return (
-        f"--degrade {text}: write noise=SIGMA, poisson=SCALE, jpeg=QUALITY or blur=SIGMA, several as in "
+        f"--degrade {text}: write noise=SIGMA, poisson=SCALE, jpeg=QUALITY, blur=SIGMA or real_esrgan, several as in "
         "blur=1.6+noise=2"
     )
 
