@@ -177,7 +177,7 @@ def _train(study: Study, run: Run, options: TrainOptions, on_step: OnStep) -> Ru
 
 def _result(study: Study, run: Run, trainer: Trainer, result: TrainResult) -> RunResult:
     reported = study.options.report
-    scores, bicubic = (
+    scores, baseline = (
         {score.data: {image.name: (image.psnr, image.ssim) for image in score.images} for score in several}
         for several in (result.test, result.bicubic)
     )
@@ -187,7 +187,8 @@ def _result(study: Study, run: Run, trainer: Trainer, result: TrainResult) -> Ru
         updates=result.step,
         selected_at=int(result.best["psnr"]["step"]),
         scores={name: scores[name] for name in reported},
-        bicubic={name: bicubic[name] for name in reported},
+        baseline={name: baseline[name] for name in reported},
+        baseline_name=result.bicubic[0].model,
         curve=tuple(_curve(trainer.folder, study.options.select)),
         parameters=sum(weight.numel() for weight in load_model(result.model).network.parameters()),
     )

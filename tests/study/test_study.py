@@ -69,7 +69,8 @@ def test_runs_of_a_seed_differ_in_the_teacher_alone(finished):
     )
     assert scratch["updates"] == kd["updates"] == gt["updates"] == 8
     assert len({json.dumps(one["scores"]) for one in (scratch, kd, gt)}) == 3
-    assert scratch["bicubic"] == kd["bicubic"]
+    assert scratch["baseline"] == kd["baseline"]
+    assert scratch["baseline_name"] == "bicubic"
 
 
 def test_a_finished_study_runs_nothing_and_reports_the_same_bytes(finished, monkeypatch, capfd):

@@ -25,7 +25,8 @@ class RunResult:
         updates: iterations that were made.
         selected_at: iteration of the selected weights.
         scores: PSNR in dB and SSIM by data set and image.
-        bicubic: the same of bicubic interpolation.
+        baseline: the same of bicubic interpolation, or of the inputs at scale 1.
+        baseline_name: `bicubic` or `input`.
         curve: iteration, and mean PSNR on the sets for selection, of each validation.
         parameters: of the student.
         failed: why there are no figures; empty if there are.
@@ -36,7 +37,8 @@ class RunResult:
     updates: int = 0
     selected_at: int = 0
     scores: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
-    bicubic: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
+    baseline: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
+    baseline_name: str = ""
     curve: tuple[tuple[int, float], ...] = ()
     parameters: int = 0
     failed: str = ""

@@ -19,8 +19,6 @@ from imdn_kd.evaluation.study.statistics import LEVEL, Difference, compare, plai
 from imdn_kd.evaluation.tables import Report, Table
 from imdn_kd.utils.files import atomic_path
 
-BICUBIC = "bicubic"
-
 Results = dict[str, dict[int, RunResult]]
 """By arm and seed."""
 
@@ -137,8 +135,8 @@ def _figures_table(study: StudyOptions, done: Results) -> Table:
         sizes = dict.fromkeys(f"{one.parameters:,}" for one in several)
         rows.append((arm, " or ".join(sizes), " or ".join(lengths), str(len(several)), *parts))
     first = next(one for runs in done.values() for one in runs.values())
-    low = [part for name in study.report for part in _bicubic(first, name)]
-    rows.append((BICUBIC, "-", "-", "-", *low))
+    low = [part for name in study.report for part in _baseline(first, name)]
+    rows.append((first.baseline_name, "-", "-", "-", *low))
     columns = [column for name in study.report for column in (f"{name} PSNR dB", "SSIM")]
     notes = (
         "PSNR and SSIM by the protocol of `imdn-kd benchmark`: means over images and seeds, +- the standard deviation "
@@ -155,9 +153,9 @@ def _mean_and_spread(runs: Sequence[RunResult], data: str) -> Iterator[str]:
         yield f"{fmean(values):.{digits}f}{spread}"
 
 
-def _bicubic(run: RunResult, data: str) -> Iterator[str]:
+def _baseline(run: RunResult, data: str) -> Iterator[str]:
     for figure, digits in ((0, 3), (1, 4)):
-        yield f"{fmean(both[figure] for both in run.bicubic[data].values()):.{digits}f}"
+        yield f"{fmean(both[figure] for both in run.baseline[data].values()):.{digits}f}"
 
 
 def _compared(study: StudyOptions, done: Results) -> Iterator[Compared]:
