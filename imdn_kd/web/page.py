@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
@@ -138,7 +139,7 @@ def _write_texts(made: Path, metadata: dict[str, str], info: ModelInfo, runtime:
         "runtime": runtime,
     }
     (made / MODEL_FILE).write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
-    title = f"Enlarge pictures by {info.scale}" if info.scale > 1 else "Restore pictures"
+    enlarges = info.scale > 1
     static = resources.files("imdn_kd.web").joinpath("static")
     for file in static.iterdir():
         if file.name == "ort-LICENSE.txt":
@@ -147,9 +148,10 @@ def _write_texts(made: Path, metadata: dict[str, str], info: ModelInfo, runtime:
             (made / file.name).write_bytes(file.read_bytes())
     kilobytes = (made / "model.onnx").stat().st_size // 1000
     page = Template(static.joinpath("index.html").read_text(encoding="utf-8")).substitute(
-        title=title,
+        title=f"Enlarge pictures {info.scale} times" if enlarges else "Restore pictures",
         name=escape(name),
-        scale=info.scale,
+        before="bicubic" if enlarges else "original",
+        suffix=f"x{info.scale}" if enlarges else "restored",
         about=escape(f"The network is {name}, {kilobytes} kB, exported by imdn_kd {__version__}."),
         licence=_paragraphs(metadata.get("licence") or "The model file does not state a licence."),
         runtime=escape(runtime),
@@ -158,7 +160,9 @@ def _write_texts(made: Path, metadata: dict[str, str], info: ModelInfo, runtime:
 
 
 def _paragraphs(text: str) -> str:
-    return "\n".join(f"<p>{escape(' '.join(part.split()))}</p>" for part in text.split("\n\n"))
+    """HTML of paragraphs in Markdown, of which only code is marked up."""
+    paragraphs = "\n".join(f"<p>{escape(' '.join(part.split()))}</p>" for part in text.split("\n\n"))
+    return re.sub(r"`([^`<]+)`", r"<code>\1</code>", paragraphs)
 
 
 def _publish(made: Path, folder: Path, aside: Path, *, overwrite: bool) -> None:

@@ -55,7 +55,7 @@ def runtime_folder(folder: Path | None = None) -> Iterator[Path]:
     archive = _archive()
     with TemporaryDirectory(prefix="imdn_kd_") as temporary:
         with tarfile.open(archive) as content:
-            members = [member for member in content.getmembers() if Path(member.name).name in (*FILES, "package.json")]
+            members = (member for member in content if Path(member.name).name in (*FILES, "package.json"))
             content.extractall(temporary, members, filter="data")
         _check(Path(temporary, "package"))
         yield Path(temporary, "package")

@@ -33,25 +33,16 @@ export class Network {
     for (const row of rows) {
       const bottom = Math.min(row.to, picture.height); // below are rows that the network needs alone
       const band = new Uint8ClampedArray((bottom - row.from) * scale * wide * count);
-      if (picture.alpha >= 0 && picture.alpha !== null)
-        for (let k = count - 1; k < band.length; k += count) band[k] = picture.alpha;
+      if (picture.alpha > 0) band.fill(picture.alpha); // colours follow
       for (const column of columns) {
-        const right = Math.min(column.to, picture.width);
         let channel = 0;
         for (const group of groups)
-          for (const plane of await this.planes(picture, group, row, column)) {
-            for (let y = (row.from - row.start) * scale, out = 0; y < (bottom - row.start) * scale; y++, out++) {
-              let from = (y * column.size + column.from - column.start) * scale;
-              let to = (out * wide + column.from * scale) * count + channel;
-              // Typed arrays of this kind clamp, and round half to even.
-              for (let x = column.from * scale; x < right * scale; x++, to += count) band[to] = plane[from++];
-            }
-            channel++;
-          }
+          for (const plane of await this.planes(picture, group, row, column))
+            insert(plane, { row, column, scale }, band, { wide, count, channel: channel++ });
         done++;
         await onTile(done / (rows.length * columns.length));
       }
-      if (band.length) yield band;
+      yield band;
     }
   }
 
@@ -84,5 +75,24 @@ export class Network {
     for (let k = 0; k < values.length; k++) values[k] /= factor;
     const size = values.length / channels.length;
     return channels.map((_, c) => values.subarray(c * size, (c + 1) * size));
+  }
+}
+
+/**
+ * Copy what is kept of an enlarged tile into a band of the result.
+ *
+ * @param {Float32Array} plane one channel of the tile.
+ * @param {object} tile its spans `row` and `column`, and the scale.
+ * @param {Uint8ClampedArray} band whole rows from the first one that is kept of the tile; what is below or right of the
+ *     result is left out. Arrays of this kind clamp, and round half to even.
+ * @param {object} layout `wide`: px in a row; `count`: channels of a px; `channel`: that of the plane.
+ */
+function insert(plane, { row, column, scale }, band, { wide, count, channel }) {
+  const right = Math.min(column.to * scale, wide);
+  const rows = band.length / (wide * count);
+  for (let y = 0; y < rows; y++) {
+    let from = ((y + (row.from - row.start) * scale) * column.size + column.from - column.start) * scale;
+    let to = (y * wide + column.from * scale) * count + channel;
+    for (let x = column.from * scale; x < right; x++, to += count) band[to] = plane[from++];
   }
 }

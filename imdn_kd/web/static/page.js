@@ -1,125 +1,81 @@
 "use strict";
-const find = (id) => document.getElementById(id);
-const scale = Number(document.documentElement.dataset.scale);
-let worker, ready = "", number = 0, file = null, shown = [];
+/** Takes pictures, hands them to the worker, and says how it goes. A classic script: modules do not run from file: URLs. */
 
-const status = (text, bad = false) => {
+let worker = null, ready = false, number = 0, file = null;
+
+function say(text, bad = false) {
   find("status").textContent = text;
   find("status").classList.toggle("bad", bad);
-};
+}
 
-const busy = (on) => {
-  find("working").hidden = !on;
-  if (on) find("progress").removeAttribute("value");
-};
+/** Show progress, 0 to 1; -1: how much is done is not known; nothing: there is nothing to wait for. */
+function showProgress(part) {
+  find("working").hidden = part === undefined;
+  find("cancel").hidden = !file;
+  if (part >= 0) find("progress").value = part;
+  else find("progress").removeAttribute("value");
+}
 
 function begin() {
   if (location.protocol === "file:")
-    return status("Open this page through a web server, on this machine too: python -m http.server in its folder.", true);
+    return say("Open this page through a web server, on this machine too: python -m http.server in its folder.", true);
   if (!window.Worker || !window.WebAssembly || !window.CompressionStream || !window.OffscreenCanvas)
-    return status("This browser is too old for this page; update it, or use another one.", true);
+    return say("This browser is too old for this page; update it, or use another one.", true);
+  say("Getting ready.");
   worker = new Worker("worker.js", { type: "module" });
-  worker.onmessage = (event) => told(event.data);
+  worker.onmessage = ({ data }) => ("number" in data ? toldOfPicture(data) : toldOfPage(data));
   worker.onerror = (event) => {
     event.preventDefault();
-    busy(false);
-    status(`The page could not start: ${event.message || "worker.js cannot be loaded"}. Load it again.`, true);
+    fail(event.message || "worker.js cannot be loaded");
   };
   find("file").disabled = false;
 }
 
-function told(message) {
-  if (message.loading !== undefined) {
-    if (!ready) status(`Getting ready: ${Math.round(100 * message.loading)} % of the runtime is here.`);
-    return;
+/** The worker is of no use any more. */
+function fail(why) {
+  showProgress();
+  find("file").disabled = true;
+  say(`The page does not work: ${why}. Load it again.`, true);
+}
+
+function toldOfPage({ loading, ready: label, broken }) {
+  if (broken) return fail(broken);
+  if (loading !== undefined) return showProgress(loading);
+  ready = true;
+  find("runs").textContent = label;
+  showProgress(file ? -1 : undefined);
+  say(file ? `${file.name}: reading` : "Ready.");
+}
+
+function toldOfPicture({ number: which, progress, failed, result, width, height, seconds, before }) {
+  if (which !== number) return;
+  if (progress !== undefined) {
+    if (!find("progress").hasAttribute("value")) say(`${file.name}: at work`);
+    return showProgress(progress);
   }
-  if (message.ready) {
-    ready = message.ready;
-    find("runs").textContent = ready;
-    if (!file) status("Ready.");
-    return;
-  }
-  if (message.broken) {
-    busy(false);
-    find("file").disabled = true;
-    return status(`The page could not start: ${message.broken}. Load it again.`, true);
-  }
-  if (message.number !== number) return;
-  if (message.failed) {
-    busy(false);
-    status(`${file.name}: ${message.failed}`, true);
-  } else if (message.progress !== undefined) {
-    find("progress").value = message.progress;
-    status(`${file.name}: ${Math.floor(100 * message.progress)} %`);
-  } else if (message.result) {
-    busy(false);
-    showResult(message);
-  } else if (message.bicubic) {
-    const url = keep(message.bicubic);
-    find("before").onload = () => {
-      find("before").hidden = find("at").hidden = find("sides").hidden = false;
-      place(50);
-    };
-    find("before").src = url;
-  }
+  if (before) return showBefore(before);
+  showProgress();
+  if (failed) return say(`${file.name}: ${failed}`, true);
+  const name = file.name.replace(/\.[^.]*$/, "");
+  showResult(result, width, height, `${name}_${document.documentElement.dataset.suffix}.png`);
+  say(`${file.name}: ${width}x${height} px in ${seconds.toFixed(seconds < 10 ? 1 : 0)} s.`);
 }
 
 function start(chosen) {
-  if (!worker || find("file").disabled || !chosen) return;
+  if (find("file").disabled || !chosen) return;
   file = chosen;
   number += 1;
-  find("view").hidden = true;
-  release();
-  busy(true);
-  status(`${file.name}: ${ready ? "reading" : "waiting for the runtime"}`);
+  clearView();
+  showProgress(-1);
+  say(`${file.name}: ${ready ? "reading" : "waiting for the runtime"}`);
   worker.postMessage({ start: number, blob: file });
 }
 
 function cancel() {
   number += 1;
   worker.postMessage({ cancel: true });
-  busy(false);
-  status(`${file.name}: stopped.`);
-}
-
-function showResult({ result, width, height, seconds }) {
-  const url = keep(result);
-  find("before").hidden = find("at").hidden = find("sides").hidden = true;
-  find("before").removeAttribute("src");
-  find("after").src = url;
-  find("stage").style.setProperty("--at", "0%");
-  find("stage").style.aspectRatio = `${width} / ${height}`;
-  find("zoom").value = "0";
-  zoom(0, width);
-  find("download").href = url;
-  find("download").download = `${file.name.replace(/\.[^.]*$/, "")}_x${scale}.png`;
-  find("download").textContent = `Download PNG, ${width}x${height} px, ${bytes(result.size)}`;
-  find("view").hidden = false;
-  find("view").dataset.width = width;
-  status(`${file.name}: ${width}x${height} px in ${seconds.toFixed(seconds < 10 ? 1 : 0)} s.`);
-}
-
-const bytes = (count) => (count < 1e6 ? `${Math.ceil(count / 1e3)} kB` : `${(count / 1e6).toFixed(1)} MB`);
-const keep = (blob) => {
-  shown.push(URL.createObjectURL(blob));
-  return shown.at(-1);
-};
-const release = () => shown.splice(0).forEach((url) => URL.revokeObjectURL(url));
-
-function place(part) {
-  find("at").value = part;
-  find("stage").style.setProperty("--at", `${part}%`);
-}
-
-function zoom(factor, width) {
-  find("stage").style.width = factor ? `${factor * width}px` : "";
-  find("stage").classList.toggle("sharp", factor > 1);
-}
-
-function follow(event) {
-  if (find("at").hidden) return;
-  const box = find("stage").getBoundingClientRect();
-  place(Math.min(100, Math.max(0, (100 * (event.clientX - box.left)) / box.width)));
+  showProgress();
+  say(`${file.name}: stopped.`);
 }
 
 find("file").addEventListener("change", (event) => {
@@ -127,16 +83,6 @@ find("file").addEventListener("change", (event) => {
   event.target.value = ""; // so that the same file can be chosen again
 });
 find("cancel").addEventListener("click", cancel);
-find("at").addEventListener("input", (event) => place(event.target.value));
-find("zoom").addEventListener("change", (event) => zoom(Number(event.target.value), find("view").dataset.width));
-find("stage").addEventListener("pointerdown", (event) => {
-  find("stage").setPointerCapture(event.pointerId);
-  follow(event);
-  event.preventDefault();
-});
-find("stage").addEventListener("pointermove", (event) => {
-  if (find("stage").hasPointerCapture(event.pointerId)) follow(event);
-});
 document.addEventListener("dragover", (event) => event.preventDefault());
 document.addEventListener("drop", (event) => {
   event.preventDefault();

@@ -1,5 +1,7 @@
 import { bleed } from "./alpha.js";
 
+const BAND = 256; // rows
+
 /** What is wrong with a picture, and what to do about it, for the visitor. */
 export class Refusal extends Error {}
 
@@ -25,14 +27,25 @@ export async function readPicture(blob, scale, mostPixels) {
   }
   const { width, height } = bitmap;
   check(width, height, scale, mostPixels);
-  const canvas = new OffscreenCanvas(width, height);
-  const context = canvas.getContext("2d", { willReadFrequently: true, colorSpace: "srgb" });
-  context.drawImage(bitmap, 0, 0);
+  const data = pixels(bitmap);
   bitmap.close();
-  const { data } = context.getImageData(0, 0, width, height);
   const alpha = alphaOf(data);
   if (alpha !== null) bleed(data, width, height);
   return { data, width, height, colours: stated.grey ? [0] : [0, 1, 2], alpha };
+}
+
+/** Four channels of 8 bits, read in bands: a canvas for all of a large picture would be too large for some browsers. */
+function pixels(bitmap) {
+  const { width, height } = bitmap;
+  const data = new Uint8ClampedArray(4 * width * height);
+  const canvas = new OffscreenCanvas(width, Math.min(height, BAND));
+  const context = canvas.getContext("2d", { willReadFrequently: true, colorSpace: "srgb" });
+  context.globalCompositeOperation = "copy";
+  for (let top = 0; top < height; top += BAND) {
+    context.drawImage(bitmap, 0, -top);
+    data.set(context.getImageData(0, 0, width, Math.min(BAND, height - top)).data, 4 * top * width);
+  }
+  return data;
 }
 
 function check(width, height, scale, mostPixels) {

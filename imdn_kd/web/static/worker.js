@@ -3,7 +3,7 @@
  *
  * Takes {start: number, blob: Blob} and {cancel: true}; the number goes back with everything that is said of the picture.
  * Says {loading: part}, {ready: what runs the network}, {broken: why not}; of a picture {progress: part},
- * {result: Blob, width, height, seconds}, then {bicubic: Blob}, or {failed: why}.
+ * {result: Blob, width, height, seconds}, then {before: Blob}, what it is compared with, or {failed: why}.
  */
 import { bicubicRows } from "./bicubic.js";
 import { Network } from "./network.js";
@@ -59,7 +59,7 @@ async function work(number, blob) {
     const result = await write(picture, model.scale, network.bands(picture, onTile));
     const size = { width: picture.width * model.scale, height: picture.height * model.scale };
     say({ result, ...size, seconds: (performance.now() - start) / 1000 });
-    say({ bicubic: await write(picture, model.scale, bicubicBands(picture, model.scale, () => check(number))) });
+    say({ before: await write(picture, model.scale, bicubicBands(picture, model.scale, () => check(number))) });
   } catch (error) {
     if (error instanceof Cancelled) return;
     const text = String(error.message ?? error);
