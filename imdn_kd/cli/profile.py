@@ -61,6 +61,7 @@ def profile(
     from imdn_kd.evaluation.tables import check_output
     from imdn_kd.inference.model_file import load_model
     from imdn_kd.inference.model_names import names_of
+    from imdn_kd.inference.sizes import parse_size
 
     opt.import_own(imports)
     check_output(output)
@@ -71,13 +72,13 @@ def profile(
     networks.update({text: library.build_arch(opt.parse_arch(text), scale) for text in arch or []})
     if options is not None:
         networks[options.stem] = library.build_arch(opt.read_network(options).spec, scale)
-    sizes = [opt.parse_size(text) for text in size or ["1280x720"]]
+    sizes = [parse_size(text) for text in size or ["1280x720"]]
     cases = len(networks) * (1 if input_size else len(sizes))
     with FileProgress(total=cases * (runs + 2) if runs else 0, quiet=quiet) as progress:
         profiles = library.profile(
             networks,
             output_sizes=sizes,
-            input_size=opt.parse_size(input_size) if input_size else None,
+            input_size=parse_size(input_size) if input_size else None,
             device=device,
             precision=precision.value,
             runs=runs,

@@ -39,14 +39,6 @@ def import_own(names: list[str] | None) -> None:
     import_user_code(names or [], Path(), "--import")
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """Read `WIDTHxHEIGHT` as (height, width); raises InputError."""
-    match = re.fullmatch(r"(\d+)x(\d+)", text.strip().lower())
-    if match is None:
-        raise InputError(f"{text!r} is not a size; write WIDTHxHEIGHT in px, as in 3840x2160", code="cli.size")
-    return int(match[2]), int(match[1])
-
-
 def parse_memory(text: str) -> int:
     """Read `2GiB`, `500MB` or a number of bytes; raises InputError."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?", text.strip().lower())

@@ -98,12 +98,12 @@ def upscale(
     from imdn_kd.inference.cropping import SMALLEST_PROCESS
     from imdn_kd.inference.file_jobs import FileJob, plan_jobs
     from imdn_kd.inference.graph_file import open_model
-    from imdn_kd.inference.sizes import Size, target_size
+    from imdn_kd.inference.sizes import Size, parse_size, target_size
     from imdn_kd.inference.upscaler import Upscaler
 
     opt.import_own(imports)
-    exact = None if size is None else opt.parse_size(size)
-    box = None if fit is None else opt.parse_size(fit)
+    exact = None if size is None else parse_size(size)
+    box = None if fit is None else parse_size(fit)
     asked = (scale, exact, box) != (None, None, None)
     if asked:
         target_size((1, 1), scale=scale, size=exact, fit=box)  # refuses what no image could get, before the work

@@ -85,6 +85,27 @@ def read_frames(path: Path | str) -> Frames:
             return Frames("animation", count, _loop(image), _animation(path, count))
 
 
+def picture_sizes(path: Path | str) -> list[tuple[int, int]]:
+    """Return height and width of every picture that `read_frames` reads, px, as headers state them.
+
+    Nothing is decoded. An orientation may exchange the two.
+
+    Raises:
+        InputError: as `read_frames`.
+    """
+    with naming_errors(path), quiet:
+        require_file(path)
+        with Path(path).open("rb") as file:
+            if (pages := _pages(file)) is not None:
+                file.seek(0)
+                directory = tifffile.TiffFile(file).pages
+                found = (directory[number].aspage() for number in pages)
+                return [(int(page.imagelength), int(page.imagewidth)) for page in found]
+            with open_image(file) as image:
+                views = isinstance(image, MpoImagePlugin.MpoImageFile)
+                return [(image.height, image.width)] * (1 if views else getattr(image, "n_frames", 1))
+
+
 def _first(path: Path | str) -> Iterator[Frame]:
     yield Frame(read_image(path))
 

@@ -49,6 +49,7 @@ class FileResult:
         job: what was to be done.
         status: `done`, `skipped` (the target exists) or `failed`.
         reason: why it failed, one line; otherwise empty.
+        code: that of the error, as in `InputError`; empty where it did not fail.
         given: height and width of the image in px, 0 if there is no result.
         size: height and width of the result in px, 0 if there is none.
         seconds: reading, enlarging and writing.
@@ -64,6 +65,7 @@ class FileResult:
     seconds: float = 0.0
     left_out: tuple[str, ...] = ()
     frames: int = 0
+    code: str = ""
 
     @property
     def pixels(self) -> int:
@@ -165,7 +167,8 @@ class _Run:
         except Exception as error:
             if self._skip_existing and isinstance(error, InputError) and error.code in _EXISTS:
                 return FileResult(job, "skipped")
-            return FileResult(job, "failed", _reason(job, error), seconds=time.perf_counter() - start)
+            reason, code = _reason(job, error)
+            return FileResult(job, "failed", reason, seconds=time.perf_counter() - start, code=code)
         return FileResult(job, "done", "", given, size, time.perf_counter() - start, left_out)
 
     def forget(self, job: FileJob) -> None:
@@ -231,16 +234,17 @@ def _check_target(job: FileJob, *, overwrite: bool) -> None:
     check_folder(job.target)
 
 
-def _reason(job: FileJob, error: Exception) -> str:
-    """Why a job failed, in one line that names the file."""
+def _reason(job: FileJob, error: Exception) -> tuple[str, str]:
+    """Why a job failed, in one line that names the file, and the code of it."""
     if isinstance(error, InputError):
-        text = str(error)
+        text, code = str(error), error.code
     elif is_out_of_memory(error):
         text = "not enough memory; ask for a smaller size, or cut the image into pieces"
+        code = "inference.out-of-memory"
     elif isinstance(error, OSError) and error.strerror:
-        text = error.strerror
+        text, code = error.strerror, "file.cannot-write"
     else:
         log.error("%s: unexpected error", job.source, exc_info=error)
-        text = f"unexpected {type(error).__name__}: {error}"
+        text, code = f"unexpected {type(error).__name__}: {error}", "unexpected"
     named = str(job.source) in text or str(job.target) in text
-    return one_line(text if named else f"{job.source}: {text}")
+    return one_line(text if named else f"{job.source}: {text}"), code

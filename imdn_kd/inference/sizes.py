@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection
 
 from imdn_kd.errors import InputError
 
 Size = tuple[int, int]
 """(height, width) in px."""
+
+
+def parse_size(text: str) -> Size:
+    """Read `WIDTHxHEIGHT` as (height, width); raises InputError."""
+    match = re.fullmatch(r"(\d{1,9})x(\d{1,9})", text.strip().lower())
+    if match is None:
+        raise InputError(f"{text!r} is not a size; write WIDTHxHEIGHT in px, as in 3840x2160", code="size.unreadable")
+    return int(match[2]), int(match[1])
 
 
 def target_size(source: Size, *, scale: float | None = None, size: Size | None = None, fit: Size | None = None) -> Size:
@@ -30,7 +39,7 @@ def target_size(source: Size, *, scale: float | None = None, size: Size | None =
         )
     height, width = source
     if scale is not None:
-        if not (math.isfinite(scale) and scale >= 1):
+        if not (math.isfinite(scale * max(source)) and scale >= 1):
             raise InputError(f"scale {scale} is not possible; give a factor of 1 or more", code="size.impossible")
         # 100 * 2.7 is a little more than 270 in floating point.
         return math.ceil(height * scale - 1e-6), math.ceil(width * scale - 1e-6)

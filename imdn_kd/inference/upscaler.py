@@ -169,6 +169,16 @@ class Upscaler(HubMixin):
         """
         return [runner.described for runner in self._runners(given, target)]
 
+    def most_pixels(self, given: Size, target: Size) -> int:
+        """Pixels of the largest picture that is made on the way from one size to another.
+
+        Args:
+            given: height and width of the image, px.
+            target: those of the result.
+        """
+        growth = math.prod(self._passes(given, target))
+        return max(math.prod(target), growth**2 * math.prod(given))
+
     @overload
     def __call__(
         self,
@@ -272,8 +282,7 @@ class Upscaler(HubMixin):
 
     def _enlarge(self, pixels: ImageArray, target: Size, on_progress: Progress | None) -> ImageArray:
         """`pixels` H x W x 1 or H x W x 3 to `target`."""
-        growth = math.prod(self._passes(pixels.shape[:2], target))
-        if max(target[0] * target[1], growth**2 * pixels.shape[0] * pixels.shape[1]) > MAX_PIXELS:
+        if self.most_pixels(pixels.shape[:2], target) > MAX_PIXELS:
             raise InputError(
                 f"{target[1]}x{target[0]} px from {pixels.shape[1]}x{pixels.shape[0]} px would take a picture of more "
                 f"than {MAX_PIXELS} px; ask for a smaller size",
