@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= train,deploy,study,video,hub,docs,dev
+EXTRAS ?= train,deploy,study,video,hub,web,docs,dev
 DEMO := experiments/quickstart_distill
 MODEL := models/net_g_latest.safetensors
 PICTURE := datasets/sample_valid/LRbicx2/coffeex2.png

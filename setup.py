@@ -49,6 +49,12 @@ VIDEO = [
 HUB = [
     "huggingface-hub>=0.30",
 ]
+WEB = [
+    "gradio>=6.31",
+    "fastapi>=0.115.2",  # these three come with it
+    "starlette>=1.0.1",
+    "uvicorn>=0.30",
+]
 DOCS = [
     "sphinx>=8.1",
     "myst-parser>=4.0",
@@ -62,6 +68,7 @@ DEV = [
     "mypy>=1.10",
     "types-PyYAML",
     "pre-commit>=3.7",
+    "playwright>=1.49",  # drives Chromium; its tests are skipped where there is none
     "playwright>=1.49",  # drives a Chromium that is there
 ]
 
@@ -82,6 +89,7 @@ setup(
         "video": VIDEO,
         "study": STUDY,
         "hub": HUB,
+        "web": WEB,
         "docs": DOCS,
         "dev": DEV,
     },

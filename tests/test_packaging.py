@@ -27,7 +27,7 @@ LAYERS = (
     ("imdn_kd.data", "imdn_kd.inference"),
     ("imdn_kd.distill",),
     ("imdn_kd.integrations", "imdn_kd.evaluation", "imdn_kd.web"),
-    ("imdn_kd.training",),
+    ("imdn_kd.training", "imdn_kd.serve"),
     ("imdn_kd.release", "imdn_kd.study"),
     ("imdn_kd.cli",),
     ("imdn_kd.__main__",),
@@ -57,6 +57,10 @@ EXTRAS = (
     "pnnx",
     "av",
     "huggingface_hub",
+    "gradio",
+    "fastapi",
+    "starlette",
+    "uvicorn",
 )
 
 
@@ -66,11 +70,8 @@ def module_name(path: Path) -> str:
 
 
 MODULES = {module_name(path): path for path in SOURCES}
-IN_CORE = [
-    name
-    for name in MODULES
-    if not name.startswith(("imdn_kd.training", "imdn_kd.release", "imdn_kd.study", "imdn_kd.integrations"))
-]
+BEYOND_CORE = tuple(f"imdn_kd.{name}" for name in ("training", "release", "study", "integrations", "serve"))
+IN_CORE = [name for name in MODULES if not name.startswith(BEYOND_CORE)]
 
 
 def imports(path: Path) -> Iterator[str]:

@@ -24,6 +24,7 @@ from imdn_kd.cli.options import options
 from imdn_kd.cli.prepare import prepare
 from imdn_kd.cli.profile import profile
 from imdn_kd.cli.screen import complain, say
+from imdn_kd.cli.serve import serve
 from imdn_kd.cli.study import study
 from imdn_kd.cli.taps import taps
 from imdn_kd.cli.train import train
@@ -49,6 +50,7 @@ commands = (
     cache_teacher,
     taps,
     upscale,
+    serve,
     benchmark,
     compare,
     profile,

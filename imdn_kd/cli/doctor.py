@@ -19,6 +19,7 @@ EXTRAS = {
     "video": (("av",), "upscale videos"),
     "study": (("matplotlib",), "figures of studies"),
     "hub": (("huggingface_hub",), "save to and load from the Hugging Face Hub"),
+    "web": (("gradio",), "serve a page that upscales pictures"),
     "docs": (("sphinx", "myst_parser", "furo"), "build the documentation"),
     "dev": (("pytest", "hypothesis", "ruff", "mypy"), "test and check imdn_kd itself"),
 }
