@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import numpy as np
 import numpy.typing as npt
 from skimage.restoration import denoise_nl_means, estimate_sigma
@@ -36,12 +38,26 @@ def non_local_means(strength: float, sigma: float | None) -> Upsampler:
     return Upsampler(f"non-local means, h {strength:g} sigma", 1, restore)
 
 
+def block_matching(sigma: float | None) -> list[Upsampler]:
+    """The BM3D of its authors where it is installed (`pip install bm3d`, for research only: nothing needs it)."""
+    if sigma is None or find_spec("bm3d") is None:
+        return []
+    from bm3d import bm3d_rgb
+
+    def restore(image: Image) -> Image:
+        restored = bm3d_rgb(image / 255, sigma / 255)
+        return np.asarray(np.round(255 * np.clip(restored, 0, 1)), np.uint8)
+
+    return [Upsampler("BM3D", 1, restore)]
+
+
 def restoration() -> None:
     """PSNR on Kodak; takes minutes; run it by name."""
     students = [student.name for student in zoo.students() if student.scale == 1]
     for text, sigma in (("noise=15", 15), ("noise=25", 25), ("noise=50", 50), ("jpeg=10", None), ("jpeg=20", None)):
         peers = [non_local_means(strength, sigma) for strength in ((0.6, 0.8) if sigma else (0.8, 1.5, 3))]
         source = DataSource(SHARED / "val" / "kodak24", steps=parse_steps(text))
+        peers += block_matching(sigma)
         for task in plan_tasks([bicubic(1), *peers, *open_upsamplers(students)], [source]):
             print(f"{text:<10} {task.upsampler.name:<32} {score(task).psnr:.2f} dB")
 

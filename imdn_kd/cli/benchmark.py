@@ -29,6 +29,7 @@ def benchmark(
         typer.Option(
             "--model",
             "-m",
+            autocompletion=opt.complete_students,
             help="Name of a student, a model file, or bicubic (at scale 1: input); can be given several times. "
             "Default: the students.",
         ),

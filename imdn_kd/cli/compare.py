@@ -27,7 +27,12 @@ def compare(
     ] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", "-m", help="Enlarge PICTURE by this student or model file; several may be given."),
+        typer.Option(
+            "--model",
+            "-m",
+            autocompletion=opt.complete_students,
+            help="Enlarge PICTURE by this student or model file; several may be given.",
+        ),
     ] = None,
     scale: Annotated[
         int | None,

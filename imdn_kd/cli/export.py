@@ -32,6 +32,7 @@ def export(
         str | None,
         typer.Argument(
             metavar="[MODEL]",
+            autocompletion=opt.complete_students,
             help="Name of a student, a model file, or any checkpoint that spandrel knows.",
             show_default=False,
         ),

@@ -14,7 +14,10 @@ def profile(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            "--model", "-m", help="Name of a student, or a model file; can be given several times, as --arch can."
+            "--model",
+            "-m",
+            autocompletion=opt.complete_students,
+            help="Name of a student, or a model file; can be given several times, as --arch can.",
         ),
     ] = None,
     arch: Annotated[

@@ -101,9 +101,23 @@ Imports = Annotated[
         "--import", metavar="FILE|MODULE", help="Your own file or module that registers networks or losses, my_nets.py."
     ),
 ]
+
+
+def complete_students(incomplete: str) -> list[str]:
+    """Names of students for completion in shells, which look for files where this gives none."""
+    from imdn_kd import zoo
+
+    return [student.name for student in zoo.students() if student.name.startswith(incomplete)]
+
+
 Model = Annotated[
     str | None,
-    typer.Option("--model", "-m", help="Name of a student, a model file, or any checkpoint that spandrel knows."),
+    typer.Option(
+        "--model",
+        "-m",
+        autocompletion=complete_students,
+        help="Name of a student, a model file, or any checkpoint that spandrel knows.",
+    ),
 ]
 Arch = Annotated[
     str | None,

@@ -68,7 +68,14 @@ def _measure_times(*, quiet: bool) -> None:
 
 @zoo.command()
 def card(
-    model: Annotated[str, typer.Argument(metavar="NAME", help="Of a student, or the path of a model file of ours.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            autocompletion=opt.complete_students,
+            help="Of a student, or the path of a model file of ours.",
+        ),
+    ],
 ) -> None:
     """Print the model card of a student, as Markdown.
 

@@ -23,6 +23,7 @@ def walk(command=None, path=()):
 
 
 doctor = import_module("imdn_kd.cli.doctor")  # in the package, the command has this name
+STUDENTS = ["imdn_rtc_x2", "imdn_rtc_x3", "imdn_rtc_x4"]
 COMMANDS = {" ".join(path): command for path, command in walk()}
 
 
@@ -60,9 +61,14 @@ def test_doctor_says_what_is_there_and_what_to_install(capfd, monkeypatch):
 
 @pytest.mark.parametrize(
     ("typed", "expected"),
-    [("imdn-kd ups", ["upscale"]), ("imdn-kd zoo l", ["list"]), ("imdn-kd train --chec", ["--check"])],
+    [
+        *(("imdn-kd ups", ["upscale"]), ("imdn-kd zoo l", ["list"]), ("imdn-kd train --chec", ["--check"])),
+        *((f"imdn-kd {words} imdn_rtc_x", STUDENTS) for words in ("upscale --model", "benchmark -m", "compare -m")),
+        *((f"imdn-kd {words} imdn_rtc_x", STUDENTS) for words in ("profile --model", "export", "zoo card")),
+        ("imdn-kd upscale --model experiments/", []),
+    ],
 )
-def test_shells_complete_commands_and_options(capfd, monkeypatch, typed, expected):
+def test_shells_complete_commands_options_and_students(capfd, monkeypatch, typed, expected):
     for name, value in {
         "_IMDN_KD_COMPLETE": "complete_bash",
         "COMP_WORDS": typed,
