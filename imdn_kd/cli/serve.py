@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -65,7 +66,8 @@ def serve(
             (height, width), (tall, wide) = made.given, made.size
             say(f"{made.path.name}: {width}x{height} to {wide}x{tall} px, {made.seconds:.2f} s")
 
-    try:
+    # Where Ctrl-C is ignored, as in the background, the server ends without an exception.
+    with suppress(KeyboardInterrupt):
         run(
             models,
             limits,
@@ -74,6 +76,5 @@ def serve(
             on_ready=lambda address: say(f"{address} (Ctrl-C ends it)"),
             on_done=on_done,
         )
-    except KeyboardInterrupt:
-        complain("stopped; uploads and results are removed")
-        raise typer.Exit(130) from None
+    complain("stopped; uploads and results are removed")
+    raise typer.Exit(130)

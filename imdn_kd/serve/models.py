@@ -18,11 +18,14 @@ BEST, FAST = "best", "fast"
 class Models:
     """Upscalers by name: the best and the fastest student of each scale, those of the zoo, and model files.
 
-    Each is made when it is first asked for. Several threads may call one.
+    Most are made when they are first asked for. Several threads may call one.
 
     Args:
         files: opened model files.
         options: of all Upscalers.
+
+    Raises:
+        InputError: as `Upscaler`.
 
     Attributes:
         scales: the scale that each name has if none is asked for.
@@ -37,13 +40,15 @@ class Models:
         self.scales = {name: max(zoo.defaults(fast=name == FAST)) for name in self._makers}
         for student in zoo.students():
             self._add(student.name, partial(Upscaler, student.name, **options), student.scale)
-        self.default = BEST
-        for number, file in enumerate(files):
-            scale = file.network.info.scale
-            name = self._add(file.name or f"model {number + 1}", partial(Upscaler, file, **options), scale)
-            self.default = name if number == 0 else self.default
+        own = [
+            self._add(file.name or f"model {number}", partial(Upscaler, file, **options), file.network.info.scale)
+            for number, file in enumerate(files, 1)
+        ]
+        self.default = own[0] if own else BEST
         self._made: dict[str, Upscaler] = {}
         self._making = threading.Lock()
+        for name in (BEST, *own):  # which refuses bad options and files before anything is served
+            self.upscaler(name)
 
     def _add(self, name: str, maker: Callable[[], Upscaler], scale: int) -> str:
         """Add a model and return its name, which is changed if another one has it."""

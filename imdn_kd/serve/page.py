@@ -103,7 +103,10 @@ def build_page(
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
                 file = gr.File(
-                    label=f"Picture, {_amount(limits.upload)} at most", file_types=sorted(READABLE), height=170
+                    label=f"Picture, {_amount(limits.upload)} at most",
+                    file_types=sorted(READABLE),
+                    height=170,
+                    elem_id="file",
                 )
                 _refuse_addresses(file)
                 names = [(_SHOWN.get(name, f"{name} (x{scale})"), name) for name, scale in models.scales.items()]
@@ -124,6 +127,7 @@ def build_page(
                     interactive=False,
                     buttons=["fullscreen"],
                     max_height=560,
+                    elem_id="slider",
                 )
                 facts = gr.Markdown(elem_id="facts")
                 download = gr.DownloadButton("Download", interactive=False, elem_id="download")
@@ -132,7 +136,7 @@ def build_page(
         given = [file, model, how, scale, width, height, form]
         shown = [slider, crops, facts, download]
         go.click(_nothing, None, shown, queue=False, show_progress="hidden", **private).then(
-            upscale, given, shown, concurrency_limit=None, show_progress_on=[slider], **private
+            upscale, given, shown, concurrency_limit=None, show_progress_on=[slider], scroll_to_output=True, **private
         )
         halt.click(stop, queue=False, show_progress="hidden", **private)
         page.unload(stop)
