@@ -31,7 +31,7 @@ help:
 	@echo "make test    checks of style and types, then all tests"
 	@echo "make test-fast  the tests that take no longer than two seconds and start no other process, with fewer examples"
 	@echo "make lint    the checks of style and types alone"
-	@echo "make docs    the documentation site, in build/site"
+	@echo "make docs    the documentation site, in build/site, with the page that runs in a browser if there is npm"
 	@echo "make api     write down the public names and signatures, once a change of them is in the changelog"
 	@echo "make study-smoke  a study of three arms on photographs at hand: two minutes; see docs/studies.md"
 	@echo "make bench   speed as ratios, both sides in the same run"
@@ -75,8 +75,10 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The demo needs npm; without it the site has none. Anew each time: what is generated is not seen to change.
 docs: $(INSTALLED)
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q -c docs . build/site
+	-$(BIN)/imdn-kd export plain_m_x4 --to web -o build/site/demo --overwrite --quiet
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env -q -c docs . build/site
 	@echo "open build/site/index.html"
 
 api: $(INSTALLED)

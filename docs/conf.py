@@ -30,6 +30,7 @@ suppress_warnings = ["myst.header"]  # reports of studies begin with headings of
 
 html_theme = "furo"
 html_title = f"imdn_kd {version}"
+html_static_path = html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
 

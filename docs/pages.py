@@ -24,6 +24,9 @@ BELOW = {
 }
 """Pages that are listed below another one, as patterns."""
 
+DEMO = "demo/index.html"
+"""In the site: the page of `imdn-kd export --to web`, if it was written there before the site is built."""
+
 _INDEX = """<!doctype html><meta charset="utf-8"><title>imdn_kd</title>
 <meta http-equiv="refresh" content="0; url=README.html"><a href="README.html">imdn_kd</a>
 """
@@ -42,6 +45,8 @@ def _complete(app: Sphinx, docname: str, source: list[str]) -> None:
     text = re.sub(r"^<!-- imdn-kd options (.+) -->$", _options, text, flags=re.MULTILINE)
     if docname == "docs/reference/api":
         text = re.sub(r"^- `(imdn_kd[\w.]*)`$", _documented, text, flags=re.MULTILINE)
+    if docname == "docs/browser" and Path(app.outdir, DEMO).is_file():
+        text = text.replace("<!-- demo -->", f'<p><a href="../{DEMO}">Try it with plain_m_x4.</a></p>')
     if docname == "README":
         text += _navigation(text)
     if docname in BELOW:

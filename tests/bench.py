@@ -22,6 +22,7 @@ from imdn_kd.inference.cropping import AdaptiveCropping, tensor_bytes
 from imdn_kd.inference.upscaler import Upscaler
 from tests import (
     bench_batch,
+    bench_browser,
     bench_cropping,
     bench_data,
     bench_distill,
@@ -246,6 +247,11 @@ def restoration() -> None:
     bench_restoration.degraded()
 
 
+def browser() -> None:
+    """The static page against `imdn-kd upscale`: needs Chromium, playwright and npm; run it by name."""
+    bench_browser.browser()
+
+
 BENCHMARKS = {
     f.__name__: f
     for f in (
@@ -263,10 +269,10 @@ BENCHMARKS = {
         ),
         *(folders, videos),
         *(pairwise, distillation, cached_maps, zoo_mix, plain_speed, reparam, peers),
-        *(large_image, cropping, restoration),
+        *(large_image, cropping, restoration, browser),
     )
 }
-ON_REQUEST = ("large_image", "cropping", "restoration")
+ON_REQUEST = ("large_image", "cropping", "restoration", "browser")
 
 if __name__ == "__main__":
     print(

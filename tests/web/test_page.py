@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-from imdn_kd.inference.model_file import ModelFile, save_model
+from imdn_kd import zoo
+from imdn_kd.inference.model_file import ModelFile, load_model, save_model
 from imdn_kd.registry import ARCHS
-from imdn_kd.web.page import TILE, write_page
+from imdn_kd.web.page import TILE, _check_model, write_page
 from imdn_kd.web.runtime import FILES
 from tests.cli.run import run
 from tests.refused import refused
@@ -80,3 +81,9 @@ def test_the_command_refuses_in_one_line(tmp_path, monkeypatch, capfd):
         assert done.code == 2
         assert len(done.err.strip().splitlines()) == 1
     assert files(tmp_path) == {"imdn.safetensors"}
+
+
+@pytest.mark.parametrize("student", [each.name for each in zoo.students()])
+def test_every_student_of_the_zoo_can_go(student):
+    """As docs/browser.md says."""
+    _check_model(load_model(student).network.info, student)
