@@ -1,1 +1,1 @@
-"""Enlarging in a browser: a static page that needs no server of its own, and a server with a page."""
+"""A static page that enlarges pictures in the visitor's browser."""
