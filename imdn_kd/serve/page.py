@@ -67,6 +67,8 @@ def build_page(
     ) -> list[Any]:
         if file is None:
             raise gr.Error("choose a picture first", print_exception=False)
+        if not Path(file).is_file():
+            raise gr.Error("the picture was removed after a while; upload it again", print_exception=False)
         shown: list[Preview] = []
         try:
             wish = _wish(model, how, scale, width, height, form)
@@ -98,7 +100,7 @@ def build_page(
     async def stop(request: gr.Request) -> None:
         queue.stop(request.session_hash)
 
-    with gr.Blocks(title="imdn_kd", analytics_enabled=False, delete_cache=(60, limits.keep)) as page:
+    with gr.Blocks(title="imdn_kd", analytics_enabled=False, delete_cache=(min(60, limits.keep), limits.keep)) as page:
         gr.Markdown("## Upscale a picture")
         with gr.Row():
             with gr.Column(scale=1, min_width=300):

@@ -143,17 +143,24 @@ def test_the_commands_of_the_documentation(served, pictures, tmp_path):
     assert sizes == {"large.jpg": (62, 40), "large.png": (96, 54)}
 
 
-def test_the_page_is_no_way_around_the_limits(client):
+def test_the_page_is_no_way_around_the_limits(client, served):
     """Gradio would also fetch a picture from an address that a client gives, of any size."""
     assert client.get("/gradio_api/info").json()["named_endpoints"] == {}
     config = client.get("/config").json()
     (number,) = [each["id"] for each in config["dependencies"] if len(each["inputs"]) == 7]
-    picture = {"path": "http://127.0.0.1:9/a.png", "meta": {"_type": "gradio.FileData"}}
-    data = [picture, "best", "scale", 2, None, None, "as the picture"]
-    client.post("/gradio_api/queue/join", json={"data": data, "fn_index": number, "session_hash": "s"})
-    with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": "s"}) as stream:
-        messages = "".join(stream.iter_text())
-    assert "upload the picture itself" in messages
+    for path, said in (
+        ("http://127.0.0.1:9/a.png", "upload the picture itself"),
+        (str(served.folder / "gone.png"), "upload it again"),
+        ("/etc/hostname", "error"),
+    ):
+        picture = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        data = [picture, "best", "scale", 2, None, None, "as the picture"]
+        session = {"session_hash": said}
+        client.post("/gradio_api/queue/join", json={"data": data, "fn_index": number, **session})
+        with client.stream("GET", "/gradio_api/queue/data", params=session) as stream:
+            messages = "".join(stream.iter_text())
+        assert said in messages
+        assert '"success":false' in messages
 
 
 def files_in(folder):
