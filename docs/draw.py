@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import skimage.data
 from PIL import Image, ImageDraw, ImageFont
 
 from imdn_kd import Teacher, Upscaler, imresize, load_model
+from imdn_kd.data.degradation.schema import parse_steps
+from imdn_kd.data.degradation.steps import degrade
 from imdn_kd.evaluation.feature_drawings import draw_features
 
 FOLDER = Path(__file__).parent
@@ -68,6 +71,33 @@ def methods() -> Image.Image:
     return grid(rows)
 
 
+def restoration() -> Image.Image:
+    """Degraded photographs as students for clean ones leave them, and as the students for them do."""
+    top, left, side = 100, 352, 160
+    hr = np.ascontiguousarray(skimage.data.astronaut())
+    small = imresize(hr, 1 / 2)
+    noisy, blocky, small_blocky = (
+        degrade(image, Fraction(1), parse_steps(steps), "astronaut")
+        for image, steps in ((hr, "noise=25"), (hr, "jpeg=20"), (small, "jpeg=20"))
+    )
+    poor = degrade(hr, Fraction(4), parse_steps("real_esrgan"), "astronaut")
+    rows = [
+        [("original", hr), ("noise, sigma 25", noisy), ("plain_m_denoise", Upscaler("plain_m_denoise")(noisy))],
+        [("original", hr), ("JPEG, quality 20", blocky), ("plain_m_jpeg", Upscaler("plain_m_jpeg")(blocky))],
+        [
+            ("original", hr),
+            ("JPEG, plain_m_x2", Upscaler("plain_m_x2")(small_blocky)),
+            ("plain_m_jpeg, plain_m_x2", Upscaler("plain_m_x2")(Upscaler("plain_m_jpeg")(small_blocky))),
+        ],
+        [
+            ("original", hr),
+            ("degraded, plain_m_x4", Upscaler("plain_m_x4")(poor)),
+            ("plain_m_degraded_x4", Upscaler("plain_m_degraded_x4")(poor)),
+        ],
+    ]
+    return grid([[(line, each[top : top + side, left : left + side]) for line, each in row] for row in rows])
+
+
 if __name__ == "__main__":
-    for name, draw in {"zoo": zoo, "methods": methods}.items():
+    for name, draw in {"zoo": zoo, "methods": methods, "restoration": restoration}.items():
         draw().save(FOLDER / f"{name}.png", optimize=True)

@@ -66,7 +66,7 @@ def prepared(tmp_path_factory):
     names += [
         f"downloads/{name}/HR/{number}.png" for name, count in (("Set5", 5), ("Set14", 14)) for number in range(count)
     ]
-    names += ["datasets/photos_x2_valid/0.png"]
+    names += ["datasets/photos_x2_valid/0.png", "datasets/kodak24/kodim01.png", "cleaned/beach.png"]
     for seed, name in enumerate(names):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture((48, 64), seed)).save(root / name)

@@ -17,11 +17,12 @@ from typing import Any
 import filelock
 import torch
 
+from imdn_kd import __version__
 from imdn_kd.errors import InputError
 from imdn_kd.training.checkpoint import abandon_newer_states
 from imdn_kd.utils.files import atomic_path, remove_leftovers
 
-_PACKAGES = ("imdn_kd", "torch", "numpy", "accelerate", "basicsr", "pillow", "scikit-image", "safetensors")
+_PACKAGES = ("torch", "numpy", "accelerate", "basicsr", "pillow", "scikit-image", "safetensors")
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,8 @@ def first_weights(entries: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def _surroundings() -> dict[str, Any]:
-    versions = {}
+    # That of an editable installation is the one it was made at.
+    versions = {"imdn_kd": __version__}
     for package in _PACKAGES:
         try:
             versions[package] = version(package)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from imdn_kd import __version__
 from imdn_kd.archs.quantize import quantize, ranges_of
 from imdn_kd.evaluation.benchmark import benchmark, open_upsamplers
 from imdn_kd.image.io import Picture, write_image
@@ -407,6 +408,7 @@ def test_the_run_says_how_it_was_made(data, tmp_path):
 
     assert entry["options"] == options.model_dump(mode="json")
     assert torch.__version__.startswith(entry["versions"]["torch"].split("+")[0])
+    assert entry["versions"]["imdn_kd"] == __version__
     assert entry["data"]["train"]["sha256"] == trainer.setup.loader.images.store.checksum
     assert entry["data"]["val"] == [{"name": "held_out", "images": 2, "lr": "MATLAB bicubic"}]
     assert {"git", "machine", "command", "time"} <= entry.keys()
