@@ -69,7 +69,6 @@ DEV = [
     "types-PyYAML",
     "pre-commit>=3.7",
     "playwright>=1.49",  # drives Chromium; its tests are skipped where there is none
-    "playwright>=1.49",  # drives a Chromium that is there
 ]
 
 setup(
