@@ -106,6 +106,8 @@ def export(
         raise InputError("a page has no 8 bits; leave out --int8", code="export.no-int8")
     if runtime is not None and to is not To.web:
         raise InputError("--runtime is for --to web; leave it out", code="cli.exclusive-options")
+    if min_psnr is not None and to is To.web:
+        raise InputError("--min-psnr is for --int8, which a page has not; leave it out", code="cli.exclusive-options")
     if int8 and images is None:
         raise InputError(
             "--int8 is calibrated on images like those to be upscaled; give a folder of some with --images",

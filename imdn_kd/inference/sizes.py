@@ -11,6 +11,8 @@ from imdn_kd.errors import InputError
 Size = tuple[int, int]
 """(height, width) in px."""
 
+_LONGEST = 2**31 - 1  # px of a side, in PNG and most others
+
 
 def parse_size(text: str) -> Size:
     """Read `WIDTHxHEIGHT` as (height, width); raises InputError."""
@@ -39,8 +41,11 @@ def target_size(source: Size, *, scale: float | None = None, size: Size | None =
         )
     height, width = source
     if scale is not None:
-        if not (math.isfinite(scale * max(source)) and scale >= 1):
-            raise InputError(f"scale {scale} is not possible; give a factor of 1 or more", code="size.impossible")
+        if not (scale >= 1 and scale * max(source) <= _LONGEST):
+            raise InputError(
+                f"scale {scale:g} is not possible; give a factor of 1 or more, and sides below {_LONGEST:,} px",
+                code="size.impossible",
+            )
         # 100 * 2.7 is a little more than 270 in floating point.
         return math.ceil(height * scale - 1e-6), math.ceil(width * scale - 1e-6)
     wanted = size or fit

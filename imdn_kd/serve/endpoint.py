@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -62,7 +63,7 @@ def routes(
         queue.check_room()  # before the upload is taken
         own = Path(tempfile.mkdtemp(dir=folder))
         try:
-            source, wish = await _read(request, own)
+            source, wish = await _read(request, own / "given")
             task = await asyncio.to_thread(Task, source, own / "result", wish, models, limits)
             watch = asyncio.create_task(_stop_if_gone(request, queue, own))
             try:
@@ -102,6 +103,9 @@ def _told(handler: Callable[[Request], Any]) -> Callable[[Request], Any]:
             response: Response = await handler(request)
         except InputError as error:
             return error_response(error)
+        except Exception:
+            traceback.print_exc()
+            return error_response(InputError("unexpected error; the log of the server has it", code="unexpected"))
         return response
 
     return handle
@@ -118,6 +122,7 @@ async def _read(request: Request, folder: Path) -> tuple[Path, Wish]:
                     "the request has no file; send it in a form, as curl -F file=@photo.jpg does", code="serve.no-file"
                 )
             wish = _wish(fields)
+            folder.mkdir()
             path = folder / _safe_name(file.filename)
             with path.open("wb") as target:
                 await asyncio.to_thread(shutil.copyfileobj, file.file, target)

@@ -41,6 +41,8 @@ def test_fit_lies_inside_and_touches_a_side(source, fit):
         {"scale": -2},
         {"scale": float("nan")},
         {"scale": float("inf")},
+        {"scale": 1e200},
+        {"scale": 2**31 / 10},
         {"size": (0, 3)},
         {"fit": (3, 0)},
     ],

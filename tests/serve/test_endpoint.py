@@ -72,6 +72,8 @@ def test_models_and_limits_are_listed(client):
         ("dot.png", None, {"size": "9" * 5000 + "x3"}, 422, "serve.option"),
         ("dot.png", None, {"speed": "9"}, 422, "serve.option"),
         ("dot.png", None, {"scale": "2", "size": "4x4"}, 422, "size.impossible"),
+        ("dot.png", None, {"scale": "inf"}, 422, "size.impossible"),
+        ("dot.png", None, {"scale": "1e200"}, 422, "size.impossible"),
         ("dot.png", None, {"size": "99999x99999"}, 413, "serve.too-many-pixels"),
         ("dot.png", None, {"model": "/etc/passwd"}, 422, "serve.no-model"),
         ("dot.png", None, {"format": "gif"}, 422, "image.unwritable-format"),
@@ -84,6 +86,23 @@ def test_what_cannot_be_done_is_said_in_one_line(client, served, pictures, name,
     assert "\n" not in found["error"]
     assert str(served.folder) not in found["error"]
     assert "tmp" not in found["error"]
+
+
+def test_a_file_may_be_called_as_the_folder_of_results(client, pictures):
+    assert post(client, "result", pictures["dot.png"].read_bytes(), scale="2").status_code == 200
+
+
+def test_what_nobody_foresaw_is_json_too(client, pictures, monkeypatch, capfd):
+    endpoint = pytest.importorskip("imdn_kd.serve.endpoint")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device", "/secret")
+
+    monkeypatch.setattr(endpoint, "Task", fail)
+    reply = post(client, "dot.png", pictures["dot.png"].read_bytes())
+    assert (reply.status_code, reply.json()["code"]) == (500, "unexpected")
+    assert "secret" not in reply.text
+    assert "/secret" in capfd.readouterr().err
 
 
 def test_requests_without_a_file_or_length_are_refused(client):
