@@ -41,10 +41,11 @@ def target_size(source: Size, *, scale: float | None = None, size: Size | None =
         )
     height, width = source
     if scale is not None:
-        if not (scale >= 1 and scale * max(source) <= _LONGEST):
+        if not (scale >= 1 and math.isfinite(scale)):
+            raise InputError(f"scale {scale:g} is not possible; give a factor of 1 or more", code="size.impossible")
+        if scale * max(source) > _LONGEST:
             raise InputError(
-                f"scale {scale:g} is not possible; give a factor of 1 or more, and sides below {_LONGEST:,} px",
-                code="size.impossible",
+                f"scale {scale:g} makes sides of more than {_LONGEST:,} px; give a smaller one", code="size.too-large"
             )
         # 100 * 2.7 is a little more than 270 in floating point.
         return math.ceil(height * scale - 1e-6), math.ceil(width * scale - 1e-6)

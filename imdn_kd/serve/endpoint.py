@@ -24,7 +24,7 @@ from imdn_kd.inference.sizes import parse_size
 from imdn_kd.serve.limits import Limits
 from imdn_kd.serve.models import Models
 from imdn_kd.serve.queue import STOPPED, WorkQueue
-from imdn_kd.serve.work import Made, Task, Wish
+from imdn_kd.serve.work import Made, Task, UpscaleRequest
 
 _STATUS = {
     "serve.busy": 503,
@@ -63,8 +63,8 @@ def routes(
         queue.check_room()  # before the upload is taken
         own = Path(tempfile.mkdtemp(dir=folder))
         try:
-            source, wish = await _read(request, own / "given")
-            task = await asyncio.to_thread(Task, source, own / "result", wish, models, limits)
+            source, asked = await _read(request, own / "given")
+            task = await asyncio.to_thread(Task, source, own / "result", asked, models, limits)
             watch = asyncio.create_task(_stop_if_gone(request, queue, own))
             try:
                 made = await queue.do(task.do, own)
@@ -111,7 +111,7 @@ def _told(handler: Callable[[Request], Any]) -> Callable[[Request], Any]:
     return handle
 
 
-async def _read(request: Request, folder: Path) -> tuple[Path, Wish]:
+async def _read(request: Request, folder: Path) -> tuple[Path, UpscaleRequest]:
     """The uploaded file, written to the folder, and the options of a request, from its query or its form."""
     try:
         async with request.form(max_files=1, max_fields=20) as form:
@@ -121,23 +121,23 @@ async def _read(request: Request, folder: Path) -> tuple[Path, Wish]:
                 raise InputError(
                     "the request has no file; send it in a form, as curl -F file=@photo.jpg does", code="serve.no-file"
                 )
-            wish = _wish(fields)
+            asked = _read_options(fields)
             folder.mkdir()
             path = folder / _safe_name(file.filename)
             with path.open("wb") as target:
                 await asyncio.to_thread(shutil.copyfileobj, file.file, target)
     except HTTPException as error:
         raise InputError(f"the form cannot be read: {error.detail}", code="serve.form") from error
-    return path, wish
+    return path, asked
 
 
-def _wish(fields: Mapping[str, Any]) -> Wish:
+def _read_options(fields: Mapping[str, Any]) -> UpscaleRequest:
     try:
         options = _Options.model_validate(fields)
     except ValidationError as error:
         found = error.errors(include_url=False)[0]
         raise InputError(f"{'.'.join(map(str, found['loc']))}: {in_words(found)}", code="serve.option") from error
-    return Wish(**dict(options))
+    return UpscaleRequest(**dict(options))
 
 
 def _safe_name(name: str | None) -> str:

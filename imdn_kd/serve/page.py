@@ -20,7 +20,7 @@ from imdn_kd.serve.limits import Limits
 from imdn_kd.serve.models import BEST, FAST, Models
 from imdn_kd.serve.preview import Preview, preview
 from imdn_kd.serve.queue import STOPPED, WorkQueue
-from imdn_kd.serve.work import Made, Task, Wish
+from imdn_kd.serve.work import Made, Task, UpscaleRequest
 
 log = logging.getLogger("imdn_kd")
 
@@ -71,9 +71,9 @@ def build_page(
             raise gr.Error("the picture was removed after a while; upload it again", print_exception=False)
         shown: list[Preview] = []
         try:
-            wish = _wish(model, how, scale, width, height, form)
+            asked = _read_form(model, how, scale, width, height, form)
             target = folder / secrets.token_hex(8)
-            task = await asyncio.to_thread(Task, Path(file), target, wish, models, limits)
+            task = await asyncio.to_thread(Task, Path(file), target, asked, models, limits)
 
             def work(stop: threading.Event) -> Made:
                 return task.do(
@@ -176,14 +176,20 @@ def _refuse_addresses(file: gr.File) -> None:
     file.async_move_resource_to_block_cache = checked
 
 
-def _wish(model: str, how: str, scale: float | None, width: float | None, height: float | None, form: str) -> Wish:
+def _read_form(
+    model: str, how: str, scale: float | None, width: float | None, height: float | None, form: str
+) -> UpscaleRequest:
     chosen = None if form == _AS_GIVEN else form
     if how == _SCALE:
-        return Wish(model, scale=scale, format=chosen)
+        return UpscaleRequest(model, scale=scale, format=chosen)
     if width is None or height is None:
         raise InputError("give both width and height", code="serve.no-size")
     size = int(height), int(width)
-    return Wish(model, size=size, format=chosen) if how == _SIZE else Wish(model, fit=size, format=chosen)
+    return (
+        UpscaleRequest(model, size=size, format=chosen)
+        if how == _SIZE
+        else UpscaleRequest(model, fit=size, format=chosen)
+    )
 
 
 def _formats() -> list[str]:

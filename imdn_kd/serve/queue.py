@@ -83,10 +83,16 @@ class WorkQueue:
 
     def stop(self, owner: Hashable | None = None) -> None:
         """Stop the requests of an owner, or all."""
-        for entry in [each for each in self._entries if owner in (None, each.owner)]:
+        # Those that wait first: the next one would begin as soon as the one that is worked on ends.
+        for entry in [each for each in reversed(self._entries) if owner is None or each.owner == owner]:
             entry.stopped.set()
             if entry.future is not None:
                 entry.future.cancel()
+
+    def close(self) -> None:
+        """Stop all and wait until nothing is worked on any more."""
+        self.stop()
+        self._pool.shutdown(cancel_futures=True)
 
 
 def stopped() -> InputError:

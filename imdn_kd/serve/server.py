@@ -63,7 +63,10 @@ def serve(
         config = uvicorn.Config(app, log_level="critical", access_log=False, timeout_graceful_shutdown=_PATIENCE)
         shown = f"[{host}]" if ":" in host else host
         on_ready(f"http://{shown}:{listener.getsockname()[1]}")
-        Server(config).run(sockets=[listener])
+        try:
+            Server(config).run(sockets=[listener])
+        finally:
+            queue.close()  # before the folder that it writes to is removed
 
 
 def listen(host: str, port: int) -> socket.socket:

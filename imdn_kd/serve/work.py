@@ -22,7 +22,7 @@ from imdn_kd.serve.queue import STOPPED, stopped
 
 
 @dataclass(frozen=True)
-class Wish:
+class UpscaleRequest:
     """What a visitor asks for; at most one of scale, size and fit (none: the scale of the model).
 
     Attributes:
@@ -69,20 +69,20 @@ class Task:
     Args:
         source: the file.
         folder: where the result is written, as NAME_x2.png or NAME_640x480.png; no client is told its name.
-        wish: what to make of it.
+        asked: what to make of it.
         models: what there is.
         limits: what is refused.
 
     Raises:
-        InputError: of a file that is no picture, too large, or a wish that cannot be fulfilled.
+        InputError: of a file that is no picture, too large, or a request that cannot be fulfilled.
     """
 
-    def __init__(self, source: Path, folder: Path, wish: Wish, models: Models, limits: Limits) -> None:
+    def __init__(self, source: Path, folder: Path, asked: UpscaleRequest, models: Models, limits: Limits) -> None:
         self._source, self._folder = source, folder
-        name = wish.model or models.default
+        name = asked.model or models.default
         self._upscaler: Upscaler = models.upscaler(name)
-        unsaid = (wish.scale, wish.size, wish.fit) == (None, None, None)
-        self._wish = replace(wish, scale=models.scales[name]) if unsaid else wish
+        unsaid = (asked.scale, asked.size, asked.fit) == (None, None, None)
+        self._asked = replace(asked, scale=models.scales[name]) if unsaid else asked
         limits.check_bytes(source.name, source.stat().st_size)
         try:
             sizes = picture_sizes(source)
@@ -93,7 +93,7 @@ class Task:
         most = max(self._upscaler.most_pixels(*pair) for pair in zip(sizes, results, strict=True))
         limits.check_result(source.name, results, most)
         self._count = len(sizes)
-        suffix = None if wish.format is None else f".{wish.format.lower().lstrip('.')}"
+        suffix = None if asked.format is None else f".{asked.format.lower().lstrip('.')}"
         (job,) = plan_jobs([str(source)], folder, suffix=suffix)
         self._job = FileJob(source, job.target.with_name(f"{source.stem}_{self._label()}{job.target.suffix}"))
 
@@ -139,13 +139,13 @@ class Task:
         return Made(done.job.target, done.given, done.size, networks, done.seconds, peak.bytes, done.left_out)
 
     def _result_size(self, given: Size) -> Size:
-        return target_size(given, scale=self._wish.scale, size=self._wish.size, fit=self._wish.fit)
+        return target_size(given, scale=self._asked.scale, size=self._asked.size, fit=self._asked.fit)
 
     def _label(self) -> str:
         """Of the result: `x4`, or the size that was asked for."""
-        if self._wish.scale is not None:
-            return f"x{self._wish.scale:g}"
-        height, width = self._wish.size or self._wish.fit or (0, 0)
+        if self._asked.scale is not None:
+            return f"x{self._asked.scale:g}"
+        height, width = self._asked.size or self._asked.fit or (0, 0)
         return f"{width}x{height}"
 
     def _error(self, done: FileResult) -> InputError:

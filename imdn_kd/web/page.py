@@ -55,7 +55,7 @@ def write_page(
         name: of the model, which the page says.
         runtime: a folder with the package onnxruntime-web; by default npm gets it.
         photographs: see `export_model`.
-        overwrite: replace a page that is there.
+        overwrite: replace a page that is there; other files beside it stay.
         on_step: see `export_model`.
 
     Returns:
@@ -170,6 +170,7 @@ def _publish(made: Path, folder: Path, aside: Path, *, overwrite: bool) -> None:
     _check_target(folder, overwrite=overwrite)  # once more: it may have appeared
     earlier = folder.exists()
     if earlier:
+        _keep_others(folder, made)
         shutil.move(folder, aside)
     try:
         made.replace(folder)
@@ -177,3 +178,12 @@ def _publish(made: Path, folder: Path, aside: Path, *, overwrite: bool) -> None:
         if earlier:
             aside.replace(folder)
         raise
+
+
+def _keep_others(earlier: Path, made: Path) -> None:
+    """Take over what was put beside an earlier page, as the files by which a host is configured."""
+    for path in earlier.rglob("*"):
+        target = made / path.relative_to(earlier)
+        if path.is_file() and not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, target)

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from imdn_kd.errors import InputError
-from imdn_kd.serve.queue import WorkQueue, stopped
+from imdn_kd.serve.queue import STOPPED, WorkQueue, stopped
 from tests.refused import refused
 
 
@@ -111,5 +111,25 @@ def test_errors_come_to_who_asked_and_a_cancelled_one_stops_its_work():
             await task
         assert await asyncio.to_thread(ended.wait, 60)
         assert await queue.do(lambda _: 1, "b") == 1
+
+    asyncio.run(main())
+
+
+def test_once_it_is_closed_nothing_is_worked_on():
+    async def main():
+        queue, begun, ended = WorkQueue(5), threading.Event(), []
+
+        def work(stop):
+            begun.set()
+            assert stop.wait(60)
+            ended.append(True)
+
+        asked = [asyncio.create_task(queue.do(work, "a")) for _ in range(2)]
+        assert await asyncio.to_thread(begun.wait, 60)
+        queue.close()
+        assert ended == [True]
+        first, second = await asyncio.gather(*asked, return_exceptions=True)
+        assert first is None
+        assert second.code == STOPPED
 
     asyncio.run(main())

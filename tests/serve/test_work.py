@@ -11,7 +11,7 @@ from imdn_kd.image.frames import picture_sizes, read_frames
 from imdn_kd.inference.model_file import ModelFile
 from imdn_kd.serve.limits import Limits
 from imdn_kd.serve.models import BEST, FAST, Models
-from imdn_kd.serve.work import Task, Wish
+from imdn_kd.serve.work import Task, UpscaleRequest
 from tests.cli.run import run
 from tests.refused import refused
 from tests.serve.pictures import png_header
@@ -33,7 +33,7 @@ def do(task, **options):
 @pytest.mark.parametrize("name", GOOD)
 def test_the_file_is_that_of_the_command(pictures, models, tmp_path, capfd, name):
     parts, firsts = [], []
-    task = Task(pictures[name], tmp_path / "served", Wish(), models, Limits())
+    task = Task(pictures[name], tmp_path / "served", UpscaleRequest(), models, Limits())
     made = do(task, on_progress=parts.append, on_first=lambda *pair: firsts.append(pair))
     run(capfd, "upscale", pictures[name], "-o", tmp_path / "told", "--engine", "torch")
     (told,) = (tmp_path / "told").iterdir()
@@ -47,18 +47,18 @@ def test_the_file_is_that_of_the_command(pictures, models, tmp_path, capfd, name
 
 
 @pytest.mark.parametrize(
-    ("wish", "options", "label"),
+    ("asked", "options", "label"),
     [
-        (Wish(scale=2.7), ("--scale", 2.7), "x2.7.jpg"),
-        (Wish(FAST, scale=3, format="png"), ("--fast", "--scale", 3, "--format", "png"), "x3.png"),
-        (Wish("imdn_rtc_x2"), ("--model", "imdn_rtc_x2"), "x2.jpg"),
-        (Wish("plain_m_denoise"), ("--model", "plain_m_denoise"), "x1.jpg"),
-        (Wish(size=(50, 40)), ("--size", "40x50"), "40x50.jpg"),
-        (Wish(BEST, fit=(50, 40), format=".WEBP"), ("--fit", "40x50", "--format", "webp"), "40x50.webp"),
+        (UpscaleRequest(scale=2.7), ("--scale", 2.7), "x2.7.jpg"),
+        (UpscaleRequest(FAST, scale=3, format="png"), ("--fast", "--scale", 3, "--format", "png"), "x3.png"),
+        (UpscaleRequest("imdn_rtc_x2"), ("--model", "imdn_rtc_x2"), "x2.jpg"),
+        (UpscaleRequest("plain_m_denoise"), ("--model", "plain_m_denoise"), "x1.jpg"),
+        (UpscaleRequest(size=(50, 40)), ("--size", "40x50"), "40x50.jpg"),
+        (UpscaleRequest(BEST, fit=(50, 40), format=".WEBP"), ("--fit", "40x50", "--format", "webp"), "40x50.webp"),
     ],
 )
-def test_wishes_are_the_options_of_the_command(pictures, models, tmp_path, capfd, wish, options, label):
-    made = do(Task(pictures["photo.jpg"], tmp_path / "served", wish, models, Limits()))
+def test_requests_are_the_options_of_the_command(pictures, models, tmp_path, capfd, asked, options, label):
+    made = do(Task(pictures["photo.jpg"], tmp_path / "served", asked, models, Limits()))
     run(capfd, "upscale", pictures["photo.jpg"], "-o", tmp_path / "told", "--engine", "torch", *options)
     (told,) = (tmp_path / "told").iterdir()
     assert made.path.read_bytes() == told.read_bytes()
@@ -70,7 +70,7 @@ def test_wishes_are_the_options_of_the_command(pictures, models, tmp_path, capfd
 @pytest.mark.parametrize("name", BOMBS)
 def test_bombs_are_refused_by_what_their_headers_say(large, models, tmp_path, name):
     with refused("serve.too-many-pixels") as caught:
-        Task(large[name], tmp_path / "served", Wish(), models, Limits())
+        Task(large[name], tmp_path / "served", UpscaleRequest(), models, Limits())
     assert str(caught.value).startswith(f"{name}: has ")
     assert not (tmp_path / "served").exists()
 
@@ -82,20 +82,20 @@ def test_headers_say_the_sizes_of_all_pictures(pictures, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "wish", "most"),
+    ("name", "asked", "most"),
     [
-        ("photo.jpg", Wish(scale=4), 80 * 124),
-        ("photo.jpg", Wish("plain_m_x4", scale=1.5), 80 * 124),  # x4, then smaller
-        ("photo.jpg", Wish(size=(100, 200)), 160 * 248),  # x4, x2, then smaller
-        ("photo.jpg", Wish(size=(7, 7)), 20 * 31),
-        ("film.gif", Wish(scale=2), 3 * 18 * 24),
-        ("pages.tif", Wish(scale=2), 18 * 24 + 8 * 10),
+        ("photo.jpg", UpscaleRequest(scale=4), 80 * 124),
+        ("photo.jpg", UpscaleRequest("plain_m_x4", scale=1.5), 80 * 124),  # x4, then smaller
+        ("photo.jpg", UpscaleRequest(size=(100, 200)), 160 * 248),  # x4, x2, then smaller
+        ("photo.jpg", UpscaleRequest(size=(7, 7)), 20 * 31),
+        ("film.gif", UpscaleRequest(scale=2), 3 * 18 * 24),
+        ("pages.tif", UpscaleRequest(scale=2), 18 * 24 + 8 * 10),
     ],
 )
-def test_the_limit_counts_pictures_and_results_and_what_comes_between(pictures, models, tmp_path, name, wish, most):
-    Task(pictures[name], tmp_path, wish, models, Limits(pixels=most))
+def test_the_limit_counts_pictures_and_results_and_what_comes_between(pictures, models, tmp_path, name, asked, most):
+    Task(pictures[name], tmp_path, asked, models, Limits(pixels=most))
     with refused("serve.too-many-pixels"):
-        Task(pictures[name], tmp_path, wish, models, Limits(pixels=most - 1))
+        Task(pictures[name], tmp_path, asked, models, Limits(pixels=most - 1))
 
 
 def test_what_is_no_picture_is_named_without_folders(pictures, models, tmp_path):
@@ -111,31 +111,31 @@ def test_what_is_no_picture_is_named_without_folders(pictures, models, tmp_path)
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(data)
         with refused(code) as caught:
-            do(Task(path, tmp_path / "served", Wish(), models, Limits()))
+            do(Task(path, tmp_path / "served", UpscaleRequest(), models, Limits()))
         assert str(caught.value).startswith(f"{name}: ")
         assert "/" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("wish", "code"),
+    ("asked", "code"),
     [
-        (Wish("no such"), "serve.no-model"),
-        (Wish(scale=0.5), "size.impossible"),
-        (Wish(scale=float("nan")), "size.impossible"),
-        (Wish(scale=1e308), "size.impossible"),
-        (Wish(scale=2, size=(3, 3)), "size.impossible"),
-        (Wish(size=(0, 3)), "size.impossible"),
-        (Wish(format="exe"), "image.unwritable-format"),
+        (UpscaleRequest("no such"), "serve.no-model"),
+        (UpscaleRequest(scale=0.5), "size.impossible"),
+        (UpscaleRequest(scale=float("nan")), "size.impossible"),
+        (UpscaleRequest(scale=1e308), "size.too-large"),
+        (UpscaleRequest(scale=2, size=(3, 3)), "size.impossible"),
+        (UpscaleRequest(size=(0, 3)), "size.impossible"),
+        (UpscaleRequest(format="exe"), "image.unwritable-format"),
     ],
 )
-def test_impossible_wishes_are_refused(pictures, models, tmp_path, wish, code):
+def test_impossible_requests_are_refused(pictures, models, tmp_path, asked, code):
     with refused(code):
-        Task(pictures["photo.jpg"], tmp_path, wish, models, Limits())
+        Task(pictures["photo.jpg"], tmp_path, asked, models, Limits())
 
 
 def test_uploads_may_be_too_long(pictures, models, tmp_path):
     with refused("serve.too-many-bytes"):
-        Task(pictures["photo.jpg"], tmp_path, Wish(), models, Limits(upload=100))
+        Task(pictures["photo.jpg"], tmp_path, UpscaleRequest(), models, Limits(upload=100))
 
 
 def test_stopped_work_ends_at_the_next_part_and_leaves_nothing(pictures, models, tmp_path):
@@ -146,13 +146,13 @@ def test_stopped_work_ends_at_the_next_part_and_leaves_nothing(pictures, models,
         stop.set()
 
     with refused("serve.stopped"):
-        Task(pictures["film.gif"], tmp_path / "served", Wish(), models, Limits()).do(stop, on_progress)
+        Task(pictures["film.gif"], tmp_path / "served", UpscaleRequest(), models, Limits()).do(stop, on_progress)
     assert len(parts) == 1
     assert not [*tmp_path.rglob("*.*")]
 
 
 def test_unexpected_errors_are_not_told_to_clients(pictures, models, tmp_path, caplog):
-    task = Task(pictures["photo.jpg"], tmp_path, Wish(), models, Limits())
+    task = Task(pictures["photo.jpg"], tmp_path, UpscaleRequest(), models, Limits())
 
     def fail(*_):
         raise KeyError("/secret/place")

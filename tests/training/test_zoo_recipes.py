@@ -49,7 +49,8 @@ def workplace(tmp_path_factory):
         for teacher in options.teachers():
             save_model(root / teacher.weights, ModelFile(ARCHS.build({"type": "imdn_rtc", "upscale": options.scale})))
         if options.path.pretrained is not None:
-            network = {**options.network_g.spec(), "upscale": 2}
+            scale = re.search(r"_x(\d)\.", str(options.path.pretrained))
+            network = {**options.network_g.spec(), "upscale": int(scale[1])}
             save_model(root / options.path.pretrained, ModelFile(ARCHS.build(network)))
     return root
 
