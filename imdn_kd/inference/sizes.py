@@ -16,7 +16,7 @@ _LONGEST = 2**31 - 1  # px of a side, in PNG and most others
 
 def parse_size(text: str) -> Size:
     """Read `WIDTHxHEIGHT` as (height, width); raises InputError."""
-    match = re.fullmatch(r"(\d{1,9})x(\d{1,9})", text.strip().lower())
+    match = re.fullmatch(r"(\d{1,18})x(\d{1,18})", text.strip().lower())
     if match is None:
         raise InputError(f"{text!r} is not a size; write WIDTHxHEIGHT in px, as in 3840x2160", code="size.unreadable")
     return int(match[2]), int(match[1])

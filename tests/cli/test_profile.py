@@ -77,7 +77,7 @@ def test_help(run):
         (["-a", "imdn_rte", "-s", "3"], "enlarges by 2, not by 3"),
         (["-a", "imdn_s", "--size", "big"], "is not a size"),
         (["-a", "imdn_s", "--size", "0x10"], "from 1x1"),
-        (["-a", "imdn_s", "--size", "999999999x999999999"], "from 1x1"),
+        (["-a", "imdn_s", "--size", "9999999999x9999999999"], "from 1x1"),
         (["-a", "imdn_s", "--size", "9x9", "--input-size", "9x9"], "exclude each other"),
         (["-a", "imdn_s", "--size", "9x9", "--device", "abacus"], "cannot be used here"),
         (["-a", "imdn_s", "-o", "costs.csv"], ".md or .json"),
