@@ -32,6 +32,7 @@ def _imdn(weights: Mapping[str, Tensor]) -> Spec:
         **_shared(weights, "fea_conv", r"IMDB\d+", "IMDB1", kept="c4"),
         "type": "IMDN",
         "upscale": _upscale(weights, "fea_conv", "upsampler.0"),
+        "attention": any(".cca." in key for key in weights),
     }
 
 

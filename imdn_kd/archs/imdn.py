@@ -111,13 +111,21 @@ class _IMDNBody(SRNetwork):
     fea_conv: nn.Module
 
     def __init__(
-        self, num_in_ch: int, num_feat: int, num_block: int, distillation_rate: float, tail_factor: int
+        self,
+        num_in_ch: int,
+        num_feat: int,
+        num_block: int,
+        distillation_rate: float,
+        tail_factor: int,
+        *,
+        attention: bool = True,
     ) -> None:
         super().__init__()
         self.num_in_ch = num_in_ch
         self.num_block = num_block
+        self.attention = attention
         for k in range(1, num_block + 1):
-            self.add_module(f"IMDB{k}", IMDB(num_feat, distillation_rate))
+            self.add_module(f"IMDB{k}", IMDB(num_feat, distillation_rate, attention=attention))
         self.c = nn.Sequential(nn.Conv2d(num_feat * num_block, num_feat, 1), nn.LeakyReLU(SLOPE, inplace=True))
         self.LR_conv = _conv3x3(num_feat, num_feat)
         self.upsampler = _pixel_shuffle_tail(num_feat, num_in_ch, tail_factor)
@@ -136,6 +144,9 @@ class _IMDNBody(SRNetwork):
     def _tail(self, head: Tensor, outputs: list[Tensor]) -> Tensor:
         sr: Tensor = self.upsampler(self.LR_conv(self.c(torch.cat(outputs, 1))) + head)
         return sr
+
+    def _global_pools(self) -> tuple[str, ...]:
+        return tuple(f"IMDB{k}.cca" for k in range(1, self.num_block + 1)) if self.attention else ()
 
     def _cut(self, head_radius: int, step: int) -> list[Segment]:
         """The segments; `head_radius` in px of the image, `step` px of the image per px of the features."""
@@ -176,6 +187,7 @@ class IMDN(_IMDNBody):
         num_block: number of blocks (6 in the paper).
         upscale: scale, 1 or more.
         distillation_rate: share of the channels kept at each split.
+        attention: whether blocks have contrast-aware channel attention.
     """
 
     def __init__(
@@ -186,8 +198,9 @@ class IMDN(_IMDNBody):
         num_block: int = 6,
         upscale: int = 4,
         distillation_rate: float = 0.25,
+        attention: bool = True,
     ) -> None:
-        super().__init__(num_in_ch, num_feat, num_block, distillation_rate, upscale)
+        super().__init__(num_in_ch, num_feat, num_block, distillation_rate, upscale, attention=attention)
         self.upscale = upscale
         self.fea_conv = _conv3x3(num_in_ch, num_feat)
 
@@ -197,13 +210,13 @@ class IMDN(_IMDNBody):
         return ModelInfo(
             scale=self.upscale,
             receptive_radius=1 + IMDB.RADIUS * self.num_block + 2,
-            global_pool_modules=tuple(f"IMDB{k}.cca" for k in range(1, self.num_block + 1)),
+            global_pool_modules=self._global_pools(),
             num_in_ch=self.num_in_ch,
         )
 
     def segments(self) -> list[Segment]:
         """See `SRNetwork.segments`."""
-        return self._cut(head_radius=1, step=1)
+        return self._cut(head_radius=1, step=1) if self.attention else super().segments()
 
 
 @ARCHS.register
@@ -211,7 +224,7 @@ class IMDN_AS(_IMDNBody):  # noqa: N801 - the name of the paper
     """IMDN for any scale: the input is the image already upscaled to the wanted size.
 
     Two convolutions of stride 2 bring it down to a quarter, the body works there, and an x4 tail brings it back.
-    Arguments as in IMDN.
+    Arguments as in IMDN, without `attention`: it has that.
     """
 
     STEP = 4
@@ -234,7 +247,7 @@ class IMDN_AS(_IMDNBody):  # noqa: N801 - the name of the paper
             size_multiple=self.STEP,
             min_size=self.STEP,
             receptive_radius=self.STEP * (1 + IMDB.RADIUS * self.num_block + 2),
-            global_pool_modules=tuple(f"IMDB{k}.cca" for k in range(1, self.num_block + 1)),
+            global_pool_modules=self._global_pools(),
             num_in_ch=self.num_in_ch,
             enlarged_input=True,
         )
@@ -261,7 +274,7 @@ class _Shortcut(nn.Module):
 class IMDN_RTC(SRNetwork):  # noqa: N801 - the name of the authors
     """The small IMDN of the competition "AI in RTC" 2019: few features, no channel attention, no global pooling.
 
-    Arguments as in IMDN.
+    Arguments as in IMDN, without `attention`.
     """
 
     def __init__(

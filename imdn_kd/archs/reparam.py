@@ -3,6 +3,9 @@
 After the collapsible linear blocks of SESR (Bhardwaj et al., MLSys 2022, https://arxiv.org/abs/2103.09404): a 3x3
 convolution to many channels, a 1x1 convolution back, and a plain 3x3 convolution beside both make one linear map. Its
 kernel is computed first, so the network itself runs as a chain of single convolutions in training too.
+
+With the edge operators of ECBSR (Zhang et al., ACM Multimedia 2021, https://doi.org/10.1145/3474085.3475291), three
+more branches are 1x1 convolutions followed by a fixed filter: both Sobel operators and the Laplacian.
 """
 
 from __future__ import annotations
@@ -18,38 +21,68 @@ from imdn_kd.archs.base import without_autocast
 
 WEIGHT = "weight"
 
+_SOBEL = [[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]]
+_LAPLACE = [[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]]
+_EDGE_SCALE = 1e-3
+"""Standard deviation of the first scales of the edge operators, as in ECBSR."""
+
 
 class LinearBlock(nn.Module):
-    """The kernel of a 3x3 convolution as `weight + project @ expand`, the sum of a plain and a two-layer branch.
+    """The kernel of a 3x3 convolution as the sum of a plain branch, a two-layer branch and, if wanted, edge operators.
 
     Args:
         weight: O x I x 3 x 3, the kernel that the sum starts from.
-        width: hidden channels per channel: there are `width` * max(O, I).
-        generator: of the first values of both factors.
+        width: hidden channels per channel: there are `width` * max(O, I) between the two layers.
+        edges: whether there are edge operators.
+        generator: of the first values of the branches.
     """
 
-    def __init__(self, weight: Tensor, width: int, generator: torch.Generator) -> None:
+    def __init__(self, weight: Tensor, width: int, *, edges: bool, generator: torch.Generator) -> None:
         super().__init__()
         channels_out, fan_in = weight.shape[0], weight[0].numel()
         hidden = width * max(weight.shape[:2])
         self.expand = nn.Parameter(_uniform((hidden, fan_in), generator).to(weight))
         self.project = nn.Parameter(_uniform((channels_out, hidden), generator).to(weight))
+        self.edges = _EdgeOperators(weight, generator) if edges else None
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the kernel that the convolution runs with; `weight`: that of the plain branch."""
-        return weight + self._product(weight)
+        return weight + self._beside(weight)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Return the weight of the plain branch with which the kernel is `weight`."""
-        return weight - self._product(weight).detach()
+        return weight - self._beside(weight).detach()
 
-    def _product(self, weight: Tensor) -> Tensor:
+    def _beside(self, weight: Tensor) -> Tensor:
+        """The kernel of the branches beside the plain one."""
         # Outside of autocast: the kernel would be rounded twice.
         with without_autocast(weight.device):
-            return (self.project @ self.expand).view(weight.shape)
+            product = (self.project @ self.expand).view(weight.shape)
+            return product if self.edges is None else product + self.edges()
 
 
-def expand(network: nn.Module, *, width: int = 4, seed: int = 0) -> nn.Module:
+class _EdgeOperators(nn.Module):
+    """The kernel, O x I x 3 x 3, of three 1x1 convolutions, each followed by a scaled fixed filter."""
+
+    filters: Tensor
+
+    def __init__(self, weight: Tensor, generator: torch.Generator) -> None:
+        super().__init__()
+        sobel = torch.tensor(_SOBEL)
+        filters = torch.stack((sobel, sobel.T, torch.tensor(_LAPLACE))).to(weight)
+        # Not in `state_dict`: constants.
+        self.register_buffer("filters", filters, persistent=False)
+        channels_out, channels_in = weight.shape[:2]
+        mix = _uniform((len(filters) * channels_out, channels_in), generator)
+        self.mix = nn.Parameter(mix.view(len(filters), channels_out, channels_in).to(weight))
+        scale = _EDGE_SCALE * torch.randn((len(filters), channels_out), generator=generator)
+        self.scale = nn.Parameter(scale.to(weight))
+
+    def forward(self) -> Tensor:
+        return torch.einsum("fo,foi,fyx->oiyx", self.scale, self.mix, self.filters)
+
+
+def expand(network: nn.Module, *, width: int = 4, edges: bool = False, seed: int = 0) -> nn.Module:
     """Give every 3x3 convolution of `network` its training form, in place; results stay what they are, to rounding.
 
     Modules keep their class behaviour, their paths and their hooks; `parameters()` are those of the training form.
@@ -57,6 +90,7 @@ def expand(network: nn.Module, *, width: int = 4, seed: int = 0) -> nn.Module:
     Args:
         network: any module; convolutions in groups, and those that are expanded already, are left alone.
         width: hidden channels of a block per channel of its convolution, 1 or more.
+        edges: whether blocks have the edge operators of ECBSR, too.
         seed: of the first values of the blocks.
 
     Returns:
@@ -65,7 +99,8 @@ def expand(network: nn.Module, *, width: int = 4, seed: int = 0) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
     for module in _convolutions(network):
         weight = module.weight.detach()
-        parametrize.register_parametrization(module, WEIGHT, LinearBlock(weight, width, generator))
+        block = LinearBlock(weight, width, edges=edges, generator=generator)
+        parametrize.register_parametrization(module, WEIGHT, block)
     return network
 
 

@@ -77,7 +77,7 @@ def open_run(file: TrainOptions, folder: RunFolder) -> RunArtifacts:
             f"{folder.path}: was trained for x{options.scale}, but scale is {file.scale}; correct it",
             code="model.scale-mismatch",
         )
-    selected = folder.models / "net_g_best_psnr.safetensors"
+    selected = folder.model_file("best_psnr")
     if not selected.is_file() or options.val is None or not options.val.selection:
         raise InputError(
             f"{selected}: no weights were selected in this run; give val.select_on, and resume it",

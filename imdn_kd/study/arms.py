@@ -28,7 +28,8 @@ def arm_content(study: StudyOptions, base: Content, name: str) -> Content:
         content = arm_content(study, base, arm.of)
     else:
         content = overlay(base, study.options, "options")
-    return overlay(_as_control(content, arm, place), arm.options, f"{place}.options")
+    begins = study.begins_with(name) is not None
+    return overlay(_as_control(content, arm, place, begins=begins), arm.options, f"{place}.options")
 
 
 def overlay(content: Content, changes: Mapping[Any, Any], place: str) -> Content:
@@ -53,7 +54,7 @@ def overlay(content: Content, changes: Mapping[Any, Any], place: str) -> Content
     return result
 
 
-def _as_control(content: Content, arm: ArmOptions, place: str) -> Content:
+def _as_control(content: Content, arm: ArmOptions, place: str, *, begins: bool) -> Content:
     if arm.control is None:
         return content
     path = content.get("path") or {}
@@ -65,11 +66,11 @@ def _as_control(content: Content, arm: ArmOptions, place: str) -> Content:
         return {**content, "distill": {**kept, "replace_by_gt": True, "check_images": 0}}
     content = _without_teacher(content)
     if arm.control == "warm_start":
-        if not any(path.get(key) for key in _WARM) and not any(
-            (arm.options.get("path") or {}).get(key) for key in _WARM
-        ):
+        given = any(each.get(key) for each in (path, arm.options.get("path") or {}) for key in _WARM)
+        if not given and not begins:
             raise InputError(
-                f"{place}: {arm.of} begins with random weights; give it path.pretrain_network_g, or use scratch",
+                f"{place}: {arm.of} begins with random weights; give it begins_with or path.pretrain_network_g, or use "
+                "scratch",
                 code="study.no-warm-start",
             )
         return content

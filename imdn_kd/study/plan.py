@@ -15,7 +15,8 @@ from imdn_kd.evaluation.study.folder import RunCost, StudyFolder
 from imdn_kd.evaluation.study.schema import StudyOptions
 from imdn_kd.study.arms import arm_content
 from imdn_kd.study.budget import with_budget
-from imdn_kd.training.schema import TrainOptions
+from imdn_kd.training.run_folder import RunFolder
+from imdn_kd.training.schema import PathOptions, TrainOptions
 from imdn_kd.training.setup.read_file import read_train_options
 from imdn_kd.utils.files import atomic_path
 
@@ -66,16 +67,18 @@ class Study:
         return self.options.arms[arm].control == "scratch_equal_time"
 
     def options_of(self, run: Run) -> TrainOptions | None:
-        """The options of a run; None as long as its length is not known.
+        """The options of a run; None as long as its length, or the weights that it begins with, are not known.
 
         Raises:
-            InputError: `study.changed`, runs of the arm were made with other options; `study.not-measured`, the runs
-                from which the length would follow have failed.
+            InputError: `study.changed`, runs of the arm were made with other options; `study.not-measured` and
+                `study.no-weights`, the runs from which the length or the weights would come have failed.
         """
         options = self._with_length(run.arm)
         if options is None:
             return None
-        return options.model_copy(update={"name": run.name, "manual_seed": run.seed})
+        options = options.model_copy(update={"name": run.name, "manual_seed": run.seed})
+        before = self.options.begins_with(run.arm)
+        return options if before is None else self._beginning_with(options, Run(before, run.seed))
 
     def note(self, arm: str) -> None:
         """Write down the options of an arm, which its runs keep from now on."""
@@ -95,6 +98,16 @@ class Study:
         """Iterations of each run of an arm; of an arm whose length is still to be measured, those of the others."""
         options = self._with_length(arm, quiet=True) or self.arms[arm]
         return options.train.total_iter
+
+    def _beginning_with(self, options: TrainOptions, before: Run) -> TrainOptions | None:
+        result = self.folder.result(before.name)
+        if result is None:
+            return None
+        if result.failed:
+            raise InputError(f"{before.name} failed, so that there are no weights", code="study.no-weights")
+        weights = RunFolder(self.folder.runs / before.name).model_file("best_psnr")
+        path = (options.path or PathOptions()).model_copy(update={"pretrain_network_g": str(weights)})
+        return options.model_copy(update={"path": path})
 
     def _with_length(self, arm: str, *, quiet: bool = False) -> TrainOptions | None:
         path, options = self.folder.arm_file(arm), self.arms[arm]

@@ -100,7 +100,7 @@ def _take(study: Study, run: Run, on_step: OnStep, on_end: Callable[[Run, RunRes
         try:
             options = study.options_of(run)
         except InputError as error:
-            if error.code != "study.not-measured":
+            if error.code not in ("study.not-measured", "study.no-weights"):
                 raise
             result = RunResult(run.arm, run.seed, failed=str(error))
         else:

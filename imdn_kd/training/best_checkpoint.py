@@ -73,7 +73,7 @@ class BestCheckpointTracker:
     @property
     def selected(self) -> Path:
         """The model file that the run results in: the best one if there was a selection, otherwise the latest."""
-        return self._file(f"best_{METRICS[0]}" if METRICS[0] in self.best else "latest")
+        return self._folder.model_file(f"best_{METRICS[0]}" if METRICS[0] in self.best else "latest")
 
     def keep_best(self, step: int, scores: Sequence[SetScore]) -> None:
         """Write model files if the weights are the best so far, by the mean over the sets named for selection."""
@@ -96,11 +96,8 @@ class BestCheckpointTracker:
         return validate(network, sets, self._accelerator, name=name, protocol=protocol, save=save, on_image=on_image)
 
     def _holds(self, metric: str, best: Mapping[str, float]) -> bool:
-        path = self._file(f"best_{metric}")
+        path = self._folder.model_file(f"best_{metric}")
         return path.is_file() and load_model(path).training.get("updates") == best["step"]
-
-    def _file(self, which: str) -> Path:
-        return self._folder.models / f"net_g_{which}.safetensors"
 
     def _save(self, which: str, step: int, scores: Sequence[SetScore]) -> None:
         if not self._accelerator.is_main_process:
@@ -120,7 +117,7 @@ class BestCheckpointTracker:
         training |= {f"{score.data} PSNR / SSIM": f"{score.psnr:.3f} / {score.ssim:.4f}" for score in scores}
         lines = "\n".join(f"- {key}: {value}" for key, value in training.items())
         card = f"# {self._options.name}\n\nTrained with imdn_kd.\n\n{lines}\n"
-        save_model(self._file(which), ModelFile(self._network, training=training, card=card))
+        save_model(self._folder.model_file(which), ModelFile(self._network, training=training, card=card))
 
 
 def _measures(options: Mapping[str, Any]) -> tuple[object, ...]:

@@ -40,6 +40,10 @@ class RunFolder:
         """`net_g_ITER.pth` as in BasicSR, and model files: `net_g_latest.safetensors` and the best ones."""
         return self.path / "models"
 
+    def model_file(self, which: str) -> Path:
+        """A model file: `latest`, `best_psnr`, `best_ssim`."""
+        return self.models / f"net_g_{which}.safetensors"
+
     @property
     def states(self) -> Path:
         """`ITER.state`: everything that training needs to resume."""

@@ -226,13 +226,15 @@ class LossOptions(Options):
 class ReparamOptions(Options):
     """`train.reparam`: 3x3 convolutions are trained as wider linear blocks, and saved plain.
 
-    Source: https://arxiv.org/abs/2103.09404.
+    Sources: https://arxiv.org/abs/2103.09404; of the edge operators, https://doi.org/10.1145/3474085.3475291.
 
     Attributes:
         width: hidden channels of a block per channel of its convolution.
+        edges: blocks also have branches with the Sobel operators and the Laplacian.
     """
 
     width: Integer = Field(4, ge=1)
+    edges: bool = False
 
 
 class QuantizeOptions(Options):

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -22,8 +24,12 @@ PARAMETERS = {  # published, or counted in the official files
 }
 
 
-def build(name: str, scale: int | None = None) -> SRNetwork:
-    return ARCHS.build({"type": name} if scale is None else {"type": name, "upscale": scale}).eval()
+WITHOUT_ATTENTION = {"type": "IMDN", "attention": False}
+
+
+def build(name: str | dict[str, Any], scale: int | None = None) -> SRNetwork:
+    spec = {"type": name} if isinstance(name, str) else name
+    return ARCHS.build(spec if scale is None else {**spec, "upscale": scale}).eval()
 
 
 def count(network: torch.nn.Module) -> int:
@@ -72,7 +78,9 @@ def test_every_network_keeps_its_info_and_its_spec(name):
         assert torch.equal(again.eval()(image), result)
 
 
-@pytest.mark.parametrize("name", [name for name in ARCHS if not build(name).info.global_pool_modules])
+@pytest.mark.parametrize(
+    "name", [WITHOUT_ATTENTION, *(name for name in ARCHS if not build(name).info.global_pool_modules)]
+)
 def test_the_radius_of_networks_without_pooling_is_exact(name):
     network = build(name).double()
     info = network.info
@@ -90,7 +98,21 @@ def test_the_radius_of_networks_without_pooling_is_exact(name):
     assert int(reached.max()) - (centre + info.size_multiple - 1) <= info.receptive_radius
 
 
-@pytest.mark.parametrize("name", list(ARCHS))
+def test_without_attention_imdn_is_what_it_is_with_one_that_does_nothing():
+    network, other = build(WITHOUT_ATTENTION), build("IMDN")
+    keys = other.load_state_dict(network.state_dict(), strict=False)
+    assert keys.missing_keys and all(".cca." in key for key in keys.missing_keys) and not keys.unexpected_keys
+    for block in other.blocks:
+        torch.nn.init.zeros_(block.cca.conv_du[2].weight)
+        torch.nn.init.constant_(block.cca.conv_du[2].bias, 50)  # a factor of 1
+    image = torch.rand(1, 3, 20, 24)
+    with torch.no_grad():
+        assert (network(image) - other(image)).abs().max() <= 1e-6
+    assert len(network.segments()) == 1
+    assert not network.info.global_pool_modules
+
+
+@pytest.mark.parametrize("name", [WITHOUT_ATTENTION, *ARCHS])
 def test_stages_give_what_forward_gives(name):
     network = build(name)
     side = 8 * network.info.size_multiple

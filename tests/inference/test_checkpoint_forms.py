@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from imdn_kd.archs import IMDN_RTC, IMDN_RTE, Plain
+from imdn_kd.archs import IMDN, IMDN_RTC, IMDN_RTE, Plain
 from imdn_kd.archs.base import ModelInfo
 from imdn_kd.archs.detect import detect
 from imdn_kd.errors import InputError
@@ -65,7 +65,14 @@ def forms(weights):
         yield wrapped(wrapper, prefixed(prefix, change(weights)))
 
 
-@pytest.mark.parametrize("make", [lambda: IMDN_RTC(num_feat=8, num_block=1), lambda: Plain(num_feat=4, num_block=1)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: IMDN_RTC(num_feat=8, num_block=1),
+        lambda: IMDN(num_feat=8, num_block=1, attention=False),
+        lambda: Plain(num_feat=4, num_block=1),
+    ],
+)
 def test_every_combination_is_the_same_network(make, tmp_path):
     network = make()
     weights, path = network.state_dict(), tmp_path / "model.safetensors"

@@ -166,6 +166,43 @@ def test_warm_start_begins_with_the_weights_of_its_arm_and_scratch_with_none(wri
     }
 
 
+def test_an_arm_begins_with_the_weights_that_another_selected(write_study, tmp_path):
+    second = {"budget": 4, "begins_with": "scratch", "options": {"train": {"optim_g": {"lr": 1e-30}}}}
+    study = read_study(write_study({"seeds": [1], "arms": {"second": second}}), root=tmp_path)
+    run, before = (next(one for one in study.runs() if one.arm == arm) for arm in ("second", "scratch"))
+    assert study.options_of(run) is None
+
+    run_study(study)
+    write_report(study.options, study.folder)
+
+    # At such a rate it ends where it begins.
+    ours, theirs = (study.folder.result(one.name) for one in (run, before))
+    assert ours.updates == 4
+    assert ours.scores == theirs.scores
+    assert "second with those of scratch" in (study.folder.path / "report.md").read_text()
+
+
+def test_an_arm_that_begins_with_a_failed_one_fails(write_study, tmp_path):
+    changes = {"seeds": [0], "arms": {"second": {"begins_with": "scratch"}, "kd": None, "gt": None}}
+    study = read_study(write_study(changes), root=tmp_path)
+    write_json(study.folder.result_file("scratch_0"), RunResult("scratch", 0, failed="it diverged"))
+
+    run_study(study)
+
+    assert study.folder.result("second_0").failed == "scratch_0 failed, so that there are no weights"
+
+
+def test_controls_begin_with_what_their_arm_begins_with(write_study, tmp_path):
+    arms = {"kd": {"begins_with": "scratch"}, "warm": {"control": "warm_start", "of": "kd"}}
+    options = read_study(write_study({"arms": arms}), root=tmp_path).options
+    assert {name: options.begins_with(name) for name in options.arms} == {
+        "scratch": None,
+        "kd": "scratch",
+        "gt": "scratch",
+        "warm": "scratch",
+    }
+
+
 def test_features_have_no_ground_truth(write_study, tmp_path):
     term = {"l_at": {"type": "AttentionLoss", "taps": ["block.1"]}}
     path = write_study({"arms": {"kd": {"options": {"distill": {"objectives": term}}}}})
@@ -231,6 +268,10 @@ def test_the_control_with_the_ground_truth_has_the_losses_of_its_arm(finished):
             "options.no-scratch",
         ),
         ({"arms": {"warm": {"control": "warm_start", "of": "kd"}}}, "study.no-warm-start"),
+        ({"arms": {"kd": {"begins_with": "nothing"}}}, "options.no-arm"),
+        ({"arms": {"kd": {"begins_with": "kd"}}}, "options.begins-with"),
+        ({"arms": {"kd": {"begins_with": "gt"}}}, "options.begins-with"),
+        ({"arms": {"scratch": {"begins_with": "kd"}}}, "options.control"),
         ({"seeds": [1, 1]}, "options.seeds"),
         ({"name": "../elsewhere"}, "options.name"),
         ({"select": ["other"]}, "study.sets"),

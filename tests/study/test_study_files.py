@@ -32,7 +32,7 @@ def workplace(tmp_path_factory):
     """A folder with small data sets and teachers by the names that the files give."""
     root = tmp_path_factory.mktemp("workplace")
     write_image(root / "photographs" / "0.png", Picture(picture((204, 216))))
-    for name in ("photos", "sample"):
+    for name in ("photos", "photos_bsds", "eco", "sample"):
         output = str(root / "datasets" / f"{name}.store")
         options = PrepareOptions(source="folder", path=str(root / "photographs"), scale=[2, 4], output=output)
         write_dataset(options, open_source(options, root=root), root=root)

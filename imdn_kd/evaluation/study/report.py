@@ -141,9 +141,16 @@ def _figures_table(study: StudyOptions, done: Results) -> Table:
     notes = (
         "PSNR and SSIM by the protocol of `imdn-kd benchmark`: means over images and seeds, +- the standard deviation "
         "over seeds.",
+        *_beginnings(study),
     )
     heads = ("Arm", "Params", "Iterations", "Seeds", *columns)
     return Table("Figures", heads, tuple(rows), notes, frozenset({"Arm"}))
+
+
+def _beginnings(study: StudyOptions) -> Iterator[str]:
+    begun = [f"{arm} with those of {before}" for arm in study.arms if (before := study.begins_with(arm))]
+    if begun:
+        yield f"Begin with the selected weights of another arm, whose iterations are not counted: {', '.join(begun)}."
 
 
 def _mean_and_spread(runs: Sequence[RunResult], data: str) -> Iterator[str]:

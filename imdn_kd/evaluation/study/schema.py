@@ -26,6 +26,8 @@ class ArmOptions(Options):
             without its teacher, with the weights that it begins with. `teacher_replaced_by_gt`: the arm `of` with the
             ground truth in place of the teacher's output.
         of: the arm that a control is made of.
+        begins_with: another arm: a run begins with the weights that its run with the same seed selected. Controls made
+            of an arm begin with what that one begins with; `scratch` and `scratch_equal_time` with random weights.
         against: the arms that this one is compared with (default: the control of the study, and the controls that are
             made of this arm).
         options: options of `imdn-kd train` over those of the base run and of the study; `_drop_: [KEY, ...]` in a
@@ -38,6 +40,7 @@ class ArmOptions(Options):
 
     control: Control | None = None
     of: str | None = None
+    begins_with: str | None = None
     against: list[str] | None = Field(None, min_length=1)
     options: dict[str, Any] = Field(default_factory=dict)
     budget: Integer | None = Field(None, ge=1)
@@ -53,6 +56,8 @@ class ArmOptions(Options):
             )
         if self.of is not None and self.control not in OF_AN_ARM:
             raise PydanticCustomError("control", "of: only the controls {names} take it", {"names": _listed(OF_AN_ARM)})
+        if self.control is not None and self.begins_with is not None:
+            raise PydanticCustomError("control", "begins_with: a control cannot choose its first weights; leave it out")
         if self.control == "scratch_equal_time" and self.budget is not None:
             raise PydanticCustomError("control", "budget: that of scratch_equal_time is measured; leave it out")
         return self
@@ -127,6 +132,10 @@ class StudyOptions(Options):
             if arm.of is not None and self.arms[arm.of].control is not None:
                 said = "arms.{name}.of: {of} is a control itself; name an arm with a teacher"
                 raise PydanticCustomError("control", said, {"name": name, "of": arm.of})
+            if name in self._earlier(name):
+                raise PydanticCustomError(
+                    "begins_with", "arms.{name}.begins_with: leads back to the arm itself", {"name": name}
+                )
             if name in (arm.against or ()):
                 raise PydanticCustomError("control", "arms.{name}.against: names the arm itself", {"name": name})
             if arm.control == "scratch_equal_time" and self.scratch is None:
@@ -134,11 +143,29 @@ class StudyOptions(Options):
                 raise PydanticCustomError("no_scratch", said, {"name": name})
         return self
 
+    def _earlier(self, name: str) -> list[str]:
+        """The arms whose runs come before those of an arm, nearest first; with itself if they go in a circle."""
+        found: list[str] = []
+        before = self.begins_with(name)
+        while before is not None and before not in found:
+            found.append(before)
+            before = self.begins_with(before)
+        return found
+
+    def begins_with(self, name: str) -> str | None:
+        """The arm whose weights the runs of an arm begin with; None if these come from its options, or are random."""
+        arm = self.arms[name]
+        if arm.control in ("warm_start", "teacher_replaced_by_gt") and arm.of is not None:
+            return self.arms[arm.of].begins_with
+        return arm.begins_with
+
     def _named(self) -> Iterator[tuple[str, str]]:
         yield "control", self.control
         for name, arm in self.arms.items():
             if arm.of is not None:
                 yield f"arms.{name}.of", arm.of
+            if arm.begins_with is not None:
+                yield f"arms.{name}.begins_with", arm.begins_with
             yield from ((f"arms.{name}.against", other) for other in arm.against or ())
 
     @property
