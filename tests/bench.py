@@ -29,6 +29,7 @@ from tests import (
     bench_engines,
     bench_losses,
     bench_plain,
+    bench_quality,
     bench_restoration,
     bench_training,
 )
@@ -247,6 +248,16 @@ def restoration() -> None:
     bench_restoration.degraded()
 
 
+def sizes() -> None:
+    """Memory after many different sizes, for each engine; run it by name."""
+    bench_engines.sizes()
+
+
+def psnr_time() -> None:
+    """PSNR beside time, drawn into docs: takes minutes, official weights and larger networks; run it by name."""
+    bench_quality.psnr_time()
+
+
 def browser() -> None:
     """The static page against `imdn-kd upscale`: needs Chromium, playwright and npm; run it by name."""
     bench_browser.browser()
@@ -269,10 +280,10 @@ BENCHMARKS = {
         ),
         *(folders, videos),
         *(pairwise, distillation, cached_maps, zoo_mix, plain_speed, reparam, peers),
-        *(large_image, cropping, restoration, browser),
+        *(large_image, cropping, restoration, sizes, psnr_time, browser),
     )
 }
-ON_REQUEST = ("large_image", "cropping", "restoration", "browser")
+ON_REQUEST = ("large_image", "cropping", "restoration", "sizes", "psnr_time", "browser")
 
 if __name__ == "__main__":
     print(

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 from torch import nn
 
@@ -36,6 +39,22 @@ def peers() -> None:
         with _threads(threads):
             for name, network, scale in _networks():
                 _compare(f"{name}, {threads} thread{'s' * (threads > 1)}", network, scale, threads)
+
+
+def sizes() -> None:
+    """Memory of a process after 20, 520 and 1040 pictures of different sizes, for each engine: it is to stay flat."""
+    for engine in ("torch", *(name for name in ("onnxruntime", "openvino", "ncnn") if find_spec(name))):
+        subprocess.run([sys.executable, "-c", f"from tests.bench_engines import grow; grow('{engine}')"], check=True)
+
+
+def grow(engine: str) -> None:
+    """Upscale pictures of 24 to 200 px a side, and print what the process takes meanwhile."""
+    upscaler, random, memory = Upscaler("plain_m_x4", device="cpu", engine=engine), np.random.default_rng(0), []
+    for number in range(1, 1041):
+        upscaler(random.integers(0, 256, (*random.integers(24, 201, 2), 3), np.uint8))
+        if number in (20, 520, 1040):
+            memory.append(f"{psutil.Process().memory_info().rss / 1e6:.0f} MB")
+    print(f"{engine:<12} {', '.join(memory)}", flush=True)
 
 
 def processor() -> str:

@@ -33,7 +33,7 @@ from imdn_kd.inference.engines.base import TORCH, find_engine
 from imdn_kd.inference.engines.choice import candidates, choose_engine
 from imdn_kd.inference.graph_file import GraphNetwork, engine_for, open_model
 from imdn_kd.inference.hub import HubMixin
-from imdn_kd.inference.memory import is_out_of_memory
+from imdn_kd.inference.memory import is_out_of_memory, trim_heap
 from imdn_kd.inference.model_file import ModelFile, load_model
 from imdn_kd.inference.side_by_side import all_threads
 from imdn_kd.inference.sizes import Size, plan_passes, target_size
@@ -109,6 +109,7 @@ class Upscaler(HubMixin):
         self.device = choose_device(device)
         self.self_ensemble = self_ensemble
         computes: Precision = "fp32" if precision == "auto" else precision
+        self._last_size: tuple[int, ...] = ()
         self.dtype, engine = _choose(computes, engine, self.device)
 
         def prepare(model_file: ModelFile) -> _Runner:
@@ -299,6 +300,10 @@ class Upscaler(HubMixin):
             work = self._run(runner, work, dtype if reached else np.dtype(np.float32), progress)
         if work.shape[:2] != target:
             work = imresize(work, size=target)
+        if self.device.type == "cpu" and pixels.shape[:2] != self._last_size:
+            # Otherwise the process grows with each new size; frames of a video need not pay.
+            self._last_size = pixels.shape[:2]
+            trim_heap()
         return _to_dtype(work, dtype)
 
     def _passes(self, given: Size, target: Size) -> list[int]:

@@ -1,0 +1,110 @@
+"""PSNR beside time: students that ship, official IMDNs, and larger networks where their weights are at hand."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from imdn_kd import Upscaler, zoo
+from imdn_kd.evaluation.benchmark import Upsampler, bicubic, open_upsamplers, plan_tasks, score
+from tests.bench_engines import processor
+from tests.official import FILES, FOLDER
+from tests.shared_data import SHARED
+
+PICTURE = Path(__file__).resolve().parents[1] / "docs" / "psnr_time.png"
+SCALES = (2, 3, 4)
+ROUNDS = 5
+TEACHERS = {"DCTLSA": "DCTLSA_x{}.pt", "DAT-light": "DAT_light_x{}_params.pth"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a network stands.
+
+    Attributes:
+        kind: `student`, `official` or `teacher`.
+        name: of the network, without its scale.
+        scale: of the network.
+        psnr: on Set5, dB.
+        seconds: for a result of 1280x720 px.
+    """
+
+    kind: str
+    name: str
+    scale: int
+    psnr: float
+    seconds: float
+
+
+def psnr_time() -> None:
+    """Print and draw PSNR on Set5 and the time for a result of 1280x720, one thread, `--engine auto`."""
+    print(f"{processor()}; one thread, medians of {ROUNDS} runs, --engine auto, uint8 to uint8")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    places = []
+    try:
+        for kind, name, scale, model in _networks():
+            place = Place(kind, name, scale, _psnr(open_upsamplers([model])[0]), _seconds(model, scale))
+            print(f"x{scale} {name:<12} {place.psnr:.3f} dB   {place.seconds * 1000:9.1f} ms", flush=True)
+            places.append(place)
+    finally:
+        torch.set_num_threads(before)
+    low = {scale: _psnr(bicubic(scale)) for scale in SCALES}
+    _draw(places, low)
+
+
+def _networks() -> Iterator[tuple[str, str, int, str]]:
+    for scale in SCALES:
+        for student in zoo.students():
+            if student.scale == scale and not student.restores:
+                yield "student", student.name.rpartition("_")[0], scale, student.name
+        official = {"IMDN": f"IMDN_x{scale}", **({"IMDN_RTC": "IMDN_RTC"} if scale == 2 else {})}
+        for name, key in official.items():
+            yield "official", name, scale, str(FOLDER / FILES[key])
+        for name, file in TEACHERS.items():
+            yield "teacher", name, scale, str(SHARED / "weights" / "teachers" / file.format(scale))
+
+
+def _psnr(upsampler: Upsampler) -> float:
+    (task,) = plan_tasks([upsampler], [SHARED / "benchmark" / "Set5"])
+    return score(task).psnr
+
+
+def _seconds(model: str, scale: int) -> float:
+    image = np.random.default_rng(0).integers(0, 256, (720 // scale, 1280 // scale, 3), np.uint8)
+    upscaler = Upscaler(model, device="cpu")
+    times = []
+    for _ in range(ROUNDS + 2):  # engines are chosen first, and prepare a size when it comes again
+        start = time.perf_counter()
+        upscaler(image)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[2:])
+
+
+def _draw(places: list[Place], low: dict[int, float]) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 4.2), dpi=100, layout="constrained")
+    colours = {"student": "tab:red", "official": "tab:blue", "teacher": "tab:gray"}
+    for axes, scale in zip(figure.subplots(1, len(SCALES)), SCALES, strict=True):
+        for place in (each for each in places if each.scale == scale):
+            axes.plot(place.seconds * 1000, place.psnr, "o", color=colours[place.kind])
+            axes.annotate(
+                place.name, (place.seconds * 1000, place.psnr), xytext=(5, -11), textcoords="offset points", fontsize=8
+            )
+        axes.axhline(low[scale], color="black", linewidth=0.8, linestyle=":")
+        axes.annotate("bicubic", (0.02, low[scale]), xycoords=("axes fraction", "data"), va="bottom", fontsize=8)
+        axes.set_xscale("log")
+        axes.margins(x=0.25)
+        axes.set_title(f"x{scale}")
+        axes.set_xlabel("ms for 1280x720, one thread")
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("PSNR on Set5, dB")
+    figure.savefig(PICTURE)
+    print(f"wrote {PICTURE}")
