@@ -11,7 +11,7 @@ from imdn_kd.cli import shared as opt
 from imdn_kd.cli.screen import complain, say
 
 if TYPE_CHECKING:
-    from imdn_kd.serve.work import Made
+    from imdn_kd.serve.work import UpscaleResult
 
 
 def serve(
@@ -61,10 +61,10 @@ def serve(
         memory=memory,
     )
 
-    def on_done(made: Made) -> None:
+    def on_done(result: UpscaleResult) -> None:
         if not quiet:
-            (height, width), (tall, wide) = made.given, made.size
-            say(f"{made.path.name}: {width}x{height} to {wide}x{tall} px, {made.seconds:.2f} s")
+            (height, width), (tall, wide) = result.given, result.size
+            say(f"{result.path.name}: {width}x{height} to {wide}x{tall} px, {result.seconds:.2f} s")
 
     # Where Ctrl-C is ignored, as in the background, the server ends without an exception.
     with suppress(KeyboardInterrupt):

@@ -15,13 +15,17 @@ from imdn_kd.serve.limits import Limits
 from imdn_kd.serve.models import Models
 from imdn_kd.serve.page import CSS, THEME, build_page
 from imdn_kd.serve.queue import WorkQueue
-from imdn_kd.serve.work import Made
+from imdn_kd.serve.work import UpscaleResult
 
 _FORM = 2**16  # bytes around the file in a request
 
 
 def build_app(
-    models: Models, limits: Limits, queue: WorkQueue, folder: Path, on_done: Callable[[Made], None] = lambda _: None
+    models: Models,
+    limits: Limits,
+    queue: WorkQueue,
+    folder: Path,
+    on_done: Callable[[UpscaleResult], None] = lambda _: None,
 ) -> FastAPI:
     """Make the application.
 

@@ -24,7 +24,7 @@ from imdn_kd.inference.sizes import parse_size
 from imdn_kd.serve.limits import Limits
 from imdn_kd.serve.models import Models
 from imdn_kd.serve.queue import STOPPED, WorkQueue
-from imdn_kd.serve.work import Made, Task, UpscaleRequest
+from imdn_kd.serve.work import Task, UpscaleRequest, UpscaleResult
 
 _STATUS = {
     "serve.busy": 503,
@@ -55,7 +55,7 @@ class _Options(BaseModel):
 
 
 def routes(
-    models: Models, limits: Limits, queue: WorkQueue, folder: Path, on_done: Callable[[Made], None]
+    models: Models, limits: Limits, queue: WorkQueue, folder: Path, on_done: Callable[[UpscaleResult], None]
 ) -> list[Route]:
     """The routes of the endpoint; arguments as those of `imdn_kd.serve.page.build_page`."""
 
@@ -67,15 +67,15 @@ def routes(
             task = await asyncio.to_thread(Task, source, own / "result", asked, models, limits)
             watch = asyncio.create_task(_stop_if_gone(request, queue, own))
             try:
-                made = await queue.do(task.do, own)
+                result = await queue.do(task.do, own)
             finally:
                 watch.cancel()
-            on_done(made)
+            on_done(result)
         except BaseException:
             shutil.rmtree(own, ignore_errors=True)
             raise
         after = BackgroundTask(shutil.rmtree, own, ignore_errors=True)
-        return FileResponse(made.path, filename=made.path.name, background=after)
+        return FileResponse(result.path, filename=result.path.name, background=after)
 
     async def list_models(_: Request) -> Response:
         found = [{"name": name, "scale": scale} for name, scale in models.scales.items()]

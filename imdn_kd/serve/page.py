@@ -20,7 +20,7 @@ from imdn_kd.serve.limits import Limits
 from imdn_kd.serve.models import BEST, FAST, Models
 from imdn_kd.serve.preview import Preview, preview
 from imdn_kd.serve.queue import STOPPED, WorkQueue
-from imdn_kd.serve.work import Made, Task, UpscaleRequest
+from imdn_kd.serve.work import Task, UpscaleRequest, UpscaleResult
 
 log = logging.getLogger("imdn_kd")
 
@@ -42,7 +42,7 @@ CSS = """
 
 
 def build_page(
-    models: Models, limits: Limits, queue: WorkQueue, folder: Path, on_done: Callable[[Made], None]
+    models: Models, limits: Limits, queue: WorkQueue, folder: Path, on_done: Callable[[UpscaleResult], None]
 ) -> gr.Blocks:
     """Make the page.
 
@@ -75,14 +75,14 @@ def build_page(
             target = folder / secrets.token_hex(8)
             task = await asyncio.to_thread(Task, Path(file), target, asked, models, limits)
 
-            def work(stop: threading.Event) -> Made:
+            def work(stop: threading.Event) -> UpscaleResult:
                 return task.do(
                     stop,
                     lambda part: progress(part, desc="upscaling"),
                     lambda picture, large: shown.append(preview(picture, large)),
                 )
 
-            made = await queue.do(
+            result = await queue.do(
                 work, request.session_hash, lambda before: progress(0, desc=f"waiting, {before} before this one")
             )
             pair = await asyncio.to_thread(_save, shown[0], target)
@@ -93,9 +93,9 @@ def build_page(
         except Exception as error:
             log.exception("unexpected error")
             raise gr.Error("unexpected error; the log of the server has it", print_exception=False) from error
-        on_done(made)
-        label = f"Download {made.path.name} ({_amount(made.path.stat().st_size)})"
-        return [pair, _crops(shown[0]), _facts(made), gr.DownloadButton(label, value=made.path, interactive=True)]
+        on_done(result)
+        label = f"Download {result.path.name} ({_amount(result.path.stat().st_size)})"
+        return [pair, _crops(shown[0]), _facts(result), gr.DownloadButton(label, value=result.path, interactive=True)]
 
     async def stop(request: gr.Request) -> None:
         queue.stop(request.session_hash)
@@ -218,17 +218,17 @@ def _crops(shown: Preview) -> str:
     return f'<div class="crops">{"".join(pairs)}</div>'
 
 
-def _facts(made: Made) -> str:
+def _facts(result: UpscaleResult) -> str:
     """What was done, one line; and what the result does not hold."""
-    (height, width), (tall, wide) = made.given, made.size
-    models = " and ".join(dict.fromkeys(run.model for run in made.networks))
-    how = f"{models} in {made.networks[0].engine}" if models else "no network, since it does not grow"
-    rate = tall * wide / 1e6 / max(made.seconds, 1e-9)
+    (height, width), (tall, wide) = result.given, result.size
+    models = " and ".join(dict.fromkeys(run.model for run in result.networks))
+    how = f"{models} in {result.networks[0].engine}" if models else "no network, since it does not grow"
+    rate = tall * wide / 1e6 / max(result.seconds, 1e-9)
     line = (
-        f"{width}x{height} to {wide}x{tall} px by {how}: {made.seconds:.2f} s, {rate:.2g} MP/s, "
-        f"{_amount(made.memory)} of memory at most"
+        f"{width}x{height} to {wide}x{tall} px by {how}: {result.seconds:.2f} s, {rate:.2g} MP/s, "
+        f"{_amount(result.memory)} of memory at most"
     )
-    return f"{line}\n\nNot in the result: {', '.join(made.left_out)}" if made.left_out else line
+    return f"{line}\n\nNot in the result: {', '.join(result.left_out)}" if result.left_out else line
 
 
 def _amount(count: int) -> str:

@@ -13,7 +13,7 @@ from imdn_kd.errors import InputError
 from imdn_kd.serve.limits import Limits
 from imdn_kd.serve.models import Models
 from imdn_kd.serve.queue import WorkQueue
-from imdn_kd.serve.work import Made
+from imdn_kd.serve.work import UpscaleResult
 from imdn_kd.utils.extras import how_to_install
 
 _PATIENCE = 2  # seconds that connections have to end
@@ -26,7 +26,7 @@ def serve(
     host: str,
     port: int,
     on_ready: Callable[[str], None],
-    on_done: Callable[[Made], None],
+    on_done: Callable[[UpscaleResult], None],
 ) -> None:
     """Serve the page and the endpoint; Ctrl-C ends it with a KeyboardInterrupt, once all files are removed.
 

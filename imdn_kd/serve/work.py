@@ -41,8 +41,8 @@ class UpscaleRequest:
 
 
 @dataclass(frozen=True)
-class Made:
-    """What was made.
+class UpscaleResult:
+    """The file that a request led to, and what it took.
 
     Attributes:
         path: the file.
@@ -102,7 +102,7 @@ class Task:
         stop: threading.Event,
         on_progress: Progress = lambda _: None,
         on_first: Callable[[Picture, Picture], None] = lambda _, __: None,
-    ) -> Made:
+    ) -> UpscaleResult:
         """Do it.
 
         Args:
@@ -136,7 +136,7 @@ class Task:
         if done.status != "done":
             raise self._error(done)
         networks = self._upscaler.networks(done.given, done.size)
-        return Made(done.job.target, done.given, done.size, networks, done.seconds, peak.bytes, done.left_out)
+        return UpscaleResult(done.job.target, done.given, done.size, networks, done.seconds, peak.bytes, done.left_out)
 
     def _result_size(self, given: Size) -> Size:
         return target_size(given, scale=self._asked.scale, size=self._asked.size, fit=self._asked.fit)

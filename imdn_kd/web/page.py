@@ -63,7 +63,8 @@ def write_page(
 
     Raises:
         InputError: as `export_model` and `runtime_folder`; `web.cannot-tile`: the network gives no exact result in
-            tiles; `web.channels`, `web.enlarged-input`: it takes no pictures as they are; `file.exists`.
+            tiles; `web.channels`, `web.enlarged-input`: it takes no pictures as they are; `file.exists`;
+            `web.current-folder`: the folder to replace is where the process is.
     """
     folder, info = Path(folder), model.network.info
     _check_model(info, name)
@@ -109,6 +110,11 @@ def _check_target(folder: Path, *, overwrite: bool) -> None:
         if folder.exists():
             raise InputError(f"{folder}: is a file; name a folder", code="file.exists")
         return
+    if folder.resolve() in (here := Path.cwd().resolve(), *here.parents):
+        raise InputError(
+            f"{folder}: is or holds the folder you are in, which cannot be replaced; name another folder",
+            code="web.current-folder",
+        )
     if not any(folder.iterdir()):
         return
     try:

@@ -39,6 +39,15 @@ def test_a_page_holds_what_it_needs_and_says_what_it_is(package, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["page"]
 
 
+@pytest.mark.parametrize("target", [".", "../inside", ".."])
+def test_the_current_folder_is_not_replaced(target, package, tmp_path, monkeypatch):
+    (tmp_path / "inside").mkdir()
+    monkeypatch.chdir(tmp_path / "inside")
+    with refused("web.current-folder"):
+        write_page(ModelFile(network()), target, name="any", runtime=package)
+    assert [*(tmp_path / "inside").iterdir()] == []
+
+
 def test_only_a_page_is_replaced_and_only_if_asked(package, tmp_path):
     pytest.importorskip("onnxruntime")
     page, model = tmp_path / "page", ModelFile(network())
