@@ -57,6 +57,11 @@ class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Work space inside an operator is not seen. Attribute `peak`: the largest count, in bytes.
     """
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Otherwise PyTorch imports its compiler, which takes seconds, so as not to compile what is never compiled.
+        return False
+
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.peak = self._alive = 0

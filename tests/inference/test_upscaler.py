@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -374,3 +377,15 @@ def test_no_memory_for_the_result_is_one_line():
 def test_gigantic_results_are_refused_before_the_work(scale, wanted):
     with refused("size.too-large"):
         Upscaler(Repeat(scale=scale))(random_pixels(3, 3, 3), **wanted)
+
+
+@pytest.mark.processes
+def test_the_compiler_of_pytorch_is_not_imported_which_takes_seconds():
+    lines = (
+        "import sys, numpy",
+        "from imdn_kd import Upscaler",
+        "Upscaler('plain_m_x4', device='cpu', engine='torch')(numpy.zeros((8, 8, 3), numpy.uint8))",
+        "print('torch._dynamo' in sys.modules)",
+    )
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
