@@ -5,7 +5,8 @@ convolution to many channels, a 1x1 convolution back, and a plain 3x3 convolutio
 kernel is computed first, so the network itself runs as a chain of single convolutions in training too.
 
 With the edge operators of ECBSR (Zhang et al., ACM Multimedia 2021, https://doi.org/10.1145/3474085.3475291), three
-more branches are 1x1 convolutions followed by a fixed filter: both Sobel operators and the Laplacian.
+more branches are 1x1 convolutions followed by a fixed filter: both Sobel operators and the Laplacian. ECBSR has biases
+in its branches, and a 1x1 convolution before the 3x3 one rather than behind it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from imdn_kd.archs.base import without_autocast
 
 WEIGHT = "weight"
 
-_SOBEL = [[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]]
+_SOBEL_X = [[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]]
+_SOBEL_Y = [[1.0, 2.0, 1.0], [0.0, 0.0, 0.0], [-1.0, -2.0, -1.0]]
 _LAPLACE = [[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]]
 _EDGE_SCALE = 1e-3
 """Standard deviation of the first scales of the edge operators, as in ECBSR."""
@@ -33,17 +35,18 @@ class LinearBlock(nn.Module):
     Args:
         weight: O x I x 3 x 3, the kernel that the sum starts from.
         width: hidden channels per channel: there are `width` * max(O, I) between the two layers.
-        edges: whether there are edge operators.
+        edge_operators: whether there are any.
         generator: of the first values of the branches.
     """
 
-    def __init__(self, weight: Tensor, width: int, *, edges: bool, generator: torch.Generator) -> None:
+    def __init__(self, weight: Tensor, width: int, *, edge_operators: bool, generator: torch.Generator) -> None:
         super().__init__()
         channels_out, fan_in = weight.shape[0], weight[0].numel()
         hidden = width * max(weight.shape[:2])
         self.expand = nn.Parameter(_uniform((hidden, fan_in), generator).to(weight))
         self.project = nn.Parameter(_uniform((channels_out, hidden), generator).to(weight))
-        self.edges = _EdgeOperators(weight, generator) if edges else None
+        filters = (_SOBEL_X, _SOBEL_Y, _LAPLACE) if edge_operators else ()
+        self.edge_operators = nn.ModuleList(_EdgeOperator(each, weight, generator) for each in filters)
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the kernel that the convolution runs with; `weight`: that of the plain branch."""
@@ -57,32 +60,30 @@ class LinearBlock(nn.Module):
         """The kernel of the branches beside the plain one."""
         # Outside of autocast: the kernel would be rounded twice.
         with without_autocast(weight.device):
-            product = (self.project @ self.expand).view(weight.shape)
-            return product if self.edges is None else product + self.edges()
+            kernel = (self.project @ self.expand).view(weight.shape)
+            for operator in self.edge_operators:
+                kernel = kernel + operator()
+            return kernel
 
 
-class _EdgeOperators(nn.Module):
-    """The kernel, O x I x 3 x 3, of three 1x1 convolutions, each followed by a scaled fixed filter."""
+class _EdgeOperator(nn.Module):
+    """The kernel, O x I x 3 x 3, of a 1x1 convolution and a fixed filter of each channel, scaled."""
 
-    filters: Tensor
+    edge_filter: Tensor
 
-    def __init__(self, weight: Tensor, generator: torch.Generator) -> None:
+    def __init__(self, edge_filter: list[list[float]], weight: Tensor, generator: torch.Generator) -> None:
         super().__init__()
-        sobel = torch.tensor(_SOBEL)
-        filters = torch.stack((sobel, sobel.T, torch.tensor(_LAPLACE))).to(weight)
-        # Not in `state_dict`: constants.
-        self.register_buffer("filters", filters, persistent=False)
+        # A constant, so not in `state_dict`.
+        self.register_buffer("edge_filter", torch.tensor(edge_filter).to(weight), persistent=False)
         channels_out, channels_in = weight.shape[:2]
-        mix = _uniform((len(filters) * channels_out, channels_in), generator)
-        self.mix = nn.Parameter(mix.view(len(filters), channels_out, channels_in).to(weight))
-        scale = _EDGE_SCALE * torch.randn((len(filters), channels_out), generator=generator)
-        self.scale = nn.Parameter(scale.to(weight))
+        self.mix = nn.Parameter(_uniform((channels_out, channels_in), generator).to(weight))
+        self.scale = nn.Parameter((_EDGE_SCALE * torch.randn(channels_out, generator=generator)).to(weight))
 
     def forward(self) -> Tensor:
-        return torch.einsum("fo,foi,fyx->oiyx", self.scale, self.mix, self.filters)
+        return torch.einsum("o,oi,yx->oiyx", self.scale, self.mix, self.edge_filter)
 
 
-def expand(network: nn.Module, *, width: int = 4, edges: bool = False, seed: int = 0) -> nn.Module:
+def expand(network: nn.Module, *, width: int = 4, edge_operators: bool = False, seed: int = 0) -> nn.Module:
     """Give every 3x3 convolution of `network` its training form, in place; results stay what they are, to rounding.
 
     Modules keep their class behaviour, their paths and their hooks; `parameters()` are those of the training form.
@@ -90,7 +91,7 @@ def expand(network: nn.Module, *, width: int = 4, edges: bool = False, seed: int
     Args:
         network: any module; convolutions in groups, and those that are expanded already, are left alone.
         width: hidden channels of a block per channel of its convolution, 1 or more.
-        edges: whether blocks have the edge operators of ECBSR, too.
+        edge_operators: whether blocks have those of ECBSR, too.
         seed: of the first values of the blocks.
 
     Returns:
@@ -99,7 +100,7 @@ def expand(network: nn.Module, *, width: int = 4, edges: bool = False, seed: int
     generator = torch.Generator().manual_seed(seed)
     for module in _convolutions(network):
         weight = module.weight.detach()
-        block = LinearBlock(weight, width, edges=edges, generator=generator)
+        block = LinearBlock(weight, width, edge_operators=edge_operators, generator=generator)
         parametrize.register_parametrization(module, WEIGHT, block)
     return network
 

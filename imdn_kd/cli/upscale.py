@@ -93,7 +93,6 @@ def upscale(
     from imdn_kd.cli.progress import FileProgress
     from imdn_kd.errors import InputError
     from imdn_kd.image.io import Picture
-    from imdn_kd.image.probe import stated_size
     from imdn_kd.image.video import is_video_name
     from imdn_kd.inference.batch import FileResult, Progress, run_jobs
     from imdn_kd.inference.cropping import SMALLEST_PROCESS
@@ -167,9 +166,6 @@ def upscale(
 
         def on_begin(job: FileJob) -> None:
             progress.begin(job.source.name)
-            # Engines are measured, and chosen, when a network is first needed: that is not the time of a file.
-            if size := stated_size(job.source):
-                upscaler.networks(size, result_size(size))
 
         def enlarge(picture: Picture, on_progress: Progress) -> Picture:
             height, width = result_size((picture.height, picture.width))
@@ -184,6 +180,7 @@ def upscale(
                 skip_existing=skip_existing,
                 overwrite=overwrite,
                 quality=quality or 95,
+                prepare=upscaler.networks,
                 on_begin=on_begin,
                 on_progress=progress.part,
             ):

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from imdn_kd.archs.base import SRNetwork
@@ -25,6 +24,7 @@ from imdn_kd.inference.memory import PeakMemory, is_out_of_memory
 from imdn_kd.inference.sizes import Size
 from imdn_kd.inference.tiles import round_up
 from imdn_kd.registry import ARCHS
+from imdn_kd.utils.dispatch import DispatchMode
 
 
 @dataclass(frozen=True)
@@ -274,7 +274,7 @@ def _wait(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-class _Convolutions(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Convolutions(DispatchMode):
     """Counts the convolutions run inside a `with` block, and the elements of their outputs."""
 
     def __init__(self) -> None:

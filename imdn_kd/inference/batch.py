@@ -82,6 +82,7 @@ def run_jobs(
     skip_existing: bool = False,
     overwrite: bool = False,
     quality: int = 95,
+    prepare: Callable[[Size, Size], object] = lambda _, __: None,
     on_begin: Callable[[FileJob], None] = lambda _: None,
     on_progress: Progress = lambda _: None,
 ) -> Iterator[FileResult]:
@@ -98,11 +99,21 @@ def run_jobs(
         skip_existing: leave out images whose output exists, even if it appears during the work.
         overwrite: replace outputs that exist.
         quality: of JPEG and WebP, 1 to 100.
+        prepare: does what need not count as time of a file, such as choosing an engine; called with the height and
+            width of a picture and of its result, px, before the picture is read.
         on_begin: called when a file is begun.
         on_progress: called with how much is done of the files whose results have not come out, in files.
     """
     run = _Run(
-        jobs, enlarge, result_size, skip_existing, overwrite and not skip_existing, quality, on_begin, on_progress
+        jobs,
+        enlarge,
+        result_size,
+        skip_existing,
+        overwrite and not skip_existing,
+        quality,
+        prepare,
+        on_begin,
+        on_progress,
     )
     workers = min(workers, len(jobs))
     numbers = range(len(jobs))
@@ -142,13 +153,14 @@ class _Run:
         skip_existing: bool,
         overwrite: bool,
         quality: int,
+        prepare: Callable[[Size, Size], object],
         on_begin: Callable[[FileJob], None],
         on_progress: Progress,
     ) -> None:
         self.jobs, self.threads, self.stopped = jobs, torch.get_num_threads(), threading.Event()
         self._enlarge, self._result_size, self._on_progress = enlarge, result_size, on_progress
         self._skip_existing, self._overwrite, self._quality = skip_existing, overwrite, quality
-        self._on_begin = on_begin
+        self._prepare, self._on_begin = prepare, on_begin
         self._pixels, self._lock = Room(), threading.Lock()
         self._parts: dict[FileJob, float] = {}
 
@@ -162,6 +174,8 @@ class _Run:
             with self._pixels.take(self._size_of(job) / _MOST_PIXELS), threads_of(self.threads, self._pixels.users):
                 self._check_stopped()
                 self._on_begin(job)
+                if size := stated_size(job.source):
+                    self._prepare(size, self._result_size(size))
                 start = time.perf_counter()
                 given, size, left_out = self._enlarge_file(job)
         except Exception as error:

@@ -13,8 +13,9 @@ from typing import Any
 import psutil
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from imdn_kd.utils.dispatch import DispatchMode
 
 # Of PyTorch's allocators, ONNX Runtime, the C++ library, CUDA's and Apple's libraries, and oneDNN, which names what it
 # did not get: a "primitive descriptor" that cannot be created is another matter.
@@ -51,16 +52,11 @@ def trim_heap() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class PeakMemory(DispatchMode):
     """Counts the bytes of the tensors made inside a `with` block that are alive at the same time.
 
     Work space inside an operator is not seen. Attribute `peak`: the largest count, in bytes.
     """
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        # Otherwise PyTorch imports its compiler, which takes seconds, so as not to compile what is never compiled.
-        return False
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -138,7 +138,7 @@ def _recipe(record: Record) -> Iterator[str]:
     for name, options in (*losses.items(), *record["objectives"].items()):
         yield _objective(name, options, updates)
     if record.get("reparam"):
-        edges = " with edge operators" if record["reparam"].get("edges") else ""
+        edges = " with edge operators" if record["reparam"].get("edge_operators") else ""
         yield f"3x3 convolutions trained as linear blocks of {record['reparam']['width']} times the channels{edges}"
     if record.get("quantize"):
         yield "inputs and kernels of convolutions rounded to 8 bits, in training and in the figures"

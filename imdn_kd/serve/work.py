@@ -132,7 +132,7 @@ class Task:
             return large
 
         with PeakResident() as peak:
-            (done,) = run_jobs([self._job], enlarge, self._result_size)
+            (done,) = run_jobs([self._job], enlarge, self._result_size, prepare=self._upscaler.networks)
         if done.status != "done":
             raise self._error(done)
         networks = self._upscaler.networks(done.given, done.size)

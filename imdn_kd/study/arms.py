@@ -28,7 +28,7 @@ def arm_content(study: StudyOptions, base: Content, name: str) -> Content:
         content = arm_content(study, base, arm.of)
     else:
         content = overlay(base, study.options, "options")
-    begins = study.begins_with(name) is not None
+    begins = study.initial_arm(name) is not None
     return overlay(_as_control(content, arm, place, begins=begins), arm.options, f"{place}.options")
 
 

@@ -71,13 +71,14 @@ class Study:
 
         Raises:
             InputError: `study.changed`, runs of the arm were made with other options; `study.not-measured` and
-                `study.no-weights`, the runs from which the length or the weights would come have failed.
+                `study.no-weights`, the runs from which the length or the weights would come have failed;
+                `study.weights-gone`, the folder of such a run was removed.
         """
         options = self._with_length(run.arm)
         if options is None:
             return None
         options = options.model_copy(update={"name": run.name, "manual_seed": run.seed})
-        before = self.options.begins_with(run.arm)
+        before = self.options.initial_arm(run.arm)
         return options if before is None else self._beginning_with(options, Run(before, run.seed))
 
     def note(self, arm: str) -> None:
@@ -106,8 +107,12 @@ class Study:
         if result.failed:
             raise InputError(f"{before.name} failed, so that there are no weights", code="study.no-weights")
         weights = RunFolder(self.folder.runs / before.name).model_file("best_psnr")
-        path = (options.path or PathOptions()).model_copy(update={"pretrain_network_g": str(weights)})
-        return options.model_copy(update={"path": path})
+        if not weights.is_file():
+            raise InputError(
+                f"{weights}: is gone; remove {self.folder.result_file(before.name)}, too, and the run is made again",
+                code="study.weights-gone",
+            )
+        return options.model_copy(update={"path": PathOptions(pretrain_network_g=str(weights))})
 
     def _with_length(self, arm: str, *, quiet: bool = False) -> TrainOptions | None:
         path, options = self.folder.arm_file(arm), self.arms[arm]
@@ -181,7 +186,24 @@ def read_study(path: Path | str, overrides: Sequence[str] = (), *, root: Path | 
                 arms[name] = found if budget is None else with_budget(found, budget)
     with Problems() as problems:
         problems.add((f"{path}: {line}" for line in _sets(options, arms)), code="study.sets")
+        problems.add((f"{path}: {line}" for line in _beginnings(options, arms)), code="study.initial-weights")
+    for name in arms:
+        if before := options.initial_arm(name):
+            # Noted with the options of the arm; each run has its own seed.
+            arms[name] = arms[name].model_copy(update={"path": PathOptions(pretrain_network_g=f"{before}_SEED")})
     return Study(options, arms, StudyFolder(Path(root) / options.name))
+
+
+def _beginnings(study: StudyOptions, arms: Mapping[str, TrainOptions]) -> Iterator[str]:
+    """What is wrong with the arms that begin with others."""
+    for name, options in arms.items():
+        before = study.initial_arm(name)
+        if before is None:
+            continue
+        if options.path.pretrained or options.path.resume_state:
+            yield f"arms.{name}: begins with {before}; leave out weights and states in path"
+        if options.network_g != arms[before].network_g:
+            yield f"arms.{name}: begins with {before}, which has another network_g; give both the same"
 
 
 def plain_options(options: TrainOptions) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from imdn_kd.study.clock import CacheClock, UpdateClock
 from imdn_kd.study.plan import Run, Study
 from imdn_kd.training import run as training
 from imdn_kd.training.run_folder import RunFolder
-from imdn_kd.training.schema import TrainOptions
+from imdn_kd.training.schema import PathOptions, TrainOptions
 from imdn_kd.training.trainer import DivergedError, Trainer, TrainResult
 
 logger = logging.getLogger(__name__)
@@ -54,6 +54,9 @@ def check_study(study: Study) -> list[str]:
     with Problems() as problems:
         for name, options in study.arms.items():
             with problems.at(f"arms.{name}"), _one_thread(options):
+                if study.options.initial_arm(name):
+                    # Its weights are still to come.
+                    options = options.model_copy(update={"path": PathOptions()})
                 setup = training.check(options, root=study.folder.runs)
                 lines += [f"arms.{name}: {line}" for line in setup.warnings]
     return lines

@@ -230,11 +230,11 @@ class ReparamOptions(Options):
 
     Attributes:
         width: hidden channels of a block per channel of its convolution.
-        edges: blocks also have branches with the Sobel operators and the Laplacian.
+        edge_operators: blocks also have branches with the Sobel operators and the Laplacian.
     """
 
     width: Integer = Field(4, ge=1)
-    edges: bool = False
+    edge_operators: bool = False
 
 
 class QuantizeOptions(Options):

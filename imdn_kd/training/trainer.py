@@ -115,7 +115,12 @@ class Trainer:
         self._tracker = BestCheckpointTracker(network, options, folder, accelerator, state)
         self._parameters = sum(parameter.numel() for parameter in network.parameters())
         if train.reparam is not None:
-            expand(network, width=train.reparam.width, edges=train.reparam.edges, seed=options.manual_seed)
+            expand(
+                network,
+                width=train.reparam.width,
+                edge_operators=train.reparam.edge_operators,
+                seed=options.manual_seed,
+            )
         if state is not None:
             network.load_state_dict(state.network)
         if train.channels_last:

@@ -32,13 +32,13 @@ def test_there_are_networks_to_expand():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("edges", [False, True])
+@pytest.mark.parametrize("edge_operators", [False, True])
 @pytest.mark.parametrize("name", NAMES)
-def test_expanding_changes_no_result_and_collapsing_none_of_the_trained(name, edges):
+def test_expanding_changes_no_result_and_collapsing_none_of_the_trained(name, edge_operators):
     torch.manual_seed(0)
     plain = ARCHS.build({"type": name}).eval()
     image = image_for(plain)
-    network = expand(copy.deepcopy(plain), width=2, edges=edges, seed=3)
+    network = expand(copy.deepcopy(plain), width=2, edge_operators=edge_operators, seed=3)
     with torch.no_grad():
         before = plain(image)
         assert (network(image) - before).abs().max() <= 1e-5
@@ -73,7 +73,7 @@ def test_expanding_twice_is_expanding_once():
 
 
 def test_all_of_the_training_form_learns():
-    network = expand(ARCHS.build({"type": "plain_t"}), width=2, edges=True)
+    network = expand(ARCHS.build({"type": "plain_t"}), width=2, edge_operators=True)
     network(torch.rand(2, 3, 8, 8)).square().mean().backward()
     names = {name.rsplit(".", 1)[-1] for name, each in network.named_parameters() if each.grad.abs().sum() > 0}
     assert names == {"original", "expand", "project", "mix", "scale"}
@@ -84,29 +84,29 @@ def test_edge_operators_are_those_of_scikit_image():
     from scipy.ndimage import correlate
     from skimage.filters import sobel_h, sobel_v
 
-    conv = expand(nn.Conv2d(1, 1, 3, padding=1, bias=False), edges=True)
+    conv = expand(nn.Conv2d(1, 1, 3, padding=1, bias=False), edge_operators=True)
     block = conv.parametrizations["weight"][0]
+    filters = [each.edge_filter for each in block.edge_operators]
     image = torch.rand(9, 11, dtype=torch.float64).numpy()
-    ours = [correlate(image, each.double().numpy(), mode="reflect") for each in block.edges.filters]
+    ours = [correlate(image, each.double().numpy(), mode="reflect") for each in filters]
 
-    assert block.edges.filters.shape == (3, 3, 3)
     # Its operators are scaled by a quarter; the last one is compared on a paraboloid, whose Laplacian is 4.
     assert abs(ours[0]) == pytest.approx(abs(4 * sobel_v(image)), abs=1e-12)
     assert abs(ours[1]) == pytest.approx(abs(4 * sobel_h(image)), abs=1e-12)
     y, x = torch.meshgrid(torch.arange(5.0), torch.arange(6.0), indexing="ij")
-    laplacian = correlate((x**2 + y**2).numpy(), block.edges.filters[2].numpy())
+    laplacian = correlate((x**2 + y**2).numpy(), filters[2].numpy())
     assert laplacian[1:-1, 1:-1] == pytest.approx(4)
 
 
 def test_edge_operators_are_a_1x1_convolution_and_a_filter_of_each_channel():
-    conv = trained(expand(nn.Conv2d(5, 7, 3, padding=1, bias=False), edges=True))
+    conv = trained(expand(nn.Conv2d(5, 7, 3, padding=1, bias=False), edge_operators=True))
     block = conv.parametrizations["weight"][0]
     plain = conv.parametrizations["weight"].original + (block.project @ block.expand).view(7, 5, 3, 3)
     x = torch.rand(2, 5, 9, 8)
     total = nn.functional.conv2d(x, plain, padding=1)
-    for mix, scale, kernel in zip(block.edges.mix, block.edges.scale, block.edges.filters, strict=True):
-        mixed = nn.functional.conv2d(x, mix[:, :, None, None])
-        filters = kernel.expand(7, 1, 3, 3) * scale[:, None, None, None]
+    for operator in block.edge_operators:
+        mixed = nn.functional.conv2d(x, operator.mix[:, :, None, None])
+        filters = operator.edge_filter.expand(7, 1, 3, 3) * operator.scale[:, None, None, None]
         total = total + nn.functional.conv2d(mixed, filters, padding=1, groups=7)
     assert (conv(x) - total).abs().max() <= 1e-5
 

@@ -287,3 +287,22 @@ def test_a_result_that_exists_is_replaced_only_if_asked(tmp_path):
     (tmp_path / "out/a.png").write_bytes(b"old")
     assert rows(jobs, overwrite=True)[0].status == "done"
     assert read_image(tmp_path / "out/a.png").pixels.shape == (4, 6, 3)
+
+
+def test_what_is_prepared_for_a_picture_is_no_time_of_its_file(tmp_path, monkeypatch):
+    clock, seen = [0.0], []
+    monkeypatch.setattr("imdn_kd.inference.batch.time.perf_counter", lambda: clock[0])
+
+    def prepare(given, size):
+        seen.append((given, size))
+        clock[0] += 100
+
+    def enlarge(picture, on_progress):
+        clock[0] += 1
+        return twice(picture)
+
+    jobs = plan_jobs([str(image(tmp_path / "a.png"))], tmp_path / "out")
+    (done,) = rows(jobs, enlarge, prepare=prepare)
+
+    assert done.seconds == 1
+    assert seen == [((2, 3), (4, 6))]

@@ -389,3 +389,13 @@ def test_the_compiler_of_pytorch_is_not_imported_which_takes_seconds():
     )
     done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_memory_goes_back_after_a_picture_of_another_size(monkeypatch):
+    calls = []
+    monkeypatch.setattr("imdn_kd.inference.upscaler.trim_heap", lambda: calls.append(1))
+    upscaler, counts = Upscaler(Repeat(), device="cpu"), []
+    for sides in ((4, 5), (4, 5), (5, 4), (5, 4), (4, 5)):
+        upscaler(np.zeros((*sides, 3), np.uint8))
+        counts.append(len(calls))
+    assert counts == [1, 1, 2, 2, 3]

@@ -179,7 +179,7 @@ def test_an_arm_begins_with_the_weights_that_another_selected(write_study, tmp_p
     ours, theirs = (study.folder.result(one.name) for one in (run, before))
     assert ours.updates == 4
     assert ours.scores == theirs.scores
-    assert "second with those of scratch" in (study.folder.path / "report.md").read_text()
+    assert "second (with scratch)" in (study.folder.path / "report.md").read_text()
 
 
 def test_an_arm_that_begins_with_a_failed_one_fails(write_study, tmp_path):
@@ -195,12 +195,43 @@ def test_an_arm_that_begins_with_a_failed_one_fails(write_study, tmp_path):
 def test_controls_begin_with_what_their_arm_begins_with(write_study, tmp_path):
     arms = {"kd": {"begins_with": "scratch"}, "warm": {"control": "warm_start", "of": "kd"}}
     options = read_study(write_study({"arms": arms}), root=tmp_path).options
-    assert {name: options.begins_with(name) for name in options.arms} == {
+    assert {name: options.initial_arm(name) for name in options.arms} == {
         "scratch": None,
         "kd": "scratch",
         "gt": "scratch",
         "warm": "scratch",
     }
+
+
+def test_first_weights_are_of_the_same_seed_and_asked_for_once_they_are_gone(write_study, tmp_path):
+    study = read_study(write_study({"arms": {"kd": {"begins_with": "scratch"}}}), root=tmp_path)
+    for seed in (0, 1):
+        write_json(study.folder.result_file(f"scratch_{seed}"), RunResult("scratch", seed))
+        path = study.folder.runs / f"scratch_{seed}" / "models" / "net_g_best_psnr.safetensors"
+        path.parent.mkdir(parents=True)
+        path.touch()
+    for one in study.runs():
+        options = study.options_of(one)
+        if one.arm in ("kd", "gt"):
+            assert f"scratch_{one.seed}" in options.path.pretrained
+        else:
+            assert options.path.pretrained is None
+    path.unlink()
+    with refused("study.weights-gone"):
+        study.options_of(next(one for one in study.runs() if one.name == "kd_1"))
+
+
+def test_an_arm_that_has_runs_keeps_its_first_weights(write_study, tmp_path):
+    study = read_study(write_study({"arms": {"kd": {"begins_with": "scratch"}}}), root=tmp_path)
+    study.note("kd")
+    read_study(write_study({"arms": {"kd": {"begins_with": "scratch"}}}), root=tmp_path).check_unchanged()
+    with refused("study.changed"):
+        read_study(write_study(), root=tmp_path).check_unchanged()
+
+
+def test_an_arm_may_be_compared_with_no_other(write_study, tmp_path):
+    options = read_study(write_study({"arms": {"kd": {"against": []}}}), root=tmp_path).options
+    assert options.comparisons() == [("kd", "gt"), ("gt", "scratch")]
 
 
 def test_features_have_no_ground_truth(write_study, tmp_path):
@@ -272,6 +303,16 @@ def test_the_control_with_the_ground_truth_has_the_losses_of_its_arm(finished):
         ({"arms": {"kd": {"begins_with": "kd"}}}, "options.begins-with"),
         ({"arms": {"kd": {"begins_with": "gt"}}}, "options.begins-with"),
         ({"arms": {"scratch": {"begins_with": "kd"}}}, "options.control"),
+        ({"arms": {"kd": {"begins_with": "longer"}, "longer": LONGER}}, "options.begins-with"),
+        ({"arms": {"kd": {"begins_with": "scratch"}, "longer": LONGER}}, "options.begins-with"),
+        (
+            {"arms": {"kd": {"begins_with": "scratch", "options": {"path": {"pretrain_network_g": "a.pth"}}}}},
+            "study.initial-weights",
+        ),
+        (
+            {"arms": {"kd": {"begins_with": "scratch", "options": {"network_g": {"num_feat": 12}}}}},
+            "study.initial-weights",
+        ),
         ({"seeds": [1, 1]}, "options.seeds"),
         ({"name": "../elsewhere"}, "options.name"),
         ({"select": ["other"]}, "study.sets"),

@@ -261,6 +261,7 @@ def test_a_run_in_8_bits_leaves_models_in_8_bits(data, tmp_path):
         ("reparam", None, {"width": 2}),
         ("reparam", {"width": 2}, {"width": 3}),
         ("reparam", {"width": 2}, None),
+        ("reparam", {"width": 2}, {"width": 2, "edge_operators": True}),
         ("quantize", None, {"calibration_iter": 2}),
         ("quantize", {"calibration_iter": 2}, None),
     ],
@@ -269,6 +270,20 @@ def test_a_run_keeps_its_training_form(data, tmp_path, form, before, after):
     train(small_options(data, {"train": {"total_iter": 4, form: before}}), tmp_path)
     with refused("train.state-mismatch"):
         prepare(small_options(data, {"train": {form: after}}), root=tmp_path, auto_resume=True)
+
+
+def test_a_state_from_before_an_option_of_the_training_form_is_gone_on_with(data, tmp_path, caplog):
+    recipe = {"train": {"total_iter": 4, "reparam": {"width": 2}}}
+    train(small_options(data, recipe), tmp_path)
+    (path,) = (tmp_path / small_options(data, recipe).name / "training_states").glob("4.state")
+    state = torch.load(path, weights_only=False)
+    options = state["options"] if isinstance(state, dict) else state.options
+    assert options["train"]["reparam"].pop("edge_operators") is False
+    torch.save(state, path)
+
+    more = {"train": {"total_iter": 6, "reparam": {"width": 2}}}
+    assert prepare(small_options(data, more), root=tmp_path, auto_resume=True).step == 4
+    assert "edge_operators" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from statistics import fmean
 
 from imdn_kd.evaluation.study.folder import RunResult, StudyFolder
-from imdn_kd.evaluation.study.schema import StudyOptions
+from imdn_kd.evaluation.study.schema import StudyOptions, beginnings
 from imdn_kd.evaluation.tables import Report, Table
 
 
@@ -51,8 +51,9 @@ def report_costs(study: StudyOptions, folder: StudyFolder, done: Mapping[str, Ma
         "Means over seeds, without validation and checkpoints; the time of a run is that of an iteration times their "
         "number. CPU time is that of all threads of the process.",
         f"Measured on: {'; '.join(machines) or 'not measured'}.",
-        f"Made by: imdn-kd study -opt options/study/{study.name}.yml",
+        f"Made by imdn-kd study from options/study/{study.name}.yml, with the iterations above.",
     ]
+    notes += [*beginnings(study)]
     notes += [
         f"Caching outputs of the teacher of {cost.arm} ({cost.teacher}): {cost.images} images, {cost.seconds:.0f} s, "
         f"{cost.cpu:.0f} s of CPU time; once, for all runs."

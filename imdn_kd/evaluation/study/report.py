@@ -14,7 +14,7 @@ from imdn_kd.evaluation.study.costs import report_costs
 from imdn_kd.evaluation.study.crops import draw_crops
 from imdn_kd.evaluation.study.figures import MISSING, draw_curves, draw_times
 from imdn_kd.evaluation.study.folder import RunResult, StudyFolder
-from imdn_kd.evaluation.study.schema import StudyOptions
+from imdn_kd.evaluation.study.schema import StudyOptions, beginnings
 from imdn_kd.evaluation.study.statistics import LEVEL, Difference, compare, plain
 from imdn_kd.evaluation.tables import Report, Table
 from imdn_kd.utils.files import atomic_path
@@ -141,16 +141,10 @@ def _figures_table(study: StudyOptions, done: Results) -> Table:
     notes = (
         "PSNR and SSIM by the protocol of `imdn-kd benchmark`: means over images and seeds, +- the standard deviation "
         "over seeds.",
-        *_beginnings(study),
+        *beginnings(study),
     )
     heads = ("Arm", "Params", "Iterations", "Seeds", *columns)
     return Table("Figures", heads, tuple(rows), notes, frozenset({"Arm"}))
-
-
-def _beginnings(study: StudyOptions) -> Iterator[str]:
-    begun = [f"{arm} with those of {before}" for arm in study.arms if (before := study.begins_with(arm))]
-    if begun:
-        yield f"Begin with the selected weights of another arm, whose iterations are not counted: {', '.join(begun)}."
 
 
 def _mean_and_spread(runs: Sequence[RunResult], data: str) -> Iterator[str]:

@@ -29,7 +29,7 @@ class ArmOptions(Options):
         begins_with: another arm: a run begins with the weights that its run with the same seed selected. Controls made
             of an arm begin with what that one begins with; `scratch` and `scratch_equal_time` with random weights.
         against: the arms that this one is compared with (default: the control of the study, and the controls that are
-            made of this arm).
+            made of this arm); [] is none but these controls.
         options: options of `imdn-kd train` over those of the base run and of the study; `_drop_: [KEY, ...]` in a
             section removes keys.
         budget: iterations, instead of those of the study.
@@ -41,7 +41,7 @@ class ArmOptions(Options):
     control: Control | None = None
     of: str | None = None
     begins_with: str | None = None
-    against: list[str] | None = Field(None, min_length=1)
+    against: list[str] | None = None
     options: dict[str, Any] = Field(default_factory=dict)
     budget: Integer | None = Field(None, ge=1)
     found: str | None = None
@@ -132,27 +132,32 @@ class StudyOptions(Options):
             if arm.of is not None and self.arms[arm.of].control is not None:
                 said = "arms.{name}.of: {of} is a control itself; name an arm with a teacher"
                 raise PydanticCustomError("control", said, {"name": name, "of": arm.of})
-            if name in self._earlier(name):
-                raise PydanticCustomError(
-                    "begins_with", "arms.{name}.begins_with: leads back to the arm itself", {"name": name}
-                )
             if name in (arm.against or ()):
                 raise PydanticCustomError("control", "arms.{name}.against: names the arm itself", {"name": name})
             if arm.control == "scratch_equal_time" and self.scratch is None:
                 said = "arms.{name}: is measured against an arm with control: scratch; add one"
                 raise PydanticCustomError("no_scratch", said, {"name": name})
+            self._check_initial(name)
         return self
 
-    def _earlier(self, name: str) -> list[str]:
-        """The arms whose runs come before those of an arm, nearest first; with itself if they go in a circle."""
-        found: list[str] = []
-        before = self.begins_with(name)
-        while before is not None and before not in found:
-            found.append(before)
-            before = self.begins_with(before)
-        return found
+    def _check_initial(self, name: str) -> None:
+        """Refuse arms that would wait for each other, or whose time would leave out that of another arm."""
+        arm, passed, before = self.arms[name], [name], self.arms[name].begins_with
+        while before is not None:
+            if before in passed:
+                raise PydanticCustomError(
+                    "begins_with", "arms.{name}.begins_with: leads back to {before}", {"name": name, "before": before}
+                )
+            if self.arms[before].control == "scratch_equal_time":
+                said = "arms.{name}.begins_with: the length of {before} is measured last; name another arm"
+                raise PydanticCustomError("begins_with", said, {"name": name, "before": before})
+            passed.append(before)
+            before = self.initial_arm(before)
+        if arm.control == "scratch_equal_time" and arm.of is not None and self.initial_arm(arm.of) is not None:
+            said = "arms.{name}: {of} begins with another arm, whose time would not count; name an arm that does not"
+            raise PydanticCustomError("begins_with", said, {"name": name, "of": arm.of})
 
-    def begins_with(self, name: str) -> str | None:
+    def initial_arm(self, name: str) -> str | None:
         """The arm whose weights the runs of an arm begin with; None if these come from its options, or are random."""
         arm = self.arms[name]
         if arm.control in ("warm_start", "teacher_replaced_by_gt") and arm.of is not None:
@@ -179,8 +184,17 @@ class StudyOptions(Options):
         for name, arm in self.arms.items():
             own = [other for other, control in self.arms.items() if control.of == name]
             usual = [] if name == self.control else [self.control]
-            found += [(name, other) for other in dict.fromkeys([*(arm.against or usual), *own])]
+            found += [
+                (name, other) for other in dict.fromkeys([*(usual if arm.against is None else arm.against), *own])
+            ]
         return found
+
+
+def beginnings(study: StudyOptions) -> Iterator[str]:
+    """A note on arms that begin with another arm, for tables; none if there are no such arms."""
+    begun = [f"{arm} (with {before})" for arm in study.arms if (before := study.initial_arm(arm))]
+    if begun:
+        yield f"Arms that begin with weights of another arm, whose iterations are not counted: {', '.join(begun)}."
 
 
 def _plain(name: str) -> str:

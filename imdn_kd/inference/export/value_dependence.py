@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from imdn_kd.errors import InputError
+from imdn_kd.utils.dispatch import DispatchMode
 
 _TELL = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default)
 """Operations that make numbers of Python out of tensors."""
@@ -35,7 +35,7 @@ def check_values_are_free(network: nn.Module, image: Tensor) -> None:
         network(image)
 
 
-class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Following(DispatchMode):
     """Follows what is computed from a tensor, by the memory in which it lies."""
 
     def __init__(self, name: str, image: Tensor) -> None:

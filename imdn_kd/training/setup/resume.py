@@ -13,7 +13,7 @@ from imdn_kd.errors import InputError
 from imdn_kd.inference.weights import misfits
 from imdn_kd.training.checkpoint import State, load_state, newest_state
 from imdn_kd.training.run_folder import RunFolder
-from imdn_kd.training.schema import TrainOptions
+from imdn_kd.training.schema import QuantizeOptions, ReparamOptions, TrainOptions
 
 MISMATCH = "train.state-mismatch"
 
@@ -57,8 +57,11 @@ def check_state(state: State, options: TrainOptions, folder: RunFolder) -> None:
             f"keep it, or {weights}",
             code=MISMATCH,
         )
-    for key in ("reparam", "quantize"):
-        forms = [each["train"].get(key) for each in (before, now)]
+    for key, kind in (("reparam", ReparamOptions), ("quantize", QuantizeOptions)):
+        # Older states lack options that came later.
+        forms = [
+            None if (form := each["train"].get(key)) is None else kind(**form).model_dump() for each in (before, now)
+        ]
         if forms[0] != forms[1]:
             had, has = (f"no train.{key}" if form is None else f"train.{key} {form}" for form in forms)
             raise InputError(
@@ -111,6 +114,8 @@ def changes(state: State, options: TrainOptions) -> Iterator[str]:
 def _differences(before: Any, now: Any, place: str = "") -> Iterator[str]:  # noqa: ANN401 - plain values
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for key in {**before, **now}:
+            if key not in before and not now[key]:
+                continue  # an option that came later, and is off
             yield from _differences(before.get(key), now.get(key), f"{place}.{key}" if place else str(key))
     elif before != now and place != "path.resume_state":
         yield f"{place} is {now}, was {before}"
