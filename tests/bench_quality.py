@@ -23,13 +23,13 @@ ROUNDS = 5
 LARGER = {"DCTLSA": "DCTLSA_x{}.pt"}
 PART = 4
 """Their time is that of a picture with sides so many times smaller, times its square: a whole one takes minutes."""
-ENOUGH = 5.0
+TIME_LIMIT = 5.0
 """Seconds of measured runs after which a network has no more rounds."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a network stands.
+class Measurement:
+    """PSNR and time of a network.
 
     Attributes:
         kind: `student`, `official` or `larger`.
@@ -51,18 +51,19 @@ def psnr_time() -> None:
     print(f"{processor()}; one thread, medians of up to {ROUNDS} runs, --engine auto, uint8 to uint8")
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    places = []
+    measured = []
     try:
         for kind, name, scale, model in _networks():
+            if not Path(model).is_file() and kind != "student":
+                continue
             part = PART if kind == "larger" else 1
             seconds = part**2 * _seconds(model, 720 // scale // part, 1280 // scale // part)
-            place = Place(kind, name, scale, _psnr(open_upsamplers([model])[0]), seconds)
+            place = Measurement(kind, name, scale, _psnr(open_upsamplers([model])[0]), seconds)
             print(f"x{scale} {name:<12} {place.psnr:.3f} dB   {place.seconds * 1000:9.1f} ms", flush=True)
-            places.append(place)
+            measured.append(place)
     finally:
         torch.set_num_threads(before)
-    low = {scale: _psnr(bicubic(scale)) for scale in SCALES}
-    _draw(places, low)
+    _draw(measured, {scale: _psnr(bicubic(scale)) for scale in SCALES})
 
 
 def _networks() -> Iterator[tuple[str, str, int, str]]:
@@ -91,24 +92,24 @@ def _seconds(model: str, height: int, width: int) -> float:
         upscaler(image)
         if number >= 2:  # engines are chosen first, and prepare a size when it comes again
             times.append(time.perf_counter() - start)
-        if sum(times) > ENOUGH:
+        if sum(times) > TIME_LIMIT:
             break
     return statistics.median(times)
 
 
-def _draw(places: list[Place], low: dict[int, float]) -> None:
+def _draw(measured: list[Measurement], of_bicubic: dict[int, float]) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 4.2), dpi=100, layout="constrained")
     colours = {"student": "tab:red", "official": "tab:blue", "larger": "tab:gray"}
     for axes, scale in zip(figure.subplots(1, len(SCALES)), SCALES, strict=True):
-        for place in (each for each in places if each.scale == scale):
+        for place in (each for each in measured if each.scale == scale):
             axes.plot(place.seconds * 1000, place.psnr, "o", color=colours[place.kind])
             axes.annotate(
                 place.name, (place.seconds * 1000, place.psnr), xytext=(5, -11), textcoords="offset points", fontsize=8
             )
-        axes.axhline(low[scale], color="black", linewidth=0.8, linestyle=":")
-        axes.annotate("bicubic", (0.02, low[scale]), xycoords=("axes fraction", "data"), va="bottom", fontsize=8)
+        axes.axhline(of_bicubic[scale], color="black", linewidth=0.8, linestyle=":")
+        axes.annotate("bicubic", (0.02, of_bicubic[scale]), xycoords=("axes fraction", "data"), va="bottom", fontsize=8)
         axes.set_xscale("log")
         axes.margins(x=0.25)
         axes.set_title(f"x{scale}")

@@ -66,7 +66,7 @@ class IMDB(nn.Module):
     """
 
     RADIUS = 4
-    """Receptive-field receptive_radius in px, with the statistics of CCA held fixed: four 3x3 convolutions in a row."""
+    """Receptive radius in px, with the statistics of CCA held fixed: four 3x3 convolutions in a row."""
 
     def __init__(self, num_feat: int = 64, distillation_rate: float = 0.25, *, attention: bool = True) -> None:
         super().__init__()
@@ -224,7 +224,7 @@ class IMDN_AS(_IMDNBody):  # noqa: N801 - the name of the paper
     """IMDN for any scale: the input is the image already upscaled to the wanted size.
 
     Two convolutions of stride 2 bring it down to a quarter, the body works there, and an x4 tail brings it back.
-    Arguments as in IMDN, without `attention`: it has that.
+    Arguments as in IMDN; it always has attention, and no `upscale`.
     """
 
     STEP = 4
@@ -274,7 +274,7 @@ class _Shortcut(nn.Module):
 class IMDN_RTC(SRNetwork):  # noqa: N801 - the name of the authors
     """The small IMDN of the competition "AI in RTC" 2019: few features, no channel attention, no global pooling.
 
-    Arguments as in IMDN, without `attention`.
+    Arguments as in IMDN, but for `attention`.
     """
 
     def __init__(
