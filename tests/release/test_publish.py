@@ -158,7 +158,8 @@ def test_the_card_says_what_there_is_to_know(place):
 
     for part in (
         f"# {NAME}\n",
-        f"IMDN (num_in_ch 3, num_feat 8, num_block 2, upscale 2, distillation_rate 0.25): {record['parameters']:,} par",
+        "IMDN (num_in_ch 3, num_feat 8, num_block 2, upscale 2, distillation_rate 0.25, attention yes): "
+        f"{record['parameters']:,} par",
         f"| tested | 2 | MATLAB bicubic | {record['bicubic']['tested']['psnr']:.3f} / ",
         f"| held_out (selected on) | 2 | MATLAB bicubic | {record['bicubic']['held_out']['psnr']:.3f} / ",
         f"{record['protocol'][0]}\n\nNetworks run in float32 on cpu.",
